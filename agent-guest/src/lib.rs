@@ -1,0 +1,1 @@
+//! The vbridge guest agent: gRPC services on a virtio-serial port.

@@ -1,0 +1,1 @@
+//! The vbridge bridge: every guest's gRPC services on a local port.

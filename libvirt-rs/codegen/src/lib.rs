@@ -1,0 +1,1 @@
+//! Reads XDR interface files and generates the typed libvirt procedures.

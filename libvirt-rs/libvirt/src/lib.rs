@@ -1,0 +1,1 @@
+//! A libvirt client in pure Rust.

@@ -1,0 +1,25 @@
+//! Compiles the `.proto` files with protox, so that no protoc is needed.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const PROTOS: &[&str] = &[
+    "vbridge/guest/v1/metrics.proto",
+    "vbridge/guest/v1/system.proto",
+    "vbridge/host/v1/bridge.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
+    println!("cargo:rerun-if-changed=vbridge");
+    let descriptors = protox::compile(PROTOS, [&root])?;
+    // The descriptor set keeps comments: `grpcurl describe` shows them.
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("vbridge.binpb");
+    fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .build_client(env::var_os("CARGO_FEATURE_CLIENT").is_some())
+        .build_server(env::var_os("CARGO_FEATURE_SERVER").is_some())
+        .compile_fds(descriptors)?;
+    Ok(())
+}
