@@ -1,0 +1,182 @@
+//! Moves bytes between a port and the state machine.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use tokio::time::Sleep;
+
+use super::shared::{Inner, Observer, Shared, now};
+use crate::{Port, PortRead};
+
+/// Bytes read at once. All links of a thread share the buffer, so that an idle link holds none.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Rounds of reading and writing before other tasks get their turn.
+const MAX_ROUNDS: usize = 16;
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
+}
+
+/// The task of a link.
+pub(super) struct Driver<P, O> {
+    port: P,
+    observer: O,
+    shared: Arc<Shared>,
+    sleep: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl<P: Port, O: Observer + Unpin> Driver<P, O> {
+    pub(super) fn new(port: P, observer: O, shared: Arc<Shared>) -> Self {
+        Self {
+            port,
+            observer,
+            shared,
+            sleep: None,
+        }
+    }
+
+    /// Writes what is there to write. Whether anything was.
+    fn write(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<bool> {
+        let mut progress = false;
+        loop {
+            let bytes = inner.end.transmit();
+            if bytes.is_empty() {
+                return Ok(progress);
+            }
+            match self.port.poll_write(cx, bytes) {
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.shared.stats.add_sent(written);
+                    inner.end.transmitted(written);
+                    progress = true;
+                }
+                Poll::Pending => return Ok(progress),
+            }
+        }
+    }
+
+    /// Reads once. Whether anything came.
+    fn read(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<bool> {
+        BUFFER.with_borrow_mut(|buffer| match self.port.poll_read(cx, buffer) {
+            Poll::Ready(Ok(PortRead::Data(len))) => {
+                self.shared.stats.add_received(len);
+                inner.end.handle_input(now(), &buffer[..len]);
+                // A buffer that is not full was filled with all there is.
+                if len < buffer.len() {
+                    inner.end.handle_drained();
+                }
+                Ok(true)
+            }
+            Poll::Ready(Ok(PortRead::Detached)) => {
+                inner.end.handle_drained();
+                inner.end.handle_detached(now());
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(inner.end.handle_drained()),
+        })
+    }
+
+    fn poll_io(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<()> {
+        for _ in 0..MAX_ROUNDS {
+            let wrote = self.write(cx, inner)?;
+            let read = self.read(cx, inner)?;
+            if read {
+                self.observer.observe(&mut inner.end);
+            } else if wrote {
+                // Writing may open a session.
+                self.observer.observe(&mut inner.end);
+                return Ok(());
+            } else {
+                return Ok(());
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn poll_time(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<()> {
+        while let Some(deadline) = inner.end.poll_timeout() {
+            let sleep = match &mut self.sleep {
+                Some((at, sleep)) => {
+                    // A deadline that moved further away is looked at again when the old one has passed: the
+                    // keepalive moves with every byte, and a timer is not set anew for each.
+                    if deadline < *at {
+                        *at = deadline;
+                        sleep.as_mut().reset(deadline.into());
+                    }
+                    sleep
+                }
+                slot => &mut slot.insert((deadline, Box::pin(tokio::time::sleep_until(deadline.into())))).1,
+            };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.sleep = None;
+            let now = now();
+            if now >= deadline {
+                inner.end.handle_timeout(now);
+                self.observer.observe(&mut inner.end);
+                self.write(cx, inner)?;
+            }
+        }
+        self.sleep = None;
+        Ok(())
+    }
+}
+
+impl<P: Port, O: Observer + Unpin> Future for Driver<P, O> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let shared = Arc::clone(&this.shared);
+        let mut inner = shared.lock();
+        inner.driver.register(cx);
+        let result = this
+            .poll_io(cx, &mut inner)
+            .and_then(|()| this.poll_time(cx, &mut inner));
+        if let Err(error) = result {
+            inner.end.handle_detached(now());
+            this.observer.observe(&mut inner.end);
+            this.observer.gone(error);
+            inner.gone = true;
+            inner.wake_session();
+            return Poll::Ready(());
+        }
+        inner.wake_session();
+        Poll::Pending
+    }
+}
+
+/// Runs a socket or any other stream with an end as the host's side of a channel.
+pub(super) struct Channel<S>(pub(super) S);
+
+impl<S> Port for Channel<S>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send,
+{
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<PortRead>> {
+        let mut buf = tokio::io::ReadBuf::new(buf);
+        ready!(Pin::new(&mut self.0).poll_read(cx, &mut buf))?;
+        Poll::Ready(match buf.filled().len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            len => Ok(PortRead::Data(len)),
+        })
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.0).poll_write(cx, buf))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            len => Poll::Ready(Ok(len)),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The host's end on tokio: one link for each connection to a channel's socket.
+
+use std::{io, sync::Arc, time::Instant};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+    task::JoinHandle,
+};
+use tracing::debug;
+
+use super::{
+    driver::{Channel, Driver},
+    session::Session,
+    shared::{End, Inner, LinkStats, Observer, Shared, now},
+};
+use crate::{EndReason, HostConfig, HostEnd, HostEvent, Random, RejectCode, SessionId};
+
+/// Where a host's link stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkStatus {
+    /// No session: the guest has not answered yet.
+    Greeting {
+        /// What it answered last, if it refused. The guest may have chosen the text.
+        refused: Option<(RejectCode, String)>,
+        /// Why the session before this ended, if there was one.
+        ended: Option<EndReason>,
+    },
+    /// A session is open.
+    Open {
+        /// Its identity.
+        id: SessionId,
+        /// What the agent says of itself; any text.
+        software: String,
+        /// Whether the guest does not answer any more.
+        silent: bool,
+    },
+    /// The channel was closed; nothing follows.
+    Closed,
+}
+
+/// The host's end of a link on a connected channel.
+///
+/// Must be created within a tokio runtime. Dropping it ends its task and closes the channel.
+#[derive(Debug)]
+pub struct HostLink {
+    shared: Arc<Shared>,
+    status: watch::Receiver<LinkStatus>,
+    /// The newest session that was handed out.
+    taken: SessionId,
+    driver: JoinHandle<()>,
+}
+
+impl HostLink {
+    /// Greets the guest on a channel that was just connected.
+    pub fn new(channel: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, config: HostConfig) -> Self {
+        let shared = Shared::new(End::Host(HostEnd::new(config, Random::system(), now())));
+        let (sender, status) = watch::channel(LinkStatus::Greeting {
+            refused: None,
+            ended: None,
+        });
+        let observer = Watching { status: sender };
+        let driver = tokio::spawn(Driver::new(Channel(channel), observer, Arc::clone(&shared)));
+        Self {
+            shared,
+            status,
+            taken: SessionId::NONE,
+            driver,
+        }
+    }
+
+    /// Waits for a session that was not yet handed out. May be cancelled at any time.
+    ///
+    /// # Errors
+    /// The channel was closed.
+    pub async fn session(&mut self) -> io::Result<Session> {
+        let taken = self.taken;
+        let status = self
+            .status
+            .wait_for(|status| match status {
+                LinkStatus::Open { id, .. } => *id != taken,
+                LinkStatus::Greeting { .. } => false,
+                LinkStatus::Closed => true,
+            })
+            .await;
+        match status.as_deref() {
+            Ok(LinkStatus::Open { id, software, .. }) => {
+                let (id, software) = (*id, software.clone());
+                drop(status);
+                self.taken = id;
+                let mut inner = self.shared.lock();
+                inner.current = id;
+                inner.reader.wake();
+                inner.writer.wake();
+                drop(inner);
+                Ok(Session::new(Arc::clone(&self.shared), id, software))
+            }
+            _ => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    /// Follows where the link stands.
+    pub fn status(&self) -> watch::Receiver<LinkStatus> {
+        self.status.clone()
+    }
+
+    /// Somebody waits for a session: greets soon, if the back-off has grown long.
+    pub fn nudge(&self) {
+        self.with_host(|end| end.nudge(now()));
+    }
+
+    /// Somebody doubts that the guest is there: asks for a sign of life, unless that was done already.
+    pub fn probe(&self) {
+        self.with_host(|end| end.probe(now()));
+    }
+
+    /// Whether the virtual machine is known to be paused. A paused guest is not silent, however long.
+    pub fn set_paused(&self, paused: bool) {
+        self.with_host(|end| end.handle_paused(now(), paused));
+    }
+
+    /// When the guest of the open session was heard last; `None` without a session.
+    pub fn heard(&self) -> Option<Instant> {
+        self.peek(HostEnd::heard)
+    }
+
+    /// The last measured round trip, in the guest's agent and back.
+    pub fn round_trip(&self) -> Option<std::time::Duration> {
+        self.peek(HostEnd::round_trip)
+    }
+
+    /// Bytes that came outside any session: many mean that something else than an agent is at the port.
+    pub fn stray_bytes(&self) -> u64 {
+        self.peek(|end| Some(end.stray_bytes())).unwrap_or_default()
+    }
+
+    /// Counts what goes over the link.
+    pub fn stats(&self) -> Arc<LinkStats> {
+        Arc::clone(&self.shared.stats)
+    }
+
+    fn peek<T>(&self, look: impl FnOnce(&HostEnd) -> Option<T>) -> Option<T> {
+        match &self.shared.lock().end {
+            End::Host(end) => look(end),
+            End::Guest(_) => None,
+        }
+    }
+
+    fn with_host(&self, act: impl FnOnce(&mut HostEnd)) {
+        let mut inner = self.shared.lock();
+        let Inner { end, driver, .. } = &mut *inner;
+        if let End::Host(end) = end {
+            act(end);
+            driver.wake();
+        }
+    }
+}
+
+impl Drop for HostLink {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+struct Watching {
+    status: watch::Sender<LinkStatus>,
+}
+
+impl Observer for Watching {
+    fn observe(&mut self, end: &mut End) {
+        while let Some(event) = end.host_event() {
+            match event {
+                HostEvent::Opened { id, software } => {
+                    debug!(session = %id, agent = %software.escape_debug(), "session opened");
+                    let silent = false;
+                    self.status.send_replace(LinkStatus::Open { id, software, silent });
+                }
+                HostEvent::Ended { id, reason } => {
+                    debug!(session = %id, %reason, "session ended");
+                    self.status.send_replace(LinkStatus::Greeting {
+                        refused: None,
+                        ended: Some(reason),
+                    });
+                }
+                HostEvent::Refused { code, reason } => {
+                    self.status.send_modify(|status| {
+                        if let LinkStatus::Greeting { refused, .. } = status {
+                            *refused = Some((code, reason));
+                        }
+                    });
+                }
+                HostEvent::Silent(now_silent) => {
+                    self.status.send_modify(|status| {
+                        if let LinkStatus::Open { silent, .. } = status {
+                            *silent = now_silent;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn gone(&mut self, error: io::Error) {
+        debug!(%error, "channel closed");
+        self.status.send_replace(LinkStatus::Closed);
+    }
+}

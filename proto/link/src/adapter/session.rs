@@ -1,0 +1,127 @@
+//! One session as a stream of bytes.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::shared::{Shared, now};
+use crate::SessionId;
+
+/// One session: what is written here is read there, and nothing else.
+///
+/// Reading ends (0 bytes) when the session has ended, for whatever reason; writing then fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Dropping it ends the session in order. Only one task may read and one
+/// may write at a time.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    id: SessionId,
+    peer: String,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, id: SessionId, peer: String) -> Self {
+        Self { shared, id, peer }
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// What the other end says of itself: name/version. The other end may have chosen any text.
+    pub fn peer_software(&self) -> &str {
+        &self.peer
+    }
+}
+
+impl AsyncRead for Session {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let mut inner = self.shared.lock();
+        match inner.end.read(self.id, buf.initialize_unfilled()) {
+            Some(0) => {
+                inner.reader.register(cx);
+                Poll::Pending
+            }
+            Some(len) => {
+                buf.advance(len);
+                // An acknowledgement may have to go out.
+                if !inner.end.transmit().is_empty() {
+                    inner.driver.wake();
+                }
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Session {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.shared.lock();
+        let mut total = 0;
+        for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
+            match inner.end.write(self.id, buf) {
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                Some(len) => {
+                    total += len;
+                    if len < buf.len() {
+                        // No room or no credit: whatever is there must go out before there is more.
+                        inner.driver.wake();
+                        if total == 0 {
+                            inner.writer.register(cx);
+                            return Poll::Pending;
+                        }
+                        break;
+                    }
+                }
+            }
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Sends what was written on its way. It does not wait for the port to take it: the next write does, when there
+    /// is no room.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.shared.lock();
+        if !inner.end.transmit().is_empty() {
+            inner.driver.wake();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.shared.lock();
+        inner.end.close(now(), self.id);
+        inner.driver.wake();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.end.close(now(), self.id);
+        inner.driver.wake();
+    }
+}

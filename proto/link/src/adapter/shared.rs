@@ -1,0 +1,218 @@
+//! What a link's driver, its sessions and its owner share.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::Instant,
+};
+
+use crate::{GuestEnd, GuestEvent, HostEnd, HostEvent, SessionId};
+
+/// Now, by tokio's clock: it stands still in tests that say so.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Either end, as the driver and the sessions see it.
+#[derive(Debug)]
+pub(super) enum End {
+    Guest(GuestEnd),
+    Host(HostEnd),
+}
+
+/// Calls the same method of whichever end it is.
+macro_rules! either {
+    ($end:expr, $it:ident => $call:expr) => {
+        match $end {
+            End::Guest($it) => $call,
+            End::Host($it) => $call,
+        }
+    };
+}
+
+impl End {
+    pub(super) fn handle_input(&mut self, now: Instant, input: &[u8]) {
+        either!(self, end => end.handle_input(now, input));
+    }
+
+    /// Everything that could be read has been. Whether there is an answer to write.
+    pub(super) fn handle_drained(&mut self) -> bool {
+        match self {
+            Self::Guest(end) => end.is_greeted() && end.handle_drained(now()),
+            Self::Host(_) => false,
+        }
+    }
+
+    pub(super) fn handle_detached(&mut self, now: Instant) {
+        match self {
+            Self::Guest(end) => end.handle_detached(now),
+            Self::Host(end) => end.handle_closed(now),
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        either!(self, end => end.poll_timeout())
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        either!(self, end => end.handle_timeout(now));
+    }
+
+    pub(super) fn transmit(&mut self) -> &[u8] {
+        either!(self, end => end.transmit())
+    }
+
+    pub(super) fn transmitted(&mut self, len: usize) {
+        either!(self, end => end.transmitted(len));
+    }
+
+    pub(super) fn read(&mut self, id: SessionId, buf: &mut [u8]) -> Option<usize> {
+        either!(self, end => end.read(id, buf))
+    }
+
+    pub(super) fn write(&mut self, id: SessionId, data: &[u8]) -> Option<usize> {
+        either!(self, end => end.write(id, data))
+    }
+
+    pub(super) fn is_readable(&self, id: SessionId) -> bool {
+        either!(self, end => end.is_readable(id))
+    }
+
+    pub(super) fn is_writable(&self, id: SessionId) -> bool {
+        either!(self, end => end.is_writable(id))
+    }
+
+    pub(super) fn close(&mut self, now: Instant, id: SessionId) {
+        match self {
+            Self::Guest(end) => end.close(id, ""),
+            Self::Host(end) => end.close(now, id, ""),
+        }
+    }
+}
+
+/// Takes the events of either end.
+pub(super) trait Observer: Send + 'static {
+    /// Called after every change, with the lock held: take all events.
+    fn observe(&mut self, end: &mut End);
+    /// The port is gone; nothing follows.
+    fn gone(&mut self, error: std::io::Error);
+}
+
+impl End {
+    pub(super) fn guest_event(&mut self) -> Option<GuestEvent> {
+        match self {
+            Self::Guest(end) => end.poll_event(),
+            Self::Host(_) => None,
+        }
+    }
+
+    pub(super) fn host_event(&mut self) -> Option<HostEvent> {
+        match self {
+            Self::Host(end) => end.poll_event(),
+            Self::Guest(_) => None,
+        }
+    }
+}
+
+/// Wakes whoever waits; remembers one waker.
+#[derive(Debug, Default)]
+pub(super) struct Slot(Option<Waker>);
+
+impl Slot {
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
+        match &mut self.0 {
+            Some(waker) => waker.clone_from(cx.waker()),
+            slot => *slot = Some(cx.waker().clone()),
+        }
+    }
+
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = self.0.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Behind the lock.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) end: End,
+    /// The newest session that was opened, and who waits for its bytes or for room.
+    pub(super) current: SessionId,
+    pub(super) reader: Slot,
+    pub(super) writer: Slot,
+    pub(super) driver: Slot,
+    /// The driver has ended: there is no port any more.
+    pub(super) gone: bool,
+}
+
+impl Inner {
+    /// Wakes the current session's task where it can go on.
+    pub(super) fn wake_session(&mut self) {
+        if self.gone || self.end.is_readable(self.current) {
+            self.reader.wake();
+        }
+        if self.gone || self.end.is_writable(self.current) {
+            self.writer.wake();
+        }
+    }
+}
+
+/// Bytes that went over a link, control records included.
+#[derive(Debug, Default)]
+pub struct LinkStats {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl LinkStats {
+    /// Bytes written to the port.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes read from the port.
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// A link's state in its lock.
+#[derive(Debug)]
+pub(super) struct Shared {
+    inner: Mutex<Inner>,
+    pub(super) stats: Arc<LinkStats>,
+}
+
+impl Shared {
+    pub(super) fn new(end: End) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(Inner {
+                end,
+                current: SessionId::NONE,
+                reader: Slot::default(),
+                writer: Slot::default(),
+                driver: Slot::default(),
+                gone: false,
+            }),
+            stats: Arc::default(),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic with the lock held leaves a state machine that is at worst in the wrong session, which the peer
+        // notices; the other guests of the process must not suffer from it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

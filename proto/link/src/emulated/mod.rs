@@ -1,0 +1,1 @@
+//! A port that behaves like the real one.
