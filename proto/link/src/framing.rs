@@ -121,6 +121,9 @@ fn advance(matched: usize, byte: u8) -> usize {
 pub(crate) enum Token<'a> {
     /// Bytes between markers, unstuffed; never empty.
     Bytes(&'a [u8]),
+    /// The beginning of a marker, with the first byte of another one behind it: most likely data, but possibly a
+    /// marker that was cut off when its sender crashed.
+    Stump(&'static [u8]),
     /// A marker.
     Marker,
     /// The stem was followed by neither the marker's last byte nor stuffing: no sender does that, so bytes were lost
@@ -160,8 +163,8 @@ impl Scanner {
                 self.matched += 1;
             } else {
                 // What was held back is data; the byte stays in the input.
-                let held = std::mem::take(&mut self.matched);
-                return Some(Token::Bytes(&MARKER[..held]));
+                let held = &MARKER[..std::mem::take(&mut self.matched)];
+                return Some(if byte == MARKER[0] { Token::Stump(held) } else { Token::Bytes(held) });
             }
         }
         if input.is_empty() {
@@ -227,6 +230,7 @@ mod tests {
                         assert!(!found.is_empty());
                         bytes.extend_from_slice(found);
                     }
+                    Token::Stump(found) => bytes.extend_from_slice(found),
                     Token::Marker => markers += 1,
                     Token::Broken => broken += 1,
                 }

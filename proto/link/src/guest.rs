@@ -18,6 +18,7 @@
 //!   misled, because the port takes nothing while detached.
 //! - Whenever the guest is back in *Waiting* by a decision that the host can't have seen, it sends READY: if the host
 //!   believes itself in a session, it learns that it is not.
+//! - A greeting with an id that was used before is a recording, and no greeting.
 //! - Bytes of a session that does not exist are dropped. A record of one provokes READY, at most every
 //!   [`READY_SPACING`].
 
@@ -29,7 +30,7 @@ use crate::{
     auth::{Key, NONCE, Role, Transcript},
     end::EndReason,
     limits::{
-        AUTH_DELAY_FIRST, AUTH_DELAY_MAX, DEFAULT_WINDOW, MAX_WINDOW, MIN_WINDOW, READY_SPACING,
+        AUTH_DELAY_FIRST, AUTH_DELAY_MAX, DEFAULT_WINDOW, MAX_WINDOW, MIN_WINDOW, READY_SPACING, REMEMBERED_SESSIONS,
     },
     random::Random,
     record::{
@@ -115,6 +116,8 @@ pub struct GuestEnd {
     events: VecDeque<GuestEvent>,
     /// The newest greeting that is not yet answered.
     greeting: Option<(SessionId, Hello)>,
+    /// The newest ids that hosts have greeted with.
+    seen: VecDeque<SessionId>,
     /// What an ended session left to read.
     rest: Option<(SessionId, BytesMut)>,
     /// Failed authentications in a row.
@@ -138,6 +141,7 @@ impl GuestEnd {
             out: Outbox::default(),
             events: VecDeque::new(),
             greeting: None,
+            seen: VecDeque::new(),
             rest: None,
             failures: 0,
             locked_until: None,
@@ -291,7 +295,13 @@ impl GuestEnd {
     fn handle_record(&mut self, now: Instant, record: Record) {
         let Record { session, control } = record;
         match control {
+            // No host greets twice with one id: these bytes are a recording.
+            Control::Hello(_) if self.seen.contains(&session) => self.fail(now, EndReason::ForeignSession),
             Control::Hello(hello) => {
+                if self.seen.len() == REMEMBERED_SESSIONS {
+                    self.seen.pop_front();
+                }
+                self.seen.push_back(session);
                 self.end(EndReason::Superseded);
                 self.out.clear();
                 self.greeting = Some((session, hello));

@@ -74,3 +74,7 @@ pub const MAX_CONTROL_BACKLOG: usize = 16 * 1024;
 
 /// Idle buffers above this are given back.
 pub const IDLE_BUFFER: usize = 4 * 1024;
+
+/// Session ids that a guest remembers, to know recordings of greetings. Older ones could come again; with a key they
+/// fail all the same.
+pub const REMEMBERED_SESSIONS: usize = 64;

@@ -286,6 +286,10 @@ pub(crate) struct Receiver {
     scanner: Scanner,
     /// The record that is being received, without its marker.
     body: Option<Vec<u8>>,
+    /// What stands before a marker, or what may become one, and may itself be a marker that was cut off. The record
+    /// tells: in the session that the bytes belong to, they are data; where another begins, they are dropped with
+    /// whatever else that one left behind.
+    stump: &'static [u8],
 }
 
 impl Receiver {
@@ -293,7 +297,17 @@ impl Receiver {
     pub(crate) fn feed(&mut self, mut input: &[u8], mut found: impl FnMut(Item<'_>)) {
         while let Some(token) = self.scanner.next(&mut input) {
             match token {
-                Token::Bytes(bytes) => self.bytes(bytes, &mut found),
+                Token::Bytes(bytes) => {
+                    if self.body.is_none() {
+                        self.stump(&mut found);
+                    }
+                    self.bytes(bytes, &mut found);
+                }
+                Token::Stump(bytes) if self.body.is_none() => {
+                    self.stump(&mut found);
+                    self.stump = bytes;
+                }
+                Token::Stump(bytes) => self.bytes(bytes, &mut found),
                 Token::Marker => {
                     if self.body.replace(Vec::with_capacity(HEADER * 4)).is_some() {
                         found(Item::Bad(BadRecord::Truncated));
@@ -301,9 +315,18 @@ impl Receiver {
                 }
                 Token::Broken => {
                     self.body = None;
+                    self.stump = &[];
                     found(Item::Bad(BadRecord::Broken));
                 }
             }
+        }
+    }
+
+    /// The stump turns out to be data.
+    fn stump(&mut self, found: &mut impl FnMut(Item<'_>)) {
+        let stump = std::mem::take(&mut self.stump);
+        if !stump.is_empty() {
+            found(Item::Data(stump));
         }
     }
 
@@ -325,6 +348,10 @@ impl Receiver {
                 }
                 let parsed = Record::parse(body);
                 self.body = None;
+                match &parsed {
+                    Ok(record) if matches!(record.control, Control::Sync(_) | Control::Bye(_)) => self.stump(found),
+                    _ => self.stump = &[],
+                }
                 found(parsed.map_or_else(Item::Bad, Item::Record));
             }
         }
