@@ -1,1 +1,38 @@
-//! The vbridge bridge: every guest's gRPC services on a local port.
+//! The bridge: every guest's gRPC services on a local port.
+//!
+//! ```text
+//!   gRPC clients ──HTTP/2──▶ front ──▶ routing ──▶ forward ──▶ guest ──HTTP/2 on the link──▶ agent
+//!                              │          │                      ▲
+//!                              └─ own services (vbridge.host.v1) ┘ states
+//! ```
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | `front` | who connects, how many, with which limits |
+//! | `routing` | which guest a call is for |
+//! | `forward` | how a call passes through |
+//! | `guest` | whether a guest can be reached, and why not |
+//! | `monitor` | whether a virtual machine is paused |
+//! | `service` | what the bridge says of itself |
+//! | [`config`] | what the operator wrote |
+//!
+//! See [`Bridge`] for an example.
+
+mod address;
+mod bridge;
+pub mod config;
+mod error;
+mod forward;
+mod front;
+mod guest;
+pub mod limits;
+mod monitor;
+mod routing;
+mod service;
+
+pub use address::{AddressError, ListenAddress};
+pub use bridge::{BoundBridge, Bridge, BridgeBuilder, check_name};
+pub use error::{BridgeError, DOMAIN};
+pub use forward::WAIT_HEADER;
+pub use guest::GuestSpec;
+pub use routing::{BRIDGE_NAME, GUEST_HEADER};

@@ -37,6 +37,8 @@ pub enum EndReason {
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// A control record of the wrong direction: the channel echoes, or both ends think they are the same.
-    #[error("the other end sent a record that only this end may send; the channel echoes or is crossed")]
+    #[error(
+        "the other end sent a record that only this end may send; the channel echoes or is crossed"
+    )]
     WrongDirection,
 }

@@ -164,7 +164,11 @@ impl Scanner {
             } else {
                 // What was held back is data; the byte stays in the input.
                 let held = &MARKER[..std::mem::take(&mut self.matched)];
-                return Some(if byte == MARKER[0] { Token::Stump(held) } else { Token::Bytes(held) });
+                return Some(if byte == MARKER[0] {
+                    Token::Stump(held)
+                } else {
+                    Token::Bytes(held)
+                });
             }
         }
         if input.is_empty() {
@@ -221,7 +225,8 @@ mod tests {
     }
 
     fn scan(parts: &[&[u8]]) -> (Vec<u8>, usize, usize) {
-        let (mut scanner, mut bytes, mut markers, mut broken) = (Scanner::default(), Vec::new(), 0, 0);
+        let (mut scanner, mut bytes, mut markers, mut broken) =
+            (Scanner::default(), Vec::new(), 0, 0);
         for part in parts {
             let mut input = *part;
             while let Some(token) = scanner.next(&mut input) {

@@ -30,11 +30,13 @@ use crate::{
     auth::{Key, NONCE, Role, Transcript},
     end::EndReason,
     limits::{
-        AUTH_DELAY_FIRST, AUTH_DELAY_MAX, DEFAULT_WINDOW, MAX_WINDOW, MIN_WINDOW, READY_SPACING, REMEMBERED_SESSIONS,
+        AUTH_DELAY_FIRST, AUTH_DELAY_MAX, DEFAULT_WINDOW, MAX_WINDOW, MIN_WINDOW, READY_SPACING,
+        REMEMBERED_SESSIONS,
     },
     random::Random,
     record::{
-        Bye, Control, Hello, Item, Ready, Receiver, Record, Reject, RejectCode, SessionId, VERSION, Welcome, text,
+        Bye, Control, Hello, Item, Ready, Receiver, Record, Reject, RejectCode, SessionId, VERSION,
+        Welcome, text,
     },
     stream::{Outbox, Stream},
 };
@@ -223,7 +225,9 @@ impl GuestEnd {
             return;
         }
         self.state = match std::mem::replace(&mut self.state, State::Waiting) {
-            State::Welcoming(candidate) if candidate.transcript.is_some() => State::Confirming(candidate),
+            State::Welcoming(candidate) if candidate.transcript.is_some() => {
+                State::Confirming(candidate)
+            }
             State::Welcoming(candidate) => self.open(candidate),
             state => state,
         };
@@ -296,7 +300,9 @@ impl GuestEnd {
         let Record { session, control } = record;
         match control {
             // No host greets twice with one id: these bytes are a recording.
-            Control::Hello(_) if self.seen.contains(&session) => self.fail(now, EndReason::ForeignSession),
+            Control::Hello(_) if self.seen.contains(&session) => {
+                self.fail(now, EndReason::ForeignSession)
+            }
             Control::Hello(hello) => {
                 if self.seen.len() == REMEMBERED_SESSIONS {
                     self.seen.pop_front();
@@ -327,7 +333,10 @@ impl GuestEnd {
                 State::Open(_) => self.fail(now, EndReason::ForeignSession),
                 // The host is in a session of the past. With a greeting under way it will learn that anyway.
                 State::Waiting if self.greeting.is_none() => {
-                    if self.last_ready.is_none_or(|last| now >= last + READY_SPACING) {
+                    if self
+                        .last_ready
+                        .is_none_or(|last| now >= last + READY_SPACING)
+                    {
                         self.ready(now);
                     }
                 }
@@ -354,7 +363,10 @@ impl GuestEnd {
             return self.reject(
                 id,
                 RejectCode::Malformed,
-                &format!("the host's window is {} bytes, and at least {MIN_WINDOW} are needed", hello.window),
+                &format!(
+                    "the host's window is {} bytes, and at least {MIN_WINDOW} are needed",
+                    hello.window
+                ),
             );
         }
         let transcript = match (&self.config.key, hello.nonce.len()) {
@@ -368,11 +380,18 @@ impl GuestEnd {
                 guest_window: self.config.window,
             }),
             (Some(_), _) => {
-                return self.reject_proof(now, id, "this agent wants a pre-shared key, and the host has none");
+                return self.reject_proof(
+                    now,
+                    id,
+                    "this agent wants a pre-shared key, and the host has none",
+                );
             }
         };
         let (nonce, proof) = match (&transcript, &self.config.key) {
-            (Some(transcript), Some(key)) => (transcript.guest_nonce.clone(), transcript.prove(key, Role::Guest)),
+            (Some(transcript), Some(key)) => (
+                transcript.guest_nonce.clone(),
+                transcript.prove(key, Role::Guest),
+            ),
             _ => Default::default(),
         };
         let welcome = Welcome {
@@ -402,7 +421,8 @@ impl GuestEnd {
             self.locked_until = None;
             self.state = self.open(candidate);
         } else {
-            let reason = "the host's proof does not fit this agent's pre-shared key: the keys differ";
+            let reason =
+                "the host's proof does not fit this agent's pre-shared key: the keys differ";
             self.reject_proof(now, candidate.stream.id(), reason);
         }
     }
@@ -431,7 +451,8 @@ impl GuestEnd {
         self.out.record(id, Control::Reject(reject));
         self.state = State::Waiting;
         // One is enough to tell: a flood of greetings must not grow the queue.
-        self.events.retain(|event| !matches!(event, GuestEvent::Refused { .. }));
+        self.events
+            .retain(|event| !matches!(event, GuestEvent::Refused { .. }));
         self.events.push_back(GuestEvent::Refused { code, reason });
     }
 
@@ -439,7 +460,9 @@ impl GuestEnd {
     fn session(&self) -> Option<SessionId> {
         match &self.state {
             State::Waiting => None,
-            State::Welcoming(candidate) | State::Confirming(candidate) => Some(candidate.stream.id()),
+            State::Welcoming(candidate) | State::Confirming(candidate) => {
+                Some(candidate.stream.id())
+            }
             State::Open(stream) => Some(stream.id()),
         }
     }
@@ -470,13 +493,20 @@ impl GuestEnd {
         self.last_ready = Some(now);
         let software = text(&self.config.software);
         self.out.clear();
-        self.out.record(SessionId::NONE, Control::Ready(Ready { software }));
+        self.out
+            .record(SessionId::NONE, Control::Ready(Ready { software }));
     }
 }
 
 /// Reads what an ended session left.
-pub(crate) fn read_rest(rest: &mut Option<(SessionId, BytesMut)>, id: SessionId, buf: &mut [u8]) -> Option<usize> {
-    let (_, bytes) = rest.as_mut().filter(|(rest, bytes)| *rest == id && !bytes.is_empty())?;
+pub(crate) fn read_rest(
+    rest: &mut Option<(SessionId, BytesMut)>,
+    id: SessionId,
+    buf: &mut [u8],
+) -> Option<usize> {
+    let (_, bytes) = rest
+        .as_mut()
+        .filter(|(rest, bytes)| *rest == id && !bytes.is_empty())?;
     let len = buf.len().min(bytes.len());
     buf[..len].copy_from_slice(&bytes[..len]);
     bytes.advance(len);

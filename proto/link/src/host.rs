@@ -28,13 +28,13 @@ use crate::{
     end::EndReason,
     guest::read_rest,
     limits::{
-        DEFAULT_WINDOW, HELLO_RETRY_FIRST, HELLO_RETRY_MAX, HELLO_SPACING, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-        MAX_NUDGES, MAX_WINDOW, MIN_WINDOW, REFUSED_RETRY_FIRST, SILENCE_LIMIT,
+        DEFAULT_WINDOW, HELLO_RETRY_FIRST, HELLO_RETRY_MAX, HELLO_SPACING, KEEPALIVE_INTERVAL,
+        KEEPALIVE_TIMEOUT, MAX_NUDGES, MAX_WINDOW, MIN_WINDOW, REFUSED_RETRY_FIRST, SILENCE_LIMIT,
     },
     random::Random,
     record::{
-        Bye, Confirm, Control, Hello, Item, Receiver, Record, Reject, RejectCode, SessionId, Sync, VERSION, Welcome,
-        text,
+        Bye, Confirm, Control, Hello, Item, Receiver, Record, Reject, RejectCode, SessionId, Sync,
+        VERSION, Welcome, text,
     },
     stream::{Outbox, Stream},
 };
@@ -238,7 +238,10 @@ impl HostEnd {
                     if now < asked + self.config.keepalive_timeout {
                         return;
                     }
-                    if open.first_asked.is_some_and(|first| now >= first + self.config.silence_limit) {
+                    if open
+                        .first_asked
+                        .is_some_and(|first| now >= first + self.config.silence_limit)
+                    {
                         return self.end(now, EndReason::Silent);
                     }
                     if !std::mem::replace(&mut open.silent, true) {
@@ -257,7 +260,9 @@ impl HostEnd {
     /// Somebody waits for a session: greets soon, if the back-off has grown long.
     pub fn nudge(&mut self, now: Instant) {
         if let State::Greeting(greeting) = &mut self.state {
-            let earliest = greeting.sent.map_or(now, |sent| now.max(sent + HELLO_RETRY_FIRST));
+            let earliest = greeting
+                .sent
+                .map_or(now, |sent| now.max(sent + HELLO_RETRY_FIRST));
             if self.refusals == 0 && greeting.nudges < MAX_NUDGES && earliest < greeting.next {
                 greeting.nudges += 1;
                 greeting.next = earliest;
@@ -293,7 +298,9 @@ impl HostEnd {
     /// Reads bytes of session `id`: `Some(0)` if there are none now, `None` at its end.
     pub fn read(&mut self, id: SessionId, buf: &mut [u8]) -> Option<usize> {
         match &mut self.state {
-            State::Open(open) if open.stream.id() == id => Some(open.stream.read(buf, &mut self.out)),
+            State::Open(open) if open.stream.id() == id => {
+                Some(open.stream.read(buf, &mut self.out))
+            }
             _ => read_rest(&mut self.rest, id, buf),
         }
     }
@@ -302,7 +309,9 @@ impl HostEnd {
     /// session has ended.
     pub fn write(&mut self, id: SessionId, data: &[u8]) -> Option<usize> {
         match &mut self.state {
-            State::Open(open) if open.stream.id() == id => Some(open.stream.write(data, &mut self.out)),
+            State::Open(open) if open.stream.id() == id => {
+                Some(open.stream.write(data, &mut self.out))
+            }
             _ => None,
         }
     }
@@ -412,7 +421,9 @@ impl HostEnd {
         match (control, &mut self.state) {
             (Control::Ready(_), State::Greeting(greeting)) => {
                 self.refusals = 0;
-                greeting.next = greeting.sent.map_or(now, |sent| now.max(sent + HELLO_SPACING));
+                greeting.next = greeting
+                    .sent
+                    .map_or(now, |sent| now.max(sent + HELLO_SPACING));
                 greeting.retry = HELLO_RETRY_FIRST;
                 greeting.nudges = 0;
             }
@@ -429,9 +440,13 @@ impl HostEnd {
                 let reason = Some(text(&bye.reason)).filter(|reason| !reason.is_empty());
                 self.end(now, EndReason::Bye(reason));
             }
-            (Control::Sync(sync), State::Open(open)) if open.stream.id() == session => self.sync(now, sync),
+            (Control::Sync(sync), State::Open(open)) if open.stream.id() == session => {
+                self.sync(now, sync)
+            }
             (Control::Sync(_), State::Open(_)) => self.end(now, EndReason::ForeignSession),
-            (Control::Hello(_) | Control::Confirm(_), State::Open(_)) => self.end(now, EndReason::WrongDirection),
+            (Control::Hello(_) | Control::Confirm(_), State::Open(_)) => {
+                self.end(now, EndReason::WrongDirection)
+            }
             // What is left belongs to sessions or greetings of the past, or to a later version.
             _ => {}
         }
@@ -457,7 +472,8 @@ impl HostEnd {
                 host_window: self.config.window,
                 guest_window: welcome.window,
             };
-            if welcome.nonce.len() != NONCE || !transcript.verify(key, Role::Guest, &welcome.proof) {
+            if welcome.nonce.len() != NONCE || !transcript.verify(key, Role::Guest, &welcome.proof)
+            {
                 let reason = if welcome.proof.is_empty() {
                     "this host wants a pre-shared key, and the agent has none"
                 } else {
@@ -505,7 +521,8 @@ impl HostEnd {
         let wait = REFUSED_RETRY_FIRST.saturating_mul(1 << self.refusals.min(16));
         self.refusals = self.refusals.saturating_add(1);
         self.state = State::Greeting(Greeting::after(now, wait.min(HELLO_RETRY_MAX)));
-        self.events.retain(|event| !matches!(event, HostEvent::Refused { .. }));
+        self.events
+            .retain(|event| !matches!(event, HostEvent::Refused { .. }));
         self.events.push_back(HostEvent::Refused { code, reason });
     }
 

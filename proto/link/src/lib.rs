@@ -67,7 +67,7 @@ mod record;
 mod stream;
 
 #[cfg(feature = "tokio")]
-pub use adapter::{GuestLink, HostLink, LinkStats, LinkStatus, Session};
+pub use adapter::{GuestLink, HostLink, LinkHandle, LinkStats, LinkStatus, Session};
 pub use auth::{Key, KeyError};
 pub use end::EndReason;
 pub use guest::{GuestConfig, GuestEnd, GuestEvent};

@@ -37,7 +37,9 @@ impl SessionId {
 impl fmt::Display for SessionId {
     /// The first eight bytes in hexadecimal: enough to find one in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0[..8]
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -243,7 +245,8 @@ impl Record {
         }
         let mut session = SessionId::NONE;
         session.0.copy_from_slice(&covered[4..HEADER]);
-        let control = Control::decode(covered[0], &covered[HEADER..]).map_err(|_| BadRecord::Payload)?;
+        let control =
+            Control::decode(covered[0], &covered[HEADER..]).map_err(|_| BadRecord::Payload)?;
         Ok(Self { session, control })
     }
 }
@@ -349,7 +352,9 @@ impl Receiver {
                 let parsed = Record::parse(body);
                 self.body = None;
                 match &parsed {
-                    Ok(record) if matches!(record.control, Control::Sync(_) | Control::Bye(_)) => self.stump(found),
+                    Ok(record) if matches!(record.control, Control::Sync(_) | Control::Bye(_)) => {
+                        self.stump(found)
+                    }
                     _ => self.stump = &[],
                 }
                 found(parsed.map_or_else(Item::Bad, Item::Record));

@@ -65,7 +65,9 @@ fn shrink(bytes: &mut BytesMut) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
     /// The peer counts other bytes than those that arrived.
-    #[error("the peer had sent {expected} bytes, and {received} have arrived: bytes were lost, added or replayed")]
+    #[error(
+        "the peer had sent {expected} bytes, and {received} have arrived: bytes were lost, added or replayed"
+    )]
     Count {
         /// As the peer counts.
         expected: u64,

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{Rng as _, seq::IndexedRandom as _, RngExt as _, SeedableRng as _, rngs::SmallRng};
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::SmallRng, seq::IndexedRandom as _};
 use vbridge_link::{
     GuestConfig, GuestEnd, GuestEvent, HostConfig, HostEnd, HostEvent, Key, Random, SessionId,
     emulated::{Behaviour, ClientId, EmulatedChannel, GuestRead, GuestWrite, HostRead},
@@ -125,9 +125,21 @@ impl World {
         let behaviour = Behaviour {
             read_size: rng.random_range(1..=4096),
             write_size: rng.random_range(1..=32 * 1024),
-            socket_size: if small { rng.random_range(64..4096) } else { 208 * 1024 },
-            inbound_size: if small { rng.random_range(64..8192) } else { 512 * 1024 },
-            outbound_size: if small { rng.random_range(64..8192) } else { 4 * 1024 * 1024 },
+            socket_size: if small {
+                rng.random_range(64..4096)
+            } else {
+                208 * 1024
+            },
+            inbound_size: if small {
+                rng.random_range(64..8192)
+            } else {
+                512 * 1024
+            },
+            outbound_size: if small {
+                rng.random_range(64..8192)
+            } else {
+                4 * 1024 * 1024
+            },
             zero_write_every: *[0, 2, 3, 5].choose(&mut rng).unwrap(),
         };
         let key = rng
@@ -267,7 +279,9 @@ impl World {
                 guest.end.handle_detached(self.now);
                 progress = true;
             }
-            GuestRead::Detached | GuestRead::WouldBlock => progress |= guest.end.handle_drained(self.now),
+            GuestRead::Detached | GuestRead::WouldBlock => {
+                progress |= guest.end.handle_drained(self.now)
+            }
         }
         if !self.channel.guest_sees_hangup() {
             guest.told_detached = false;
@@ -444,7 +458,11 @@ impl World {
         }
         self.start_guest();
         assert!(self.guest.is_some());
-        let limit = if self.key.is_some() { RECOVERY_WITH_KEY } else { RECOVERY };
+        let limit = if self.key.is_some() {
+            RECOVERY_WITH_KEY
+        } else {
+            RECOVERY
+        };
         let deadline = self.now + limit;
         // What must get through in both directions, in a session that both ends agree on.
         let enough = 100_000;
@@ -474,7 +492,10 @@ impl World {
                     host.app.id, host.app.received, guest.app.id, guest.app.received
                 );
                 self.now = next.max(self.now + Duration::from_millis(1));
-                assert!(self.now < deadline, "no working session within {limit:?}: {story}");
+                assert!(
+                    self.now < deadline,
+                    "no working session within {limit:?}: {story}"
+                );
             }
         }
         let (host, guest) = (self.host.as_ref().unwrap(), self.guest.as_ref().unwrap());

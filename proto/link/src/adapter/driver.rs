@@ -115,7 +115,14 @@ impl<P: Port, O: Observer + Unpin> Driver<P, O> {
                     }
                     sleep
                 }
-                slot => &mut slot.insert((deadline, Box::pin(tokio::time::sleep_until(deadline.into())))).1,
+                slot => {
+                    &mut slot
+                        .insert((
+                            deadline,
+                            Box::pin(tokio::time::sleep_until(deadline.into())),
+                        ))
+                        .1
+                }
             };
             if sleep.as_mut().poll(cx).is_pending() {
                 return Ok(());

@@ -30,9 +30,7 @@ impl GuestLink {
     pub fn new(port: impl Port + 'static, config: GuestConfig) -> Self {
         let shared = Shared::new(End::Guest(GuestEnd::new(config, Random::system(), now())));
         let (sender, sessions) = mpsc::channel(BACKLOG);
-        let observer = Accepting {
-            sender,
-        };
+        let observer = Accepting { sender };
         let driver = tokio::spawn(Driver::new(port, observer, Arc::clone(&shared)));
         Self {
             shared,

@@ -53,7 +53,10 @@ pub struct HostLink {
 
 impl HostLink {
     /// Greets the guest on a channel that was just connected.
-    pub fn new(channel: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, config: HostConfig) -> Self {
+    pub fn new(
+        channel: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        config: HostConfig,
+    ) -> Self {
         let shared = Shared::new(End::Host(HostEnd::new(config, Random::system(), now())));
         let (sender, status) = watch::channel(LinkStatus::Greeting {
             refused: None,
@@ -104,6 +107,27 @@ impl HostLink {
         self.status.clone()
     }
 
+    /// Speaks to the link from anywhere.
+    pub fn handle(&self) -> LinkHandle {
+        LinkHandle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl Drop for HostLink {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Speaks to a link; any number of them may exist. It does not keep the link alive.
+#[derive(Debug, Clone)]
+pub struct LinkHandle {
+    shared: Arc<Shared>,
+}
+
+impl LinkHandle {
     /// Somebody waits for a session: greets soon, if the back-off has grown long.
     pub fn nudge(&self) {
         self.with_host(|end| end.nudge(now()));
@@ -156,12 +180,6 @@ impl HostLink {
     }
 }
 
-impl Drop for HostLink {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
 struct Watching {
     status: watch::Sender<LinkStatus>,
 }
@@ -173,7 +191,11 @@ impl Observer for Watching {
                 HostEvent::Opened { id, software } => {
                     debug!(session = %id, agent = %software.escape_debug(), "session opened");
                     let silent = false;
-                    self.status.send_replace(LinkStatus::Open { id, software, silent });
+                    self.status.send_replace(LinkStatus::Open {
+                        id,
+                        software,
+                        silent,
+                    });
                 }
                 HostEvent::Ended { id, reason } => {
                     debug!(session = %id, %reason, "session ended");

@@ -17,6 +17,6 @@ mod session;
 mod shared;
 
 pub use guest::GuestLink;
-pub use host::{HostLink, LinkStatus};
+pub use host::{HostLink, LinkHandle, LinkStatus};
 pub use session::Session;
 pub use shared::LinkStats;

@@ -138,12 +138,17 @@ impl EmulatedChannel {
 
     /// Writes as `write(2)` with O_NONBLOCK does.
     pub fn guest_write(&mut self, data: &[u8]) -> GuestWrite {
-        let room = self.behaviour.outbound_size.saturating_sub(self.outbound.len());
+        let room = self
+            .behaviour
+            .outbound_size
+            .saturating_sub(self.outbound.len());
         if !self.attached || room == 0 {
             return GuestWrite::WouldBlock;
         }
         self.writes = self.writes.wrapping_add(1);
-        if self.behaviour.zero_write_every > 0 && self.writes.is_multiple_of(self.behaviour.zero_write_every) {
+        if self.behaviour.zero_write_every > 0
+            && self.writes.is_multiple_of(self.behaviour.zero_write_every)
+        {
             return GuestWrite::Taken(0);
         }
         let len = data.len().min(self.behaviour.write_size).min(room);
@@ -215,7 +220,10 @@ impl EmulatedChannel {
     pub fn move_to_guest(&mut self, max: usize) -> usize {
         let mut moved = 0;
         while !self.paused && self.open {
-            let room = self.behaviour.inbound_size.saturating_sub(self.inbound.len());
+            let room = self
+                .behaviour
+                .inbound_size
+                .saturating_sub(self.inbound.len());
             let Some(client) = self.queue.front_mut() else {
                 break;
             };
@@ -286,7 +294,8 @@ impl EmulatedChannel {
     /// with what the host had not yet handed over.
     pub fn guest_reset(&mut self, lost: usize) {
         self.guest_close();
-        self.outbound.truncate(self.outbound.len().saturating_sub(lost));
+        self.outbound
+            .truncate(self.outbound.len().saturating_sub(lost));
         let host = self.queue.front().is_some_and(|client| !client.closed);
         self.attached = false;
         self.notices.clear();
@@ -313,7 +322,10 @@ impl EmulatedChannel {
             let stale = self.open && !client.to_guest.is_empty();
             if stale {
                 // Its bytes go before those of the next client.
-                let room = self.behaviour.inbound_size.saturating_sub(self.inbound.len());
+                let room = self
+                    .behaviour
+                    .inbound_size
+                    .saturating_sub(self.inbound.len());
                 if let Some(mut client) = self.queue.pop_front() {
                     client.to_guest.truncate(room);
                     self.inbound.extend(client.to_guest);
@@ -331,7 +343,9 @@ impl EmulatedChannel {
     }
 
     fn client(&mut self, id: ClientId) -> Option<&mut Client> {
-        self.queue.iter_mut().find(|client| client.id == id && !client.closed)
+        self.queue
+            .iter_mut()
+            .find(|client| client.id == id && !client.closed)
     }
 }
 

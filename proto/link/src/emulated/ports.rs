@@ -149,7 +149,11 @@ pub struct EmulatedClient {
 }
 
 impl AsyncRead for EmulatedClient {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let mut state = lock(&self.state);
         match state.channel.host_read(self.id, buf.initialize_unfilled()) {
             HostRead::Data(len) => {
@@ -166,7 +170,11 @@ impl AsyncRead for EmulatedClient {
 }
 
 impl AsyncWrite for EmulatedClient {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.state);
         match state.channel.host_write(self.id, buf) {
             0 => {

@@ -1,0 +1,163 @@
+//! How the bridge's errors look to callers and operators.
+//!
+//! A call that the bridge answers itself gets a `google.rpc.Status` with an `ErrorInfo` of domain `vbridge`:
+//!
+//! | reason | code | meaning | RetryInfo |
+//! |---|---|---|---|
+//! | `GUEST_NOT_FOUND` | NOT_FOUND | no guest has that name | |
+//! | `GUEST_NOT_NAMED` | INVALID_ARGUMENT | several guests, and the call names none | |
+//! | `GUEST_UNREACHABLE` | UNAVAILABLE | the channel's socket can't be connected | yes |
+//! | `GUEST_NOT_ANSWERING` | UNAVAILABLE | nobody answers the greeting | yes |
+//! | `CHANNEL_BUSY` | UNAVAILABLE | another client holds the channel | yes |
+//! | `GUEST_REJECTED` | UNAVAILABLE | the agent refuses the session | yes |
+//! | `GUEST_PAUSED` | UNAVAILABLE | the virtual machine is paused | yes |
+//! | `GUEST_SILENT` | UNAVAILABLE | the guest does not answer any more | yes |
+//! | `SESSION_ENDED` | UNAVAILABLE | the session ended under the call | yes |
+//! | `TOO_MANY_CALLS` | RESOURCE_EXHAUSTED | the guest has too many calls under way | yes |
+//! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the guest let the deadline pass | |
+//! | `INVALID_WAIT` | INVALID_ARGUMENT | `x-vbridge-wait` makes no sense | |
+
+use std::{collections::HashMap, io, path::PathBuf, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::address::ListenAddress;
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "vbridge";
+
+/// Why the bridge answers a call itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    GuestNotFound,
+    GuestNotNamed,
+    GuestUnreachable,
+    GuestNotAnswering,
+    ChannelBusy,
+    GuestRejected,
+    GuestPaused,
+    GuestSilent,
+    SessionEnded,
+    TooManyCalls,
+    DeadlineExceeded,
+    InvalidWait,
+}
+
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::GuestNotFound => "GUEST_NOT_FOUND",
+            Self::GuestNotNamed => "GUEST_NOT_NAMED",
+            Self::GuestUnreachable => "GUEST_UNREACHABLE",
+            Self::GuestNotAnswering => "GUEST_NOT_ANSWERING",
+            Self::ChannelBusy => "CHANNEL_BUSY",
+            Self::GuestRejected => "GUEST_REJECTED",
+            Self::GuestPaused => "GUEST_PAUSED",
+            Self::GuestSilent => "GUEST_SILENT",
+            Self::SessionEnded => "SESSION_ENDED",
+            Self::TooManyCalls => "TOO_MANY_CALLS",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::InvalidWait => "INVALID_WAIT",
+        }
+    }
+
+    fn code(self) -> Code {
+        match self {
+            Self::GuestNotFound => Code::NotFound,
+            Self::GuestNotNamed | Self::InvalidWait => Code::InvalidArgument,
+            Self::TooManyCalls => Code::ResourceExhausted,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::GuestUnreachable
+            | Self::GuestNotAnswering
+            | Self::ChannelBusy
+            | Self::GuestRejected
+            | Self::GuestPaused
+            | Self::GuestSilent
+            | Self::SessionEnded => Code::Unavailable,
+        }
+    }
+
+    /// When another try may bring something else.
+    fn retry(self) -> Option<Duration> {
+        match self {
+            Self::SessionEnded => Some(Duration::from_millis(100)),
+            Self::GuestSilent
+            | Self::GuestNotAnswering
+            | Self::GuestUnreachable
+            | Self::TooManyCalls => Some(Duration::from_secs(1)),
+            Self::ChannelBusy | Self::GuestRejected | Self::GuestPaused => {
+                Some(Duration::from_secs(5))
+            }
+            Self::GuestNotFound
+            | Self::GuestNotNamed
+            | Self::DeadlineExceeded
+            | Self::InvalidWait => None,
+        }
+    }
+
+    /// The status for a call to `guest` (empty if none is meant).
+    pub(crate) fn status(self, guest: &str, message: impl Into<String>) -> Status {
+        let mut details = ErrorDetails::new();
+        let mut metadata = HashMap::new();
+        if !guest.is_empty() {
+            metadata.insert("guest".to_owned(), guest.to_owned());
+        }
+        details.set_error_info(self.name(), DOMAIN, metadata);
+        if let Some(retry) = self.retry() {
+            details.set_retry_info(Some(retry));
+        }
+        Status::with_error_details(self.code(), message, details)
+    }
+}
+
+/// Why a bridge can't be built or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BridgeError {
+    /// Two guests have one name.
+    #[error("two guests are named \"{0}\"; give each guest a name of its own")]
+    DuplicateGuest(String),
+    /// A guest's name can't be used.
+    #[error("\"{0}\" can't be a guest's name: {1}")]
+    BadName(String, &'static str),
+    /// A guest's channel is something else than a socket.
+    #[error("the channel {path} of guest \"{guest}\" is {what}, not a Unix socket; give the path of the channel's socket", path = .path.display())]
+    NotASocket {
+        /// The guest.
+        guest: String,
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
+    /// Nothing to listen on.
+    #[error("the bridge has no address to listen on; give it one with --listen")]
+    NoAddress,
+    /// An address can't be listened on.
+    #[error("can't listen on {address}: {source_text}", source_text = listen_text(.source))]
+    Listen {
+        /// The address.
+        address: ListenAddress,
+        /// Why.
+        source: io::Error,
+    },
+    /// A service of the bridge's own can't be set up.
+    #[error("the bridge's own services can't be set up: {0}")]
+    Services(String),
+}
+
+/// An `io::Error` of listening in words that say what to do.
+fn listen_text(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "somebody listens there already; choose another address or end that program".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; choose another address, or run the bridge as a user who may".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
+        io::ErrorKind::NotFound => "the directory does not exist; create it first".into(),
+        _ => error.to_string(),
+    }
+}

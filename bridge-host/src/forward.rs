@@ -1,0 +1,281 @@
+//! Forwards calls to a guest at the level of HTTP/2, knowing no service.
+//!
+//! Header blocks and data frames pass as they are. What the forwarding itself adds:
+//!
+//! - `x-vbridge-*` metadata are taken out: they are for the bridge.
+//! - A stream that the guest resets is reset to the client with the same code, and the other way round.
+//! - A stream that ends because the session does gets trailers with UNAVAILABLE: a reset would be read as INTERNAL.
+//! - A call that no session has taken yet is sent on the next one; every other is never sent twice.
+//! - A call without answer checks that the guest is alive at all; and past its deadline it ends, whoever hangs.
+
+use std::{
+    error::Error as StdError,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, timeout_at},
+};
+use tonic::Status;
+
+use crate::{
+    error::Reason,
+    guest::{Guest, Ready, wait_of},
+    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT},
+};
+
+/// Metadata that says how long a call waits for its guest.
+pub const WAIT_HEADER: &str = "x-vbridge-wait";
+
+/// Metadata for the bridge begin so and are not forwarded.
+const OWN_PREFIX: &str = "x-vbridge-";
+
+/// Any error of a stream.
+pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why there is no response from the guest.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The bridge answers with this status.
+    Status(Box<Status>),
+    /// The client's stream is reset as the guest's was.
+    Reset(hyper::Error),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Sends a call to the guest and brings its response.
+pub(crate) async fn forward(
+    guest: Arc<Guest>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ForwardBody>, Failure> {
+    let permit = guest.admit()?;
+    let arrived = Instant::now();
+    let (wait, patient) = wait_of(request.headers())?;
+    let deadline = deadline_of(request.headers()).map(|timeout| arrived + timeout + DEADLINE_GRACE);
+    prepare(&mut request);
+    let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
+    loop {
+        let mut ready = guest.ready(give_up, patient).await?;
+        let sent = Instant::now();
+        let answer = ready.sender.try_send_request(request);
+        tokio::pin!(answer);
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut answer => outcome,
+            silent = is_silent(&ready, sent) => match silent {
+                true => return Err(guest.silent().into()),
+                // It is alive: it may take its time.
+                false => match until(deadline, &mut answer).await {
+                    Some(outcome) => outcome,
+                    None => return Err(too_late(&guest).into()),
+                }
+            },
+            () = passed(deadline) => return Err(too_late(&guest).into()),
+        };
+        match outcome {
+            Ok(response) => {
+                return Ok(response.map(|body| ForwardBody {
+                    body: Some(body),
+                    deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+                    guest,
+                    _permit: permit,
+                }));
+            }
+            Err(mut error) => match error.take_message() {
+                // No session has taken it.
+                Some(unsent) => request = unsent,
+                None => {
+                    let error = error.into_error();
+                    return Err(if is_reset(&error) {
+                        Failure::Reset(error)
+                    } else {
+                        guest.session_ended().into()
+                    });
+                }
+            },
+        }
+    }
+}
+
+/// Takes out what is for the bridge.
+fn prepare(request: &mut Request<Incoming>) {
+    let own: Vec<HeaderName> = request
+        .headers()
+        .keys()
+        .filter(|name| name.as_str().starts_with(OWN_PREFIX))
+        .cloned()
+        .collect();
+    for name in own {
+        request.headers_mut().remove(name);
+    }
+    // HTTP/2 has `:authority` instead; both together would contradict each other.
+    request.headers_mut().remove(header::HOST);
+}
+
+/// Whether the guest gives no sign of life although it is asked for one.
+async fn is_silent(ready: &Ready, since: Instant) -> bool {
+    let heard = || {
+        ready
+            .link
+            .heard()
+            .is_none_or(|heard| heard > since.into_std())
+    };
+    tokio::time::sleep(PROBE_AFTER).await;
+    if heard() {
+        return false;
+    }
+    ready.link.probe();
+    tokio::time::sleep(PROBE_TIMEOUT).await;
+    !heard()
+}
+
+async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn too_late(guest: &Guest) -> Status {
+    let message = format!("guest \"{}\" let the call's deadline pass", guest.name());
+    Reason::DeadlineExceeded.status(guest.name(), message)
+}
+
+/// The `grpc-timeout` of a call; one that makes no sense counts as none, and the guest says so.
+fn deadline_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let value: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(value * 3600),
+        "M" => Duration::from_secs(value * 60),
+        "S" => Duration::from_secs(value),
+        "m" => Duration::from_millis(value),
+        "u" => Duration::from_micros(value),
+        "n" => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// Whether the guest reset this one stream.
+fn is_reset(error: &(dyn StdError + 'static)) -> bool {
+    let mut source = Some(error);
+    while let Some(error) = source {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.is_reset();
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// A guest's response body on its way to the client.
+pub(crate) struct ForwardBody {
+    /// `None` after the end.
+    body: Option<Incoming>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    guest: Arc<Guest>,
+    /// The call's place among the guest's calls.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl ForwardBody {
+    /// Ends the stream with the bridge's own status.
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.body = None;
+        let mut trailers = HeaderMap::new();
+        // A status of the bridge's own always fits into headers.
+        let _ = status.add_header(&mut trailers);
+        Frame::trailers(trailers)
+    }
+}
+
+impl Body for ForwardBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+            return Poll::Ready(match frame {
+                Some(Err(error)) if !is_reset(&error) => {
+                    let status = this.guest.session_ended();
+                    Some(Ok(this.end(&status)))
+                }
+                Some(Err(error)) => Some(Err(error.into())),
+                Some(Ok(frame)) => Some(Ok(frame)),
+                None => {
+                    this.body = None;
+                    None
+                }
+            });
+        }
+        if let Some(deadline) = &mut this.deadline {
+            ready!(deadline.as_mut().poll(cx));
+            let status = too_late(&this.guest);
+            return Poll::Ready(Some(Ok(this.end(&status))));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    /// Unknown, so that no length is made up that the guest did not announce.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_read_in_every_unit_and_nonsense_is_none() {
+        let parse = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            deadline_of(&headers)
+        };
+        assert_eq!(parse("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(parse("4S"), Some(Duration::from_secs(4)));
+        assert_eq!(parse("5m"), Some(Duration::from_millis(5)));
+        assert_eq!(parse("6u"), Some(Duration::from_micros(6)));
+        assert_eq!(parse("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        for text in ["", "S", "1", "1x", "-1S", "123456789S", "1 S"] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! One guest: keeps its channel connected and a session open.
+//!
+//! ```text
+//!                  connect                   WELCOME, HTTP/2 up
+//!    Unreachable ───────────▶ Greeting ─────────────────────────▶ Ready ◀──────▶ Silent
+//!      ▲    ▲                  │    ▲ ▲          session ended      │    no answer  │
+//!      │    │                  │    │ └──────────────────────────────┴──────────────┘
+//!      │    │           REJECT ▼    │ the agent restarts
+//!      │    └─────────────── Rejected
+//!      └── channel closed (from any state)
+//! ```
+//!
+//! *Paused* lies over all of them while the monitor says so: nothing is expected of a paused guest, no call is sent
+//! to it, and no session is given up.
+//!
+//! Calls see a [`Ready`] or a status that says why there is none. A call that waits hurries the connecting along.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{
+    net::UnixStream,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
+use tonic::Status;
+use tracing::{debug, info, warn};
+use vbridge_api::host::v1::{Guest as GuestMessage, GuestState};
+use vbridge_link::{HostConfig, HostLink, Key, LinkHandle, LinkStats, LinkStatus, RejectCode};
+
+use crate::{
+    address::ListenAddress,
+    error::Reason,
+    limits::{
+        CONNECT_TIMEOUT, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_HEADER_LIST, RECONNECT_FIRST,
+        RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
+    },
+    monitor,
+};
+
+/// A guest as the operator describes it.
+#[derive(Debug, Clone)]
+pub struct GuestSpec {
+    /// Its name: what calls route by.
+    pub name: String,
+    /// The Unix socket of its virtio-serial channel.
+    pub channel: PathBuf,
+    /// A QEMU monitor (QMP) socket for the bridge alone: it tells pauses.
+    pub monitor: Option<PathBuf>,
+    /// A listen address of its own.
+    pub listen: Option<ListenAddress>,
+    /// The key that its agent must prove.
+    pub key: Option<Key>,
+}
+
+impl GuestSpec {
+    /// A guest with a channel and nothing else.
+    pub fn new(name: impl Into<String>, channel: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            channel: channel.into(),
+            monitor: None,
+            listen: None,
+            key: None,
+        }
+    }
+}
+
+/// Where a guest stands.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    pub(crate) paused: bool,
+    pub(crate) since: SystemTime,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Phase {
+    Unreachable(String),
+    Greeting { after: Option<String> },
+    Rejected(String),
+    Ready(Ready),
+    Silent(Ready),
+}
+
+/// A session that takes calls.
+#[derive(Debug, Clone)]
+pub(crate) struct Ready {
+    pub(crate) sender: SendRequest<Incoming>,
+    pub(crate) link: LinkHandle,
+    pub(crate) agent: String,
+}
+
+/// A guest and the task that looks after it.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) spec: GuestSpec,
+    state: watch::Sender<State>,
+    calls: Arc<Semaphore>,
+    hurry: Arc<Notify>,
+    sessions: AtomicU64,
+    /// Bytes of channels that were closed.
+    sent: AtomicU64,
+    received: AtomicU64,
+    stats: watch::Sender<Option<Arc<LinkStats>>>,
+    changes: broadcast::Sender<String>,
+}
+
+impl Guest {
+    pub(crate) fn new(spec: GuestSpec, changes: broadcast::Sender<String>) -> Arc<Self> {
+        let state = State {
+            phase: Phase::Unreachable("the bridge has just started".to_owned()),
+            paused: false,
+            since: SystemTime::now(),
+        };
+        Arc::new(Self {
+            spec,
+            state: watch::Sender::new(state),
+            calls: Arc::new(Semaphore::new(MAX_CALLS_PER_GUEST)),
+            hurry: Arc::default(),
+            sessions: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            stats: watch::Sender::new(None),
+            changes,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// A place among the guest's calls, for as long as the permit lives.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.calls).try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "guest \"{}\" has {MAX_CALLS_PER_GUEST} calls under way, which is the limit; try again when some have ended",
+                self.name()
+            );
+            Reason::TooManyCalls.status(self.name(), message)
+        })
+    }
+
+    /// Waits at most until `deadline` for a session; with `patient`, also through a pause or a refusal.
+    pub(crate) async fn ready(&self, deadline: Instant, patient: bool) -> Result<Ready, Status> {
+        if let Some(ready) = usable(&self.state.borrow()) {
+            return Ok(ready);
+        }
+        let mut states = self.state.subscribe();
+        loop {
+            {
+                let state = states.borrow_and_update();
+                if let Some(ready) = usable(&state) {
+                    return Ok(ready);
+                }
+                let hopeless = state.paused || matches!(state.phase, Phase::Rejected(_));
+                if hopeless && !patient {
+                    break;
+                }
+                if let Phase::Silent(ready) = &state.phase {
+                    ready.link.probe();
+                }
+            }
+            self.hurry.notify_one();
+            match timeout_at(deadline, states.changed()).await {
+                Ok(Ok(())) => {}
+                // The sender lives as long as the guest.
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        let state = self.state.borrow().clone();
+        Err(self.why_not(&state))
+    }
+
+    /// Why there is no session, in words for a caller.
+    fn why_not(&self, state: &State) -> Status {
+        let (reason, why) = self.explain(state);
+        reason.status(
+            self.name(),
+            format!("guest \"{}\" can't be reached: {why}", self.name()),
+        )
+    }
+
+    fn explain(&self, state: &State) -> (Reason, String) {
+        if state.paused {
+            return (
+                Reason::GuestPaused,
+                "its virtual machine is paused; resume it".to_owned(),
+            );
+        }
+        let channel = self.spec.channel.display();
+        match &state.phase {
+            Phase::Unreachable(why) => (Reason::GuestUnreachable, why.clone()),
+            Phase::Rejected(why) => (
+                Reason::GuestRejected,
+                format!("its agent refuses the session: {why}"),
+            ),
+            Phase::Silent(_) => (
+                Reason::GuestSilent,
+                "it does not answer any more; it may be paused, overloaded or hung".to_owned(),
+            ),
+            Phase::Ready(_) => (
+                Reason::SessionEnded,
+                "its session has just changed; try again".to_owned(),
+            ),
+            Phase::Greeting { .. } if waits_in_backlog(&self.spec.channel) => (
+                Reason::ChannelBusy,
+                format!(
+                    "another client holds its channel {channel}, which takes one at a time; end that client"
+                ),
+            ),
+            Phase::Greeting { after: Some(after) } => (
+                Reason::GuestNotAnswering,
+                format!(
+                    "{after}, and nobody has answered the greeting on {channel} since; it may be restarting or paused"
+                ),
+            ),
+            Phase::Greeting { after: None } => (
+                Reason::GuestNotAnswering,
+                format!(
+                    "nobody answers the greeting on {channel}; the guest may be booting or paused, or vbridge-agent does not run in it"
+                ),
+            ),
+        }
+    }
+
+    /// A call through `ready` failed because its connection did: what the caller is told.
+    pub(crate) fn session_ended(&self) -> Status {
+        let message = format!(
+            "the session with guest \"{}\" ended while the call was under way; it may or may not have been carried out",
+            self.name()
+        );
+        Reason::SessionEnded.status(self.name(), message)
+    }
+
+    /// The guest gave no sign of life since the call began.
+    pub(crate) fn silent(&self) -> Status {
+        let message = format!(
+            "guest \"{}\" does not answer; it may be paused, overloaded or hung; the call may be carried out when it goes on",
+            self.name()
+        );
+        Reason::GuestSilent.status(self.name(), message)
+    }
+
+    /// The guest as the host API shows it.
+    pub(crate) fn message(&self) -> GuestMessage {
+        let state = self.state.borrow().clone();
+        let (agent, link) = match &state.phase {
+            Phase::Ready(ready) | Phase::Silent(ready) => (ready.agent.clone(), Some(&ready.link)),
+            _ => (String::new(), None),
+        };
+        let kind = match (&state.phase, state.paused) {
+            (_, true) => GuestState::Paused,
+            (Phase::Unreachable(_), _) => GuestState::Unreachable,
+            (Phase::Greeting { .. }, _) => GuestState::Greeting,
+            (Phase::Rejected(_), _) => GuestState::Rejected,
+            (Phase::Ready(_), _) => GuestState::Ready,
+            (Phase::Silent(_), _) => GuestState::Silent,
+        };
+        let reason = match kind {
+            GuestState::Ready => String::new(),
+            _ => self.explain(&state).1,
+        };
+        let (sent, received) = self.bytes();
+        GuestMessage {
+            name: self.spec.name.clone(),
+            state: kind.into(),
+            reason,
+            since: Some(state.since.into()),
+            channel: format!("unix:{}", self.spec.channel.display()),
+            listen: self
+                .spec
+                .listen
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            agent,
+            sessions: self.sessions.load(Ordering::Relaxed),
+            active_calls: u32::try_from(MAX_CALLS_PER_GUEST - self.calls.available_permits())
+                .unwrap_or(u32::MAX),
+            round_trip: link
+                .and_then(LinkHandle::round_trip)
+                .and_then(|duration| duration.try_into().ok()),
+            sent_bytes: sent,
+            received_bytes: received,
+        }
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        let (mut sent, mut received) = (
+            self.sent.load(Ordering::Relaxed),
+            self.received.load(Ordering::Relaxed),
+        );
+        if let Some(stats) = &*self.stats.borrow() {
+            sent += stats.sent_bytes();
+            received += stats.received_bytes();
+        }
+        (sent, received)
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.state.send_modify(|state| {
+            if std::mem::discriminant(&state.phase) != std::mem::discriminant(&phase) {
+                state.since = SystemTime::now();
+            }
+            state.phase = phase;
+        });
+        self.changed();
+    }
+
+    fn set_paused(&self, paused: bool) {
+        self.state.send_modify(|state| {
+            state.paused = paused;
+            state.since = SystemTime::now();
+        });
+        let what = if paused { "paused" } else { "running" };
+        info!(guest = %self.name(), "virtual machine {what}");
+        self.changed();
+    }
+
+    fn changed(&self) {
+        // Nobody may be watching.
+        let _ = self.changes.send(self.spec.name.clone());
+    }
+
+    // === Looking after the channel ===
+
+    /// Starts the task that keeps the guest connected. It ends when the handle is aborted.
+    pub(crate) fn look_after(self: &Arc<Self>) -> JoinHandle<()> {
+        let guest = Arc::clone(self);
+        tokio::spawn(async move {
+            let paused = watch::Sender::new(false);
+            let pauses = paused.subscribe();
+            match &guest.spec.monitor {
+                Some(monitor) => {
+                    let opened = Arc::clone(&guest.hurry);
+                    tokio::select! {
+                        () = monitor::follow(monitor, paused, opened) => {}
+                        () = guest.stay_connected(pauses) => {}
+                    }
+                }
+                None => guest.stay_connected(pauses).await,
+            }
+        })
+    }
+
+    async fn stay_connected(&self, mut pauses: watch::Receiver<bool>) {
+        let mut wait = RECONNECT_FIRST;
+        loop {
+            match connect(&self.spec.channel).await {
+                Ok(stream) => {
+                    wait = RECONNECT_FIRST;
+                    self.converse(stream, &mut pauses).await;
+                    self.enter(Phase::Unreachable(format!(
+                        "its channel {} was closed; the virtual machine may have been shut down",
+                        self.spec.channel.display()
+                    )));
+                }
+                Err(error) => self.unreachable(&error),
+            }
+            // A call that waits does not make the bridge spin: the shortest wait stays.
+            tokio::time::sleep(RECONNECT_FIRST).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.hurry.notified() => {}
+                Ok(()) = pauses.changed() => {
+                    let paused = *pauses.borrow_and_update();
+                    self.set_paused(paused);
+                }
+            }
+            wait = (wait * 2).min(RECONNECT_MAX);
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) {
+        let why = explain_connect(&self.spec.channel, error);
+        let known = matches!(&self.state.borrow().phase, Phase::Unreachable(old) if *old == why);
+        if !known {
+            info!(guest = %self.name(), "not reachable: {why}");
+            self.enter(Phase::Unreachable(why));
+        }
+    }
+
+    /// From the connection of the channel to its end: one session after another.
+    async fn converse(&self, stream: UnixStream, pauses: &mut watch::Receiver<bool>) {
+        let config = HostConfig {
+            software: concat!("vbridge/", env!("CARGO_PKG_VERSION")).to_owned(),
+            key: self.spec.key.clone(),
+            ..HostConfig::default()
+        };
+        let mut link = HostLink::new(stream, config);
+        let handle = link.handle();
+        let stats = handle.stats();
+        self.stats.send_replace(Some(Arc::clone(&stats)));
+        handle.set_paused(*pauses.borrow());
+        let mut statuses = link.status();
+        self.enter(Phase::Greeting { after: None });
+        let mut connection: Option<JoinHandle<()>> = None;
+        loop {
+            tokio::select! {
+                biased;
+                session = link.session() => {
+                    let Ok(session) = session else { break };
+                    let agent = session.peer_software().to_owned();
+                    if let Some(old) = connection.take() {
+                        old.abort();
+                    }
+                    match handshake(session).await {
+                        Ok((sender, task)) => {
+                            connection = Some(task);
+                            self.sessions.fetch_add(1, Ordering::Relaxed);
+                            info!(guest = %self.name(), agent = %agent.escape_debug(), "guest up");
+                            let link = handle.clone();
+                            self.enter(Phase::Ready(Ready { sender, link, agent }));
+                        }
+                        Err(error) => debug!(guest = %self.name(), %error, "HTTP/2 did not come up"),
+                    }
+                }
+                changed = statuses.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let status = statuses.borrow_and_update().clone();
+                    self.follow(status);
+                }
+                () = self.hurry.notified() => handle.nudge(),
+                Ok(()) = pauses.changed() => {
+                    let paused = *pauses.borrow_and_update();
+                    handle.set_paused(paused);
+                    self.set_paused(paused);
+                }
+            }
+        }
+        if let Some(connection) = connection {
+            connection.abort();
+        }
+        self.stats.send_replace(None);
+        self.sent.fetch_add(stats.sent_bytes(), Ordering::Relaxed);
+        self.received
+            .fetch_add(stats.received_bytes(), Ordering::Relaxed);
+        info!(guest = %self.name(), "channel closed");
+    }
+
+    fn follow(&self, status: LinkStatus) {
+        let phase = self.state.borrow().phase.clone();
+        match (status, phase) {
+            (
+                LinkStatus::Greeting {
+                    refused: Some((code, reason)),
+                    ..
+                },
+                _,
+            ) => {
+                let why = reason.escape_debug().to_string();
+                if code == RejectCode::Authentication {
+                    warn!(guest = %self.name(), "session refused: {why}");
+                } else {
+                    info!(guest = %self.name(), "session refused: {why}");
+                }
+                self.enter(Phase::Rejected(why));
+            }
+            (
+                LinkStatus::Greeting {
+                    ended: Some(ended), ..
+                },
+                _,
+            ) => {
+                info!(guest = %self.name(), reason = %ended.to_string().escape_debug(), "guest gone");
+                self.enter(Phase::Greeting {
+                    after: Some(ended.to_string().escape_debug().to_string()),
+                });
+            }
+            (LinkStatus::Open { silent: true, .. }, Phase::Ready(ready)) => {
+                info!(guest = %self.name(), "guest silent");
+                self.enter(Phase::Silent(ready));
+            }
+            (LinkStatus::Open { silent: false, .. }, Phase::Silent(ready)) => {
+                info!(guest = %self.name(), "guest answers again");
+                self.enter(Phase::Ready(ready));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn usable(state: &State) -> Option<Ready> {
+    match &state.phase {
+        Phase::Ready(ready) if !state.paused && !ready.sender.is_closed() => Some(ready.clone()),
+        _ => None,
+    }
+}
+
+async fn connect(path: &Path) -> io::Result<UnixStream> {
+    match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+fn explain_connect(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!(
+                "there is no socket {path}; the virtual machine may be off, or has no such channel"
+            )
+        }
+        io::ErrorKind::ConnectionRefused => {
+            format!("nobody listens on {path}; the virtual machine may have been shut down")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("the bridge may not open {path}; give its user the right to")
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            format!("{path} takes no more connections; other clients wait there already")
+        }
+        _ => format!("{path} can't be connected: {error}"),
+    }
+}
+
+/// HTTP/2 on a session, as client. Every window is generous: the link bounds what is in flight.
+async fn handshake(
+    session: vbridge_link::Session,
+) -> hyper::Result<(SendRequest<Incoming>, JoinHandle<()>)> {
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(SEND_BUFFER)
+        .handshake(TokioIo::new(session))
+        .await?;
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, "HTTP/2 to a guest ended");
+        }
+    });
+    Ok((sender, task))
+}
+
+/// Whether a connection to this socket waits to be accepted.
+///
+/// QEMU serves one client at a time, and a second `connect` succeeds all the same. In `/proc/net/unix`, a connection
+/// that was not accepted has no inode (net/unix/af_unix.c).
+fn waits_in_backlog(channel: &Path) -> bool {
+    let Ok(file) = std::fs::File::open("/proc/net/unix") else {
+        return false;
+    };
+    let mut table = String::new();
+    let mut file = io::Read::take(file, crate::limits::MAX_SOCKET_TABLE);
+    if io::Read::read_to_string(&mut file, &mut table).is_err() {
+        return false;
+    }
+    let Some(channel) = channel.to_str() else {
+        return false;
+    };
+    // Num RefCount Protocol Flags Type St Inode Path
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.nth(6) == Some("0") && fields.next() == Some(channel)
+    })
+}
+
+/// The wait that a call asks for, or the default.
+pub(crate) fn wait_of(headers: &http::HeaderMap) -> Result<(Duration, bool), Status> {
+    use crate::limits::{DEFAULT_WAIT, MAX_WAIT};
+    let Some(value) = headers.get(crate::forward::WAIT_HEADER) else {
+        return Ok((DEFAULT_WAIT, false));
+    };
+    match value
+        .to_str()
+        .ok()
+        .and_then(|text| humantime::parse_duration(text).ok())
+    {
+        Some(wait) if wait <= MAX_WAIT => Ok((wait, true)),
+        _ => Err(Reason::InvalidWait.status(
+            "",
+            format!(
+                "the metadata {} must be a duration up to {}s like 500ms or 10s",
+                crate::forward::WAIT_HEADER,
+                MAX_WAIT.as_secs()
+            ),
+        )),
+    }
+}

@@ -1,0 +1,73 @@
+//! Every limit of the bridge, with its reason and what happens at it.
+
+use std::time::Duration;
+
+/// How long a call waits for its guest if it does not say (`x-vbridge-wait`): a caller learns within a second that
+/// the guest is not there.
+pub const DEFAULT_WAIT: Duration = Duration::from_millis(900);
+
+/// The longest wait that a call may ask for. More is INVALID_ARGUMENT.
+pub const MAX_WAIT: Duration = Duration::from_secs(300);
+
+/// A call that has no answer yet asks for a sign of life after this, if the guest has been quiet since it began.
+pub const PROBE_AFTER: Duration = Duration::from_millis(450);
+
+/// Without a sign of life for so long after the probe, the call fails.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(450);
+
+/// First wait before the channel's socket is connected again. Each further one doubles it.
+pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
+
+/// Longest wait before the channel's socket is connected again: a `connect` a second costs nothing that counts.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a `connect` to the channel's socket may take. It hangs when the socket's backlog is full.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// After a call's deadline, the guest has so long to say DEADLINE_EXCEEDED itself before the bridge does.
+pub const DEADLINE_GRACE: Duration = Duration::from_millis(200);
+
+/// Calls under way to one guest. More are RESOURCE_EXHAUSTED. A guest's agent serves so many streams at once.
+pub const MAX_CALLS_PER_GUEST: usize = 2048;
+
+/// Client connections of one listener. More wait in the kernel's backlog.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Streams on one client connection. More are refused by HTTP/2, and the client queues them.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 2048;
+
+/// Bytes of one stream that wait for a slow reader, in each direction. Above a round trip's worth at full speed.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Bytes of all streams of one connection that wait: every stream may fill its window without slowing another.
+pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS_PER_CONNECTION;
+
+/// Bytes of one stream that wait to be framed. Little: a small call queues behind all of it.
+pub const SEND_BUFFER: usize = 64 * 1024;
+
+/// A header block, as HTTP/2 counts it. More is refused.
+pub const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Streams that a peer may open and reset before they are looked at. More ends its connection ("rapid reset").
+pub const MAX_PENDING_RESETS: usize = 64;
+
+/// Client connections that say nothing are asked for a sign of life so often.
+pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// ... and have so long to answer.
+pub const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// After SIGTERM, calls under way have so long to end.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// Changes of guests that a WatchGuests stream may be behind. More, and it gets a snapshot instead.
+pub const WATCH_BACKLOG: usize = 1024;
+
+/// One line from a QEMU monitor. A longer one ends the connection to it.
+pub const MAX_MONITOR_LINE: u64 = 1024 * 1024;
+
+/// Wait before a QEMU monitor is connected again.
+pub const MONITOR_RETRY: Duration = Duration::from_secs(1);
+
+/// Part of `/proc/net/unix` that is searched for another client of a channel.
+pub const MAX_SOCKET_TABLE: u64 = 4 * 1024 * 1024;
