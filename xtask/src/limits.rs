@@ -1,0 +1,40 @@
+//! Every limit of the test guest, with its reason.
+
+use std::time::Duration;
+
+/// From QEMU's start to "up" on the console. Two seconds are usual under software emulation; a loaded
+/// machine with several guests at once may need many times that.
+pub const BOOT_DEADLINE: Duration = Duration::from_secs(90);
+
+/// For QEMU's monitor to accept a connection or to answer a command. It answers within milliseconds
+/// unless the machine is badly overloaded.
+pub const QMP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Between two looks whether QEMU has created its sockets: nothing tells, and it takes some 20 ms.
+pub const SOCKET_POLL: Duration = Duration::from_millis(2);
+
+/// For QEMU to end after `quit`; then it is killed.
+pub const QUIT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What [`Vm::exec`](crate::qemu::Vm::exec) adds to the caller's time-out before it gives up on the
+/// guest: the guest keeps the time-out itself, and its answer has to travel.
+pub const EXEC_GRACE: Duration = Duration::from_secs(5);
+
+/// Output of a command in the guest that is kept; the rest is cut off and [`Output`] says so.
+///
+/// [`Output`]: crate::qemu::Output
+pub const EXEC_OUTPUT_MAX: usize = 1024 * 1024;
+
+/// The length of a command, escaped. The guest's serial driver buffers input while its shell is busy,
+/// and drops what exceeds that buffer.
+pub const EXEC_COMMAND_MAX: usize = 32 * 1024;
+
+/// Lines of the console and of QEMU's own messages that an error quotes.
+pub const LOG_TAIL_LINES: usize = 40;
+
+/// `sun_path` holds 108 bytes, the last a NUL (unix(7)).
+pub const SOCKET_PATH_MAX: usize = 107;
+
+/// Initramfs files kept under `target/guest`; the newest win. More than one, since the demo, the tests
+/// and the benchmarks have different contents.
+pub const INITRAMFS_KEPT: usize = 6;
