@@ -1,1 +1,25 @@
-//! End-to-end tests.
+//! End-to-end tests of vbridge: the framework in which they are written, and what runs in the test guest.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`exercise`] | a gRPC service that does everything a service can do, on demand |
+//! | [`content`] | bytes that can be told from a seed and a position |
+//! | [`process`] | our programs as processes: started, killed, counted |
+//! | [`place`] | where a service is: directly over TCP, or behind a bridge |
+//! | [`fixture`] | bridge, local agent and guest, so that a test reads like its story |
+//! | [`raw`] | gRPC on a bare HTTP/2 connection: every frame's order and every reset's code |
+//! | [`matrix`] | every kind of call, told as a transcript that can be compared |
+//! | [`chaos`] | bulk streams and pings that go on while things are killed |
+//! | [`clients`] | grpcurl, Python and Node |
+//!
+//! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
+//! against an agent on a Unix socket, in seconds.
+
+// The tests' own code stops at the first thing that is not as expected, and says what it was.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
+
+pub mod content;
+pub mod exercise;
+pub mod place;
+pub mod process;
+pub mod raw;
