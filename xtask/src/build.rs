@@ -1,5 +1,6 @@
 //! Builds our own programs with cargo: static ones for the guest, ordinary ones for the host.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,19 @@ pub const BRIDGE: Binary = Binary {
     name: "vbridge",
 };
 
+/// What the end-to-end tests and the benchmarks run inside guests.
+pub const GUEST_TEST_BINARIES: [Binary; 3] = [
+    AGENT,
+    Binary {
+        package: "vbridge-tests",
+        name: "vbridge-test-agent",
+    },
+    Binary {
+        package: "vbridge-tests",
+        name: "vbridge-raw",
+    },
+];
+
 /// How a program of the host is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -60,12 +74,12 @@ pub fn guest(binaries: &[Binary]) -> Result<Vec<(Binary, PathBuf)>> {
     let directory = workspace::target_dir()
         .join(GUEST_TARGET)
         .join(GUEST_PROFILE);
-    let mut cargo = cargo();
-    cargo.env("RUSTFLAGS", GUEST_RUSTFLAGS);
-    // It would win over RUSTFLAGS.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
-    cargo.args(["--profile", GUEST_PROFILE, "--target", GUEST_TARGET]);
-    build(cargo, &directory, binaries)
+    build(&directory, binaries, &|cargo| {
+        cargo.env("RUSTFLAGS", GUEST_RUSTFLAGS);
+        // It would win over RUSTFLAGS.
+        cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+        cargo.args(["--profile", GUEST_PROFILE, "--target", GUEST_TARGET]);
+    })
 }
 
 /// Builds binaries for the host. Returns each with its path.
@@ -79,9 +93,10 @@ pub fn host(profile: Profile, binaries: &[Binary]) -> Result<Vec<(Binary, PathBu
         Profile::Dev => ("dev", "debug"),
         Profile::Release => ("release", "release"),
     };
-    let mut cargo = cargo();
-    cargo.args(["--profile", name]);
-    build(cargo, &workspace::target_dir().join(directory), binaries)
+    let directory = workspace::target_dir().join(directory);
+    build(&directory, binaries, &|cargo| {
+        cargo.args(["--profile", name]);
+    })
 }
 
 /// `cargo`, in the workspace. The one that runs us, if any: it has the right toolchain.
@@ -92,32 +107,34 @@ pub fn cargo_program() -> Command {
     command
 }
 
-fn cargo() -> Command {
-    let mut command = cargo_program();
-    command.args(["build", "--quiet"]);
-    command
-}
-
 fn build(
-    mut cargo: Command,
     directory: &Path,
     binaries: &[Binary],
+    configure: &dyn Fn(&mut Command),
 ) -> Result<Vec<(Binary, PathBuf)>> {
     let built: Vec<(Binary, PathBuf)> = binaries
         .iter()
         .map(|binary| (*binary, directory.join(binary.name)))
         .collect();
-    let prebuilt = env::var_os(PREBUILT).is_some() && built.iter().all(|(_, path)| path.exists());
-    if !prebuilt && !binaries.is_empty() {
-        for binary in binaries {
-            cargo.args(["--package", binary.package, "--bin", binary.name]);
+    if env::var_os(PREBUILT).is_some() && built.iter().all(|(_, path)| path.exists()) {
+        return Ok(built);
+    }
+    // One package at a time: built together, they would get each other's features of what they depend
+    // on, and the agent that is tested would not be the one that is shipped.
+    let packages: BTreeSet<&str> = binaries.iter().map(|binary| binary.package).collect();
+    for package in packages {
+        let mut cargo = cargo_program();
+        cargo.args(["build", "--quiet", "--package", package]);
+        for binary in binaries.iter().filter(|binary| binary.package == package) {
+            cargo.args(["--bin", binary.name]);
         }
+        configure(&mut cargo);
         command::run(&mut cargo)?;
     }
     for (binary, path) in &built {
         if !path.exists() {
             bail!(
-                "cargo built {} of {} but {} is not there",
+                "cargo built {} of {}, but {} is not there",
                 binary.name,
                 binary.package,
                 path.display()

@@ -38,3 +38,12 @@ pub const SOCKET_PATH_MAX: usize = 107;
 /// Initramfs files kept under `target/guest`; the newest win. More than one, since the demo, the tests
 /// and the benchmarks have different contents.
 pub const INITRAMFS_KEPT: usize = 6;
+
+/// For the demo's bridge to listen. It takes milliseconds, but a debug build on a busy machine may not.
+pub const PROGRAM_START_DEADLINE: Duration = Duration::from_secs(10);
+
+/// For the demo's bridge and agent to end after SIGTERM, open calls included.
+pub const PROGRAM_END_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the demo watches the metrics.
+pub const DEMO_METRICS: Duration = Duration::from_secs(5);

@@ -61,7 +61,7 @@ pub(super) fn cached_or_built(
     kernel: &Kernel,
     files: &[(String, PathBuf)],
 ) -> Result<PathBuf> {
-    let busybox = busybox()?;
+    let busybox = find_busybox()?;
     let key = key(&busybox, kernel, files)?;
     let path = cache.join(format!("{FILE_PREFIX}{key:016x}.cpio"));
     if path.exists() {
@@ -149,7 +149,7 @@ fn write(
 }
 
 /// Debian's statically linked busybox.
-fn busybox() -> Result<PathBuf> {
+pub(crate) fn find_busybox() -> Result<PathBuf> {
     let path = command::find_program("busybox")
         .ok_or_else(|| anyhow!("busybox is not installed: run `cargo xtask tools`"))?;
     if !is_static(&path)? {
@@ -162,7 +162,7 @@ fn busybox() -> Result<PathBuf> {
 }
 
 /// A program that needs a dynamic linker names it among its first bytes.
-pub(crate) fn is_static(program: &Path) -> Result<bool> {
+fn is_static(program: &Path) -> Result<bool> {
     let data = read(program)?;
     let head = &data[..data.len().min(4096)];
     Ok(!head.windows(6).any(|bytes| bytes == b"/ld-li"))

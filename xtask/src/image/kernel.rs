@@ -34,10 +34,7 @@ pub(super) struct Kernel {
 
 /// The kernel chosen earlier, or the newest that apt offers.
 pub(super) fn cached_or_downloaded(cache: &Path) -> Result<Kernel> {
-    let choice = cache.join(format!("{LAYOUT}.current"));
-    if let Ok(package) = fs::read_to_string(&choice)
-        && let Ok(kernel) = open(cache, &package)
-    {
+    if let Some(kernel) = chosen(cache) {
         return Ok(kernel);
     }
     let (name, version) = newest_package()?;
@@ -46,19 +43,35 @@ pub(super) fn cached_or_downloaded(cache: &Path) -> Result<Kernel> {
         download(cache, &name, &package)
             .with_context(|| format!("cannot prepare the guest's kernel from {name} {version}"))?;
     }
+    let choice = choice(cache);
     fs::write(&choice, &package).with_context(|| format!("cannot write {}", choice.display()))?;
     open(cache, &package)
 }
 
+/// Whether a kernel was chosen earlier and is there.
+pub(super) fn is_cached(cache: &Path) -> bool {
+    chosen(cache).is_some()
+}
+
 /// Forgets the choice made earlier.
 pub(super) fn forget(cache: &Path) -> Result<()> {
-    let choice = cache.join(format!("{LAYOUT}.current"));
+    let choice = choice(cache);
     match fs::remove_file(&choice) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", choice.display()))
         }
         _ => Ok(()),
     }
+}
+
+/// The file that names the kernel chosen.
+fn choice(cache: &Path) -> PathBuf {
+    cache.join(format!("{LAYOUT}.current"))
+}
+
+fn chosen(cache: &Path) -> Option<Kernel> {
+    let package = fs::read_to_string(choice(cache)).ok()?;
+    open(cache, &package).ok()
 }
 
 fn directory(cache: &Path, package: &str) -> PathBuf {

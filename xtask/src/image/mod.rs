@@ -7,13 +7,13 @@
 mod initramfs;
 mod kernel;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 
-pub(crate) use initramfs::overlay;
+pub(crate) use initramfs::{find_busybox, overlay};
 
 use crate::{build, limits, workspace};
 
@@ -74,8 +74,13 @@ impl Image {
 /// The cache can't be written.
 pub fn forget_kernel() -> Result<()> {
     let cache = cache_dir()?;
-    let _lock = lock(&cache)?;
+    let _lock = workspace::lock(&cache.join("lock"))?;
     kernel::forget(&cache)
+}
+
+/// Whether an image can be built without apt.
+pub(crate) fn kernel_is_cached() -> bool {
+    cache_dir().is_ok_and(|cache| kernel::is_cached(&cache))
 }
 
 // === impl ImageBuilder ===
@@ -97,7 +102,7 @@ impl ImageBuilder {
     /// read, or the cache can't be written.
     pub fn build(self) -> Result<Image> {
         let cache = cache_dir()?;
-        let _lock = lock(&cache)?;
+        let _lock = workspace::lock(&cache.join("lock"))?;
         let kernel = kernel::cached_or_downloaded(&cache)?;
         let initramfs = initramfs::cached_or_built(&cache, &kernel, &self.files)?;
         prune(&cache, &initramfs);
@@ -113,15 +118,6 @@ fn cache_dir() -> Result<PathBuf> {
     let cache = workspace::target_dir().join("guest");
     fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
     Ok(cache)
-}
-
-/// Held until dropped. The kernel frees it when the process dies.
-fn lock(cache: &Path) -> Result<File> {
-    let path = cache.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
 }
 
 /// Removes old initramfs files. Best effort: a file left over costs a few megabytes.

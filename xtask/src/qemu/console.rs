@@ -77,6 +77,12 @@ impl Console {
         }
     }
 
+    /// Waits until QEMU has ended, for ever.
+    pub(super) async fn ended(&self) {
+        let mut progress = self.progress.clone();
+        let _ = progress.wait_for(|progress| progress.ended).await;
+    }
+
     /// Returns when the guest comes up once more, or QEMU ends: whatever ran in the guest is gone.
     pub(super) async fn interrupted(&self) {
         let now = self.boots();

@@ -15,13 +15,13 @@ use crate::command;
 pub(super) struct Process {
     qemu: Child,
     /// A shell that waits for the end of its standard input, a pipe that only we hold, and then kills
-    /// QEMU: so no QEMU outlives even a killed test runner.
+    /// QEMU and cleans up: so no QEMU outlives even a killed test runner.
     guard: Child,
 }
 
 impl Process {
-    /// Starts QEMU, its own messages going to a file.
-    pub(super) fn start(arguments: &[String], log: &Path) -> Result<Self> {
+    /// Starts QEMU, its own messages going to a file. The directory is removed if we are killed.
+    pub(super) fn start(arguments: &[String], log: &Path, directory: &Path) -> Result<Self> {
         let program = command::find_program(PROGRAM)
             .ok_or_else(|| anyhow!("{PROGRAM} is not installed: run `cargo xtask tools`"))?;
         let log = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
@@ -35,12 +35,10 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let guard = Command::new("sh")
-            .args([
-                "-c",
-                r#"read -r _; kill -9 "$1""#,
-                "guard",
-                &qemu.id().to_string(),
-            ])
+            .arg("-c")
+            .arg(r#"read -r _; kill -9 "$1"; rm -rf "$2""#)
+            .args(["guard", &qemu.id().to_string()])
+            .arg(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

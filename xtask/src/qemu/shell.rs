@@ -182,7 +182,7 @@ impl Request {
 
 async fn more(stream: &mut UnixStream, received: &mut Vec<u8>) -> Result<()> {
     if stream.read_buf(received).await? == 0 {
-        bail!("QEMU closed the serial port");
+        bail!("QEMU ended: it closed the serial port");
     }
     Ok(())
 }

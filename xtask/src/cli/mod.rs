@@ -1,0 +1,81 @@
+//! The command line.
+
+mod checks;
+mod demo;
+mod vm;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+use xtask::image;
+use xtask::tools::{self, Scope};
+
+/// Developer commands of vbridge.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show it all: a guest, the bridge, and calls through them.
+    Demo(demo::Options),
+    /// Boot the guest alone, and leave it running until Ctrl-C.
+    Vm(vm::Options),
+    /// Run every test: the fast ones, and those on real guests with real clients.
+    Test {
+        /// Arguments for `cargo test --workspace`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measure on a real guest.
+    Bench {
+        /// Arguments for the benchmark program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Install what the guest and the tests need, or print the line that does.
+    Tools {
+        /// Only what a guest needs.
+        #[arg(long)]
+        guest: bool,
+    },
+    /// Build the guest's image and say where it is.
+    Image {
+        /// Take the newest kernel that apt offers, even if one is in the cache.
+        #[arg(long)]
+        newest_kernel: bool,
+    },
+}
+
+pub(crate) fn run() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Demo(options) => runtime()?.block_on(demo::run(options)),
+        Command::Vm(options) => runtime()?.block_on(vm::run(options)),
+        Command::Test { arguments } => checks::test(&arguments),
+        Command::Bench { arguments } => checks::bench(&arguments),
+        Command::Tools { guest } => tools::ensure(if guest { Scope::Guest } else { Scope::All }),
+        Command::Image { newest_kernel } => {
+            if newest_kernel {
+                image::forget_kernel()?;
+            }
+            let image = image::Image::standard()?;
+            println!(
+                "kernel     {} ({})",
+                image.kernel().display(),
+                image.kernel_package()
+            );
+            println!("initramfs  {}", image.initramfs().display());
+            Ok(())
+        }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
