@@ -68,19 +68,19 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.index += 1;
         word(self.seed, self.index)
     }
 
     /// The next number, less than `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+        self.number() % limit.max(1)
     }
 
     /// The next bytes.
     pub fn bytes(&mut self, len: usize) -> Bytes {
-        bytes(self.next(), 0, len)
+        bytes(self.number(), 0, len)
     }
 }
 

@@ -8,6 +8,8 @@
 //! | [`place`] | where a service is: directly over TCP, or behind a bridge |
 //! | [`fixture`] | bridge, local agent and guest, so that a test reads like its story |
 //! | [`raw`] | gRPC on a bare HTTP/2 connection: every frame's order and every reset's code |
+//! | [`programs`] | where our programs are |
+//! | [`suite`] | tests that share a guest or a bridge |
 //! | [`matrix`] | every kind of call, told as a transcript that can be compared |
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`clients`] | grpcurl, Python and Node |
@@ -20,6 +22,10 @@
 
 pub mod content;
 pub mod exercise;
+pub mod fixture;
+pub mod matrix;
 pub mod place;
 pub mod process;
+pub mod programs;
 pub mod raw;
+pub mod suite;

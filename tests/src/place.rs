@@ -19,6 +19,7 @@ pub struct Place {
     name: String,
     address: SocketAddr,
     authority: String,
+    is_reference: bool,
 }
 
 impl Place {
@@ -28,6 +29,7 @@ impl Place {
             name: name.into(),
             address,
             authority: address.to_string(),
+            is_reference: false,
         }
     }
 
@@ -36,6 +38,19 @@ impl Place {
     pub fn with_authority(mut self, authority: impl Into<String>) -> Self {
         self.authority = authority.into();
         self
+    }
+
+    /// The exercise service directly on a TCP port.
+    pub fn reference(address: SocketAddr) -> Self {
+        Self {
+            is_reference: true,
+            ..Self::tcp("the service itself", address)
+        }
+    }
+
+    /// Whether there is nothing between client and service. tonic's own server deviates from gRPC here and there.
+    pub fn is_reference(&self) -> bool {
+        self.is_reference
     }
 
     /// What failures call it.

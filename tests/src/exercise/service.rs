@@ -269,7 +269,7 @@ impl exercise_server::Exercise for Exercise {
         let (seed, answer_after) = (first.seed, first.answer_after.unwrap_or(u64::MAX));
         let mut bytes = 0;
         let mut next = Some(first);
-        while let Some(BulkWriteRequest { data, .. }) = next {
+        while let Some(BulkWriteRequest { data, rest, .. }) = next {
             if let Some(position) = content::first_difference(seed, bytes, &data) {
                 counted.done();
                 return Err(Status::data_loss(format!(
@@ -284,6 +284,7 @@ impl exercise_server::Exercise for Exercise {
             if bytes >= answer_after {
                 break;
             }
+            pause(duration(rest)).await;
             next = requests.message().await?;
         }
         counted.done();
@@ -329,7 +330,11 @@ impl exercise_server::Exercise for Exercise {
         &self,
         request: Request<EchoMetadataRequest>,
     ) -> Result<Response<EchoMetadataResponse>, Status> {
-        let mut metadata: Vec<_> = request.metadata().iter().map(seen).collect();
+        let mut metadata: Vec<_> = request
+            .metadata()
+            .iter()
+            .map(|entry| seen(&entry))
+            .collect();
         // Stable: values of one name stay in their order.
         metadata.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Response::new(EchoMetadataResponse { metadata }))
@@ -405,10 +410,9 @@ fn headers(metadata: &[Metadata]) -> HeaderMap {
         } else if let (Ok(key), Ok(text)) = (
             AsciiMetadataKey::from_bytes(key.as_bytes()),
             std::str::from_utf8(value),
-        ) {
-            if let Ok(value) = text.parse() {
-                map.append(key, value);
-            }
+        ) && let Ok(value) = text.parse()
+        {
+            map.append(key, value);
         }
     }
     let mut headers = HeaderMap::new();
@@ -419,7 +423,7 @@ fn headers(metadata: &[Metadata]) -> HeaderMap {
     headers
 }
 
-fn seen(entry: KeyAndValueRef<'_>) -> Metadata {
+fn seen(entry: &KeyAndValueRef<'_>) -> Metadata {
     match entry {
         KeyAndValueRef::Ascii(key, value) => Metadata {
             key: key.to_string(),

@@ -154,10 +154,10 @@ impl HttpBody for Watched {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Err(status)) = &frame {
-            if let Some(code) = reset_code(status) {
-                self.counters.reset(&self.id, code);
-            }
+        if let Some(Err(status)) = &frame
+            && let Some(code) = reset_code(status)
+        {
+            self.counters.reset(&self.id, code);
         }
         Poll::Ready(frame)
     }

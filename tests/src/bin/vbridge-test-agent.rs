@@ -1,0 +1,62 @@
+//! The agent with the exercise service in it: what the tests run in their guests.
+//!
+//! ```text
+//! vbridge-test-agent [--listen unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]
+//! ```
+//!
+//! Without a place it looks for the channel's port as `vbridge-agent` does; `VBRIDGE_AGENT_PORT` names a port too.
+
+use std::{env, process::ExitCode};
+
+use agent_guest::Agent;
+use tokio::signal::unix::{SignalKind, signal};
+use vbridge_link::Key;
+use vbridge_tests::exercise;
+
+const USAGE: &str = "usage: vbridge-test-agent [--listen unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vbridge-test-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), String> {
+    let mut builder = Agent::builder()
+        .add_service(exercise::service())
+        .descriptor_set(exercise::DESCRIPTOR_SET);
+    if let Ok(port) = env::var("VBRIDGE_AGENT_PORT") {
+        builder = builder.port_path(port);
+    }
+    let mut arguments = env::args().skip(1);
+    while let Some(flag) = arguments.next() {
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{flag} needs a value; {USAGE}"))?;
+        builder = match flag.as_str() {
+            "--listen" => {
+                let path = value
+                    .strip_prefix("unix:")
+                    .ok_or("--listen takes unix:PATH")?;
+                builder.listen(path)
+            }
+            "--port" => builder.port_path(value),
+            "--channel" => builder.channel_name(value),
+            "--key-file" => {
+                builder.key(Key::read(&value).map_err(|error| format!("{value}: {error}"))?)
+            }
+            _ => return Err(format!("{flag} is not known; {USAGE}")),
+        };
+    }
+    let agent = builder.build().map_err(|error| error.to_string())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let shutdown = async move {
+        terminate.recv().await;
+    };
+    agent.run(shutdown).await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,558 @@
+//! Bridge, local agent and guest, so that a test reads like the story that it tells.
+//!
+//! ```no_run
+//! # async fn story() -> anyhow::Result<()> {
+//! use vbridge_tests::fixture::{Bridge, Guest};
+//!
+//! let guest = Guest::boot(1).await?;
+//! let mut bridge = Bridge::start([guest.seat("web")]).await?;
+//! bridge.ready("web").await?;
+//! bridge.kill9().await?;
+//! bridge.start_again().await?;
+//! guest.pause().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    fs::File,
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokio::{net::UnixStream, runtime::Runtime, sync::OnceCell, time::timeout};
+use vbridge_api::host::v1::{
+    GetGuestRequest, Guest as GuestMessage, GuestState, WatchGuestsRequest,
+    bridge_client::BridgeClient,
+};
+use xtask::qemu::Vm;
+
+use crate::{
+    place::Place,
+    process::{PATIENCE, Process},
+    programs,
+};
+
+/// For a shell command in the guest. They take milliseconds; a guest under two bulk streams is slower.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+
+/// The agent's path in the guest.
+const GUEST_AGENT: &str = "/bin/vbridge-test-agent";
+
+/// Runs a test on the one runtime that all tests of a program share: what they share (a guest, say) lives on it.
+pub fn story(test: impl Future<Output = Result<()>>) {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime can be made")
+    });
+    if let Err(error) = RUNTIME.block_on(test) {
+        panic!("{error:?}");
+    }
+}
+
+/// Waits until `condition` holds, looking often.
+///
+/// # Errors
+/// It does not hold within `limit`, or can't be told.
+pub async fn eventually<F: Future<Output = Result<bool>>>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) -> Result<()> {
+    let started = Instant::now();
+    while !condition().await? {
+        if started.elapsed() > limit {
+            bail!("{what}: not within {limit:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// A guest as a bridge knows it.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// Its name.
+    pub name: String,
+    /// Its channel's socket.
+    pub channel: PathBuf,
+    /// A QEMU monitor for the bridge.
+    pub monitor: Option<PathBuf>,
+    /// The file with the pre-shared key.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Seat {
+    /// A guest with a channel and nothing else.
+    pub fn new(name: impl Into<String>, channel: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            channel: channel.into(),
+            monitor: None,
+            key_file: None,
+        }
+    }
+
+    /// With a QEMU monitor.
+    #[must_use]
+    pub fn monitor(mut self, path: impl Into<PathBuf>) -> Self {
+        self.monitor = Some(path.into());
+        self
+    }
+
+    /// With a pre-shared key.
+    #[must_use]
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.key_file = Some(path.into());
+        self
+    }
+}
+
+/// A running `vbridge serve`.
+#[derive(Debug)]
+pub struct Bridge {
+    seats: Vec<Seat>,
+    process: Process,
+    address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Bridge {
+    /// Starts a bridge on a free port.
+    ///
+    /// # Errors
+    /// It does not say where it listens.
+    pub async fn start(seats: impl IntoIterator<Item = Seat>) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let seats: Vec<Seat> = seats.into_iter().collect();
+        let (process, address) = serve(&seats, "127.0.0.1:0", directory.path()).await?;
+        Ok(Self {
+            seats,
+            process,
+            address,
+            directory,
+        })
+    }
+
+    /// Starts it again at the same address, after its end.
+    ///
+    /// # Errors
+    /// It does not say where it listens.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let (process, address) = serve(
+            &self.seats,
+            &self.address.to_string(),
+            self.directory.path(),
+        )
+        .await?;
+        self.process = process;
+        self.address = address;
+        Ok(())
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn kill9(&mut self) -> Result<()> {
+        self.process.kill9().await
+    }
+
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// It does not end, or not with status 0.
+    pub async fn terminate(&mut self) -> Result<()> {
+        let status = self.process.terminate().await?;
+        if !status.success() {
+            bail!("the bridge ended with {status}\n{}", self.process.log());
+        }
+        Ok(())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A guest's services behind this bridge.
+    pub fn place(&self, guest: &str) -> Place {
+        Place::tcp(format!("{guest} behind the bridge"), self.address)
+            .with_authority(format!("{guest}.localhost"))
+    }
+
+    /// The bridge's own service.
+    ///
+    /// # Errors
+    /// It does not listen any more.
+    pub async fn control(&self) -> Result<BridgeClient<tonic::transport::Channel>> {
+        let place = Place::tcp("the bridge", self.address).with_authority(bridge_name());
+        Ok(BridgeClient::new(place.channel().await?))
+    }
+
+    /// What the bridge says of a guest.
+    ///
+    /// # Errors
+    /// It has no such guest.
+    pub async fn guest(&self, name: &str) -> Result<GuestMessage> {
+        let answer = self
+            .control()
+            .await?
+            .get_guest(GetGuestRequest {
+                name: name.to_owned(),
+            })
+            .await?;
+        answer.into_inner().guest.context("the answer has no guest")
+    }
+
+    /// Waits until a session with the guest is open.
+    ///
+    /// # Errors
+    /// That takes longer than [`PATIENCE`].
+    pub async fn ready(&self, name: &str) -> Result<()> {
+        self.reaches(name, GuestState::Ready).await
+    }
+
+    /// Waits until the guest is in a state.
+    ///
+    /// # Errors
+    /// That takes longer than [`PATIENCE`].
+    pub async fn reaches(&self, name: &str, state: GuestState) -> Result<()> {
+        let mut control = self.control().await?;
+        let names = vec![name.to_owned()];
+        let mut changes = control
+            .watch_guests(WatchGuestsRequest { names })
+            .await?
+            .into_inner();
+        let mut last = String::new();
+        let reached = async {
+            while let Some(change) = changes.message().await? {
+                if let Some(guest) = change.guest.filter(|guest| guest.name == name) {
+                    if guest.state() == state {
+                        return Ok(());
+                    }
+                    last = format!("{:?}: {}", guest.state(), guest.reason);
+                }
+            }
+            bail!("the bridge ended its stream of changes")
+        };
+        match timeout(PATIENCE, reached).await {
+            Ok(reached) => reached,
+            Err(_) => {
+                bail!(
+                    "{name} is not {state:?} within {PATIENCE:?} but {last}\n{}",
+                    self.process.log()
+                )
+            }
+        }
+    }
+}
+
+/// The name by which the bridge itself is called.
+fn bridge_name() -> &'static str {
+    "bridge"
+}
+
+async fn serve(seats: &[Seat], listen: &str, directory: &Path) -> Result<(Process, SocketAddr)> {
+    let mut arguments = vec!["serve".to_owned(), "--listen".to_owned(), listen.to_owned()];
+    let simple = seats
+        .iter()
+        .all(|seat| seat.monitor.is_none() && seat.key_file.is_none());
+    if simple {
+        for seat in seats {
+            arguments.extend([
+                "--guest".to_owned(),
+                format!("{}=unix:{}", seat.name, seat.channel.display()),
+            ]);
+        }
+    } else {
+        let config = directory.join("vbridge.toml");
+        std::fs::write(&config, configuration(seats))?;
+        arguments.extend(["--config".to_owned(), config.display().to_string()]);
+    }
+    let mut process = Process::start(&programs::host().await?.bridge, arguments)?;
+    let address = process.line("where it listens", listening).await?;
+    Ok((process, address))
+}
+
+fn configuration(seats: &[Seat]) -> String {
+    let mut text = String::new();
+    for seat in seats {
+        text += &format!(
+            "[[guests]]\nname = {:?}\nchannel = \"unix:{}\"\n",
+            seat.name,
+            seat.channel.display()
+        );
+        if let Some(monitor) = &seat.monitor {
+            text += &format!("monitor = \"unix:{}\"\n", monitor.display());
+        }
+        if let Some(key) = &seat.key_file {
+            text += &format!("key_file = {key:?}\n");
+        }
+    }
+    text
+}
+
+/// `vbridge: listening on 127.0.0.1:7411`.
+fn listening(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("listening on ")?;
+    rest.split_whitespace()
+        .next()?
+        .trim_start_matches("http://")
+        .parse()
+        .ok()
+}
+
+/// An agent on a Unix socket, which plays QEMU's part: no virtual machine.
+#[derive(Debug)]
+pub struct LocalAgent {
+    process: Process,
+    channel: PathBuf,
+    arguments: Vec<String>,
+    _directory: TempDir,
+}
+
+impl LocalAgent {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with further arguments.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn start_with(arguments: &[&str]) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("vb").tempdir()?;
+        let channel = directory.path().join("agent");
+        let mut all = vec!["--listen".to_owned(), format!("unix:{}", channel.display())];
+        all.extend(arguments.iter().map(ToString::to_string));
+        let process = listen(&all, &channel).await?;
+        Ok(Self {
+            process,
+            channel,
+            arguments: all,
+            _directory: directory,
+        })
+    }
+
+    /// Ends it as a crash would.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn kill9(&mut self) -> Result<()> {
+        self.process.kill9().await
+    }
+
+    /// Starts it again on the same socket.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = listen(&self.arguments, &self.channel).await?;
+        Ok(())
+    }
+
+    /// The process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The socket.
+    pub fn channel(&self) -> &Path {
+        &self.channel
+    }
+
+    /// This agent as a bridge's guest.
+    pub fn seat(&self, name: &str) -> Seat {
+        Seat::new(name, &self.channel)
+    }
+}
+
+async fn listen(arguments: &[String], channel: &Path) -> Result<Process> {
+    let mut process = Process::start(&programs::host().await?.agent, arguments)?;
+    let started = Instant::now();
+    // Connecting would take the one place that the socket has; the kernel's table tells as much.
+    while !is_listening(channel) {
+        if !process.is_running() {
+            bail!("the agent ended\n{}", process.log());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!(
+                "the agent does not listen within {PATIENCE:?}\n{}",
+                process.log()
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(process)
+}
+
+/// Whether a socket that accepts connections (`SO_ACCEPTCON`, the flag 10000) is bound to the path.
+fn is_listening(path: &Path) -> bool {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let path = path.display().to_string();
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(3);
+        fields.next() == Some("00010000") && line.ends_with(&path)
+    })
+}
+
+/// A guest in QEMU, with the test agent on its port.
+#[derive(Debug)]
+pub struct Guest {
+    vm: Vm,
+    /// One guest at a time on this machine: two would only slow each other down.
+    _turn: File,
+}
+
+impl Guest {
+    /// Boots a guest, as soon as no other test program has one.
+    ///
+    /// # Errors
+    /// It can't be built or booted.
+    pub async fn boot(cpus: u32) -> Result<Self> {
+        let image = programs::image().await?;
+        let turn = turn().await?;
+        let vm = Vm::builder()
+            .cpus(cpus)
+            .image(image)
+            .agent(GUEST_AGENT)
+            .boot()
+            .await?;
+        Ok(Self { vm, _turn: turn })
+    }
+
+    /// The guest with one CPU that all tests of a program share. It ends with the program.
+    ///
+    /// # Errors
+    /// As [`Guest::boot`].
+    pub async fn shared() -> Result<&'static Self> {
+        static SHARED: OnceCell<Guest> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| Self::boot(1)).await
+    }
+
+    /// The virtual machine.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// This guest as a bridge's guest.
+    pub fn seat(&self, name: &str) -> Seat {
+        Seat::new(name, self.vm.channel())
+    }
+
+    /// The channel's socket, connected as a stranger would. QEMU takes one client at a time.
+    ///
+    /// # Errors
+    /// QEMU has ended.
+    pub async fn intrude(&self) -> Result<UnixStream> {
+        Ok(UnixStream::connect(self.vm.channel()).await?)
+    }
+
+    /// Runs a shell line in the guest, which must succeed.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn exec(&self, line: &str) -> Result<String> {
+        self.vm.exec_ok(line, COMMAND_LIMIT).await
+    }
+
+    /// Kills the agent as a crash would. The guest starts it again.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn kill_agent(&self) -> Result<()> {
+        self.exec("kill -9 $(cat /run/agent.pid)").await?;
+        Ok(())
+    }
+
+    /// The agent's process id.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn agent_pid(&self) -> Result<u32> {
+        Ok(self.exec("cat /run/agent.pid").await?.trim().parse()?)
+    }
+
+    /// The agent's open descriptors.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn agent_fds(&self) -> Result<usize> {
+        Ok(self
+            .exec("ls /proc/$(cat /run/agent.pid)/fd | wc -l")
+            .await?
+            .trim()
+            .parse()?)
+    }
+
+    /// Memory that the agent holds resident, in bytes.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn agent_resident_bytes(&self) -> Result<u64> {
+        let line = self
+            .exec("grep VmRSS /proc/$(cat /run/agent.pid)/status")
+            .await?;
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("there is no VmRSS")?
+            .parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// Restarts the guest and waits until it is up again.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn reboot(&self) -> Result<()> {
+        self.vm.reboot().await?;
+        self.vm.wait_boot().await
+    }
+
+    /// Stops the guest's CPUs.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub async fn pause(&self) -> Result<()> {
+        self.vm.pause().await
+    }
+
+    /// Lets them go on.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub async fn resume(&self) -> Result<()> {
+        self.vm.resume().await
+    }
+}
+
+/// Waits for the machine's one place for a guest.
+async fn turn() -> Result<File> {
+    let path = xtask::workspace::target_dir().join("guest-test.lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file =
+            File::create(&path).with_context(|| format!("can't create {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("can't lock {}", path.display()))?;
+        anyhow::Ok(file)
+    });
+    locked.await?
+}
