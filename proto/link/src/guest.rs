@@ -301,7 +301,7 @@ impl GuestEnd {
         match control {
             // No host greets twice with one id: these bytes are a recording.
             Control::Hello(_) if self.seen.contains(&session) => {
-                self.fail(now, EndReason::ForeignSession)
+                self.fail(now, EndReason::ForeignSession);
             }
             Control::Hello(hello) => {
                 if self.seen.len() == REMEMBERED_SESSIONS {

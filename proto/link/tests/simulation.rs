@@ -6,6 +6,12 @@
 //! both ends must be in one session soon and exchange bytes.
 //!
 //! `VBRIDGE_SIM_SEED=n` replays one seed, `VBRIDGE_SIM_RUNS=n` says how many are tried.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 use std::{
     collections::HashSet,
