@@ -1,1 +1,45 @@
 //! The vbridge guest agent: gRPC services on a virtio-serial port.
+//!
+//! ```text
+//!    /dev/virtio-ports/org.vbridge.agent.0                          (port: device, listen)
+//!        │ bytes without boundaries
+//!    the link: one session after another                            (vbridge-link, serve)
+//!        │ HTTP/2
+//!    calls                                                          (sessions, router, deadline)
+//!        │
+//!    System, Metrics, health, reflection, and what you add          (services, discovery)
+//!        │
+//!    /proc, /sys, system calls                                      (source)
+//! ```
+//!
+//! The program `vbridge-agent` is this library with a command line. A program of your own embeds it, and serves its own
+//! gRPC services to the host through the same channel:
+//!
+//! ```no_run
+//! # async fn example<S: agent_guest::GrpcService>(my_service: S) -> Result<(), Box<dyn std::error::Error>> {
+//! use agent_guest::Agent;
+//!
+//! let agent = Agent::builder().add_service(my_service).build()?;
+//! agent.run(std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every limit is in [`limits`], every reason that a caller may see in [`error`].
+
+mod agent;
+mod deadline;
+mod discovery;
+pub mod error;
+pub mod limits;
+pub mod port;
+mod router;
+mod serve;
+mod services;
+mod sessions;
+mod source;
+
+pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
+pub use discovery::DescriptorError;
+pub use router::GrpcService;
+pub use vbridge_link::{Key, KeyError};

@@ -1,0 +1,255 @@
+//! The agent as a whole: what it serves, and where.
+
+use std::{fmt, future::Future, path::PathBuf, sync::Arc};
+
+use tonic_health::pb::health_server::HealthServer;
+use vbridge_api::guest::v1::{metrics_server::MetricsServer, system_server::SystemServer};
+use vbridge_link::Key;
+
+use crate::{
+    discovery::{DescriptorError, Descriptors, reflection_names},
+    limits::{MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    port::{FindError, Finder, ListenError},
+    router::{self, GrpcService},
+    serve::{Place, Serving},
+    services::{
+        health::Health, metrics::Metrics, sampler::Sampler, snapshot::Proc, system::System,
+    },
+    sessions::Sessions,
+    source::Reader,
+};
+
+/// The name of the channel that the agent serves on unless told otherwise.
+pub const DEFAULT_CHANNEL: &str = "org.vbridge.agent.0";
+
+/// A guest agent, ready to run.
+pub struct Agent {
+    place: Place,
+    key: Option<Key>,
+    router: router::Router,
+    sampler: Sampler,
+    health: Arc<Health>,
+}
+
+/// Puts an [`Agent`] together.
+pub struct AgentBuilder {
+    channel: String,
+    port: Option<PathBuf>,
+    wait: Option<bool>,
+    listen: Option<PathBuf>,
+    key: Option<Key>,
+    services: router::Builder,
+    names: Vec<&'static str>,
+    descriptor_sets: Vec<Vec<u8>>,
+}
+
+/// Why an agent can't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A service's name is taken.
+    #[error("the service {0} was added twice, or is one of the agent's own")]
+    Duplicate(&'static str),
+    /// A descriptor set can't be used.
+    #[error(transparent)]
+    Descriptors(#[from] DescriptorError),
+    /// Two places to serve on.
+    #[error("a port's path and a socket to listen on exclude each other: choose one")]
+    TwoPlaces,
+    /// A name that can't be a channel's.
+    #[error("a channel's name must not be empty or contain a slash, and this is {0:?}")]
+    Channel(String),
+}
+
+/// Why a running agent gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// There is no port.
+    #[error(transparent)]
+    Port(#[from] FindError),
+    /// The socket can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl Agent {
+    /// Starts with an agent that serves its own services on the default channel.
+    pub fn builder() -> AgentBuilder {
+        AgentBuilder {
+            channel: DEFAULT_CHANNEL.to_owned(),
+            port: None,
+            wait: None,
+            listen: None,
+            key: None,
+            services: router::Builder::default(),
+            names: Vec::new(),
+            descriptor_sets: Vec::new(),
+        }
+    }
+
+    /// Serves until `shutdown` completes, then ends calls and session in order, within a few seconds.
+    ///
+    /// Must run within a tokio runtime with I/O and time enabled; a single-threaded one serves best.
+    ///
+    /// # Errors
+    /// There is no port and it is not to be waited for, or the socket can't be listened on.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let serving = Serving {
+            place: self.place,
+            key: self.key,
+            sessions: Sessions::new(self.router),
+            sampler: self.sampler,
+            health: self.health,
+        };
+        serving.run(shutdown).await
+    }
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent")
+            .field("place", &self.place)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AgentBuilder {
+    /// The name of the virtio-serial channel. Default: [`DEFAULT_CHANNEL`].
+    #[must_use]
+    pub fn channel_name(mut self, name: impl Into<String>) -> Self {
+        self.channel = name.into();
+        self
+    }
+
+    /// The port's device, instead of the one that the channel's name leads to. Default: none.
+    #[must_use]
+    pub fn port_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.port = Some(path.into());
+        self
+    }
+
+    /// Whether to wait for a port that is not there, may not be opened, or is busy. Default: yes for a channel's name, no
+    /// for a path. A path that leads to something else, such as a directory, is always an error, and a port that
+    /// was open once is always waited for.
+    #[must_use]
+    pub fn wait(mut self, wait: bool) -> Self {
+        self.wait = Some(wait);
+        self
+    }
+
+    /// Listens on a Unix socket, as QEMU would, instead of opening a port: for machines without a VM. Default: none.
+    #[must_use]
+    pub fn listen(mut self, path: impl Into<PathBuf>) -> Self {
+        self.listen = Some(path.into());
+        self
+    }
+
+    /// Serves only hosts that prove this pre-shared key. Default: none, anyone who can open the channel's socket on the
+    /// host is served.
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Serves another gRPC service beside the agent's own. Default: none.
+    ///
+    /// Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
+    /// [`limits::MAX_MESSAGE`](crate::limits::MAX_MESSAGE) is what the bridge is tested with.
+    #[must_use]
+    pub fn add_service<S: GrpcService>(mut self, service: S) -> Self {
+        self.names.push(S::NAME);
+        self.services.add(service);
+        self
+    }
+
+    /// Describes added services: an encoded `FileDescriptorSet`, for reflection and for the list of methods in
+    /// `System.GetInfo`. Default: none; an added service that is not described is listed by name.
+    #[must_use]
+    pub fn descriptor_set(mut self, set: impl Into<Vec<u8>>) -> Self {
+        self.descriptor_sets.push(set.into());
+        self
+    }
+
+    /// Puts the agent together.
+    ///
+    /// # Errors
+    /// A name is served twice, a descriptor set is none, or two places to serve on are set.
+    pub fn build(mut self) -> Result<Agent, BuildError> {
+        let mut descriptors = Descriptors::built_in()?;
+        for set in &self.descriptor_sets {
+            descriptors.add(set)?;
+        }
+        let place = self.place()?;
+        let sampler = Sampler::new(Proc::new(Reader::new()));
+        let mut names = vec![
+            "vbridge.guest.v1.Metrics",
+            "vbridge.guest.v1.System",
+            "grpc.health.v1.Health",
+        ];
+        names.extend(reflection_names());
+        for name in self.names {
+            if names.contains(&name) {
+                return Err(BuildError::Duplicate(name));
+            }
+            names.push(name);
+        }
+        names.sort_unstable();
+        let health = Health::new(names.iter().copied());
+        let methods = descriptors.methods(names);
+        let system = SystemServer::new(System::new(sampler.clone(), methods.into()));
+        let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
+        self.services.add_limited(
+            system.max_decoding_message_size(MAX_SYSTEM_REQUEST),
+            MAX_SYSTEM_REQUEST,
+        );
+        self.services.add_limited(
+            metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let health_server = HealthServer::from_arc(Arc::clone(&health));
+        self.services.add_limited(
+            health_server.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        descriptors.serve(&mut self.services)?;
+        Ok(Agent {
+            place,
+            key: self.key,
+            router: self.services.build(),
+            sampler,
+            health,
+        })
+    }
+
+    fn place(&self) -> Result<Place, BuildError> {
+        if self.channel.is_empty() || self.channel.contains('/') {
+            return Err(BuildError::Channel(self.channel.clone()));
+        }
+        match (&self.port, &self.listen) {
+            (Some(_), Some(_)) => Err(BuildError::TwoPlaces),
+            (None, Some(path)) => Ok(Place::Socket(path.clone())),
+            (port, None) => {
+                let mut finder = Finder::new(&self.channel);
+                if let Some(path) = port {
+                    finder = finder.path(path);
+                }
+                if let Some(wait) = self.wait {
+                    finder = finder.wait(wait);
+                }
+                Ok(Place::Device(finder))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AgentBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentBuilder")
+            .field("channel", &self.channel)
+            .field("port", &self.port)
+            .field("listen", &self.listen)
+            .field("services", &self.names)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! How an error looks to the caller: a `google.rpc.Status` with an `ErrorInfo` whose reason is stable.
+//!
+//! | reason | code | when |
+//! |---|---|---|
+//! | `INVALID_FIELD` | INVALID_ARGUMENT | a field of the request is outside its documented range (`BadRequest` names it) |
+//! | `REQUEST_TOO_LARGE` | INVALID_ARGUMENT | the request is larger than its service takes |
+//! | `SOURCE_UNAVAILABLE` | UNAVAILABLE | the kernel's files that the answer is made of can't be read |
+//! | `TOO_MANY_SUBSCRIBERS` | RESOURCE_EXHAUSTED | no further metrics subscription is possible now |
+//! | `AGENT_STOPPING` | UNAVAILABLE | the agent was asked to stop |
+//! | `UNKNOWN_SERVICE` | UNIMPLEMENTED | the agent serves no such service |
+//! | `UNKNOWN_HEALTH_NAME` | NOT_FOUND | a health check names a service that the agent does not serve |
+//! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the call's `grpc-timeout` has passed |
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::source::SourceError;
+
+/// The domain of every reason.
+pub const DOMAIN: &str = "vbridge";
+
+/// When a caller may try again what failed for want of a resource.
+const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// Why a call failed, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A field is outside its documented range.
+    InvalidField,
+    /// The request is larger than its service takes.
+    RequestTooLarge,
+    /// The kernel's files that the answer is made of can't be read.
+    SourceUnavailable,
+    /// No further metrics subscription is possible now.
+    TooManySubscribers,
+    /// The agent was asked to stop.
+    AgentStopping,
+    /// The agent serves no such service.
+    UnknownService,
+    /// A health check names a service that the agent does not serve.
+    UnknownHealthName,
+    /// The call's time is over.
+    DeadlineExceeded,
+}
+
+impl Reason {
+    /// The reason as `ErrorInfo` carries it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidField => "INVALID_FIELD",
+            Self::RequestTooLarge => "REQUEST_TOO_LARGE",
+            Self::SourceUnavailable => "SOURCE_UNAVAILABLE",
+            Self::TooManySubscribers => "TOO_MANY_SUBSCRIBERS",
+            Self::AgentStopping => "AGENT_STOPPING",
+            Self::UnknownService => "UNKNOWN_SERVICE",
+            Self::UnknownHealthName => "UNKNOWN_HEALTH_NAME",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        }
+    }
+
+    /// The status code that belongs to the reason.
+    pub fn code(self) -> Code {
+        match self {
+            Self::InvalidField | Self::RequestTooLarge => Code::InvalidArgument,
+            Self::SourceUnavailable | Self::AgentStopping => Code::Unavailable,
+            Self::TooManySubscribers => Code::ResourceExhausted,
+            Self::UnknownService => Code::Unimplemented,
+            Self::UnknownHealthName => Code::NotFound,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+        }
+    }
+}
+
+/// A field that is outside its documented range.
+pub(crate) fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Status {
+    let (field, description) = (field.into(), description.into());
+    let message = format!("{field}: {description}");
+    let mut details = details(Reason::InvalidField);
+    details.add_bad_request_violation(field, description);
+    status(Reason::InvalidField, message, details)
+}
+
+/// A request that is larger than `limit` bytes.
+pub(crate) fn request_too_large(limit: usize) -> Status {
+    let reason = Reason::RequestTooLarge;
+    let message = format!("the request is larger than the {limit} bytes that this service takes");
+    status(reason, message, details(reason))
+}
+
+/// A source that can't be read.
+pub(crate) fn source_unavailable(error: &SourceError) -> Status {
+    let reason = Reason::SourceUnavailable;
+    status(reason, error.to_string(), details(reason))
+}
+
+/// A subscription too many.
+pub(crate) fn too_many_subscribers(limit: usize) -> Status {
+    let reason = Reason::TooManySubscribers;
+    let mut details = details(reason);
+    details.set_retry_info(Some(RETRY_SOON));
+    let message =
+        format!("this guest already has {limit} metrics subscriptions: end one, or share one");
+    status(reason, message, details)
+}
+
+/// The end of a stream because the agent stops.
+pub(crate) fn agent_stopping() -> Status {
+    let reason = Reason::AgentStopping;
+    let mut details = details(reason);
+    details.set_retry_info(Some(RETRY_SOON));
+    status(
+        reason,
+        "the guest's agent is stopping: call again when it is back",
+        details,
+    )
+}
+
+/// A call of a service that is not there.
+pub(crate) fn unknown_service(path: &str) -> Status {
+    let reason = Reason::UnknownService;
+    let message =
+        format!("the agent serves no method {path}: list its services through reflection");
+    status(reason, message, details(reason))
+}
+
+/// A health check of a service that is not there.
+pub(crate) fn unknown_health_name(name: &str) -> Status {
+    let reason = Reason::UnknownHealthName;
+    let message =
+        format!("the agent serves no service {name:?}: list its services through reflection");
+    status(reason, message, details(reason))
+}
+
+/// A call whose time is over.
+pub(crate) fn deadline_exceeded() -> Status {
+    let reason = Reason::DeadlineExceeded;
+    status(
+        reason,
+        "the call's deadline passed in the guest",
+        details(reason),
+    )
+}
+
+fn details(reason: Reason) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason.as_str(), DOMAIN, HashMap::<String, String>::new())
+}
+
+fn status(reason: Reason, message: impl Into<String>, details: ErrorDetails) -> Status {
+    Status::with_error_details(reason.code(), message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalid_field_is_named_in_the_details() {
+        let status = invalid_field("interval", "must be at least 100 ms");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.message(), "interval: must be at least 100 ms");
+        let details = status.get_error_details();
+        let info = details.error_info().expect("ErrorInfo is there");
+        assert_eq!(
+            (info.domain.as_str(), info.reason.as_str()),
+            ("vbridge", "INVALID_FIELD")
+        );
+        let violations = &details
+            .bad_request()
+            .expect("BadRequest is there")
+            .field_violations;
+        assert_eq!(violations[0].field, "interval");
+    }
+
+    #[test]
+    fn a_shortage_tells_when_to_try_again() {
+        let details = too_many_subscribers(7).get_error_details();
+        assert_eq!(
+            details.retry_info().and_then(|info| info.retry_delay),
+            Some(RETRY_SOON)
+        );
+    }
+}

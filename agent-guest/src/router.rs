@@ -1,0 +1,252 @@
+//! Which service a call is for.
+//!
+//! tonic's own router is axum's, which costs a call several allocations and the agent a good part of its size; gRPC's
+//! paths need no more than a table of service names.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use tonic::{Code, Status, body::Body, server::NamedService};
+use tower_service::Service;
+
+use crate::{deadline, error};
+
+/// The future of a call. It has a response whatever happens.
+pub(crate) type CallFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A gRPC service as the agent takes it: what tonic's generated servers are, with or without layers.
+pub trait GrpcService:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+type Call = dyn Fn(Request<Body>) -> CallFuture + Send + Sync;
+
+/// The services by name.
+#[derive(Clone, Default)]
+pub(crate) struct Router {
+    services: Arc<BTreeMap<&'static str, Box<Call>>>,
+}
+
+/// A table under construction.
+#[derive(Default)]
+pub(crate) struct Builder {
+    services: BTreeMap<&'static str, Box<Call>>,
+}
+
+impl Builder {
+    /// Adds a service; whether its name was free.
+    pub(crate) fn add<S: GrpcService>(&mut self, service: S) -> bool {
+        self.insert::<S>(move |request| call(service.clone(), request))
+    }
+
+    /// Adds one of the agent's own services, whose requests have at most `limit` bytes. tonic calls a longer one
+    /// OUT_OF_RANGE, which none of these services does for another reason; the contract says INVALID_ARGUMENT.
+    pub(crate) fn add_limited<S: GrpcService>(&mut self, service: S, limit: usize) -> bool {
+        self.insert::<S>(move |request| {
+            let response = call(service.clone(), request);
+            Box::pin(async move {
+                let response = response.await;
+                match Status::from_header_map(response.headers()) {
+                    Some(status) if status.code() == Code::OutOfRange => {
+                        error::request_too_large(limit).into_http()
+                    }
+                    _ => response,
+                }
+            })
+        })
+    }
+
+    fn insert<S: NamedService>(
+        &mut self,
+        call: impl Fn(Request<Body>) -> CallFuture + Send + Sync + 'static,
+    ) -> bool {
+        let is_free = !self.services.contains_key(S::NAME);
+        if is_free {
+            self.services.insert(S::NAME, Box::new(call));
+        }
+        is_free
+    }
+
+    /// The names, in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.services.keys().copied()
+    }
+
+    pub(crate) fn build(self) -> Router {
+        Router {
+            services: Arc::new(self.services),
+        }
+    }
+}
+
+fn call<S: GrpcService>(mut service: S, request: Request<Body>) -> CallFuture {
+    Box::pin(async move {
+        let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+        let Ok(response) = service.call(request).await;
+        response
+    })
+}
+
+impl Router {
+    /// Answers a request.
+    pub(crate) fn route(&self, request: Request<Body>) -> CallFuture {
+        // As gRPC's PROTOCOL-HTTP2.md wants it.
+        if !is_grpc(request.headers().get(CONTENT_TYPE)) {
+            return answer(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        if request.method() != Method::POST {
+            return answer(plain(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let path = request.uri().path();
+        let service = path
+            .strip_prefix('/')
+            .and_then(|path| path.split_once('/'))
+            .map(|(service, _)| service);
+        let Some(call) = service.and_then(|service| self.services.get(service)) else {
+            return answer(error::unknown_service(path).into_http());
+        };
+        match deadline::of(request.headers()) {
+            None => call(request),
+            Some(deadline) => deadline::limit(deadline, call(request)),
+        }
+    }
+}
+
+fn is_grpc(content_type: Option<&HeaderValue>) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    content_type
+        .and_then(|value| value.as_bytes().strip_prefix(GRPC))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+fn plain(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+fn answer(response: Response<Body>) -> CallFuture {
+    Box::pin(std::future::ready(response))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Echo;
+
+    impl NamedService for Echo {
+        const NAME: &'static str = "test.Echo";
+    }
+
+    impl Service<Request<Body>> for Echo {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            std::future::ready(Ok(Status::out_of_range("too long").into_http()))
+        }
+    }
+
+    fn request(path: &str, content_type: &str) -> Request<Body> {
+        Request::post(path)
+            .header(CONTENT_TYPE, content_type)
+            .body(Body::empty())
+            .unwrap()
+    }
+
+    fn router(limited: bool) -> Router {
+        let mut builder = Builder::default();
+        let added = if limited {
+            builder.add_limited(Echo, 10)
+        } else {
+            builder.add(Echo)
+        };
+        assert!(added);
+        assert!(!builder.add(Echo), "a name is served once");
+        builder.build()
+    }
+
+    async fn code(router: &Router, path: &str) -> Code {
+        let response = router.route(request(path, "application/grpc")).await;
+        Status::from_header_map(response.headers()).unwrap().code()
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_to_its_service_and_an_unknown_one_is_unimplemented() {
+        let router = router(false);
+        assert_eq!(code(&router, "/test.Echo/Any").await, Code::OutOfRange);
+        for path in ["/test.Other/Any", "/test.Echo", "/", "//x", "/test.Ech/o"] {
+            assert_eq!(code(&router, path).await, Code::Unimplemented, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_too_long_for_an_own_service_is_an_invalid_argument() {
+        assert_eq!(
+            code(&router(true), "/test.Echo/Any").await,
+            Code::InvalidArgument
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_grpc_is_told_so_in_http() {
+        let router = router(false);
+        for content_type in ["text/html", "application/grpcx", ""] {
+            let response = router.route(request("/test.Echo/Any", content_type)).await;
+            assert_eq!(
+                response.status(),
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "{content_type}"
+            );
+        }
+        for content_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc;x=y",
+        ] {
+            let response = router.route(request("/test.Echo/Any", content_type)).await;
+            assert_eq!(response.status(), StatusCode::OK, "{content_type}");
+        }
+        let mut get = request("/test.Echo/Any", "application/grpc");
+        *get.method_mut() = Method::GET;
+        assert_eq!(
+            router.route(get).await.status(),
+            StatusCode::METHOD_NOT_ALLOWED
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! Port after port, session after session.
+//!
+//! ```text
+//!               opened                      the port failed
+//!    Opening ───────────▶ Serving (a link) ─────────────────▶ Opening, after REOPEN_DELAY
+//!       │                    │
+//!       └───────── stop ─────┴──▶ Stopping: GOAWAY, calls end, BYE, the port is closed
+//! ```
+//!
+//! Everything that the agent has to do with the link's crate, but for its ports, is here.
+
+use std::{future::Future, path::PathBuf, pin::pin, sync::Arc};
+
+use vbridge_link::{GuestConfig, GuestLink, Key};
+
+use crate::{
+    agent::RunError,
+    limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
+    port::{FindError, Finder, ListenPort, Listener},
+    services::{health::Health, sampler::Sampler},
+    sessions::Sessions,
+};
+
+/// Where the agent serves.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// On a virtio-serial port.
+    Device(Finder),
+    /// On a Unix socket.
+    Socket(PathBuf),
+}
+
+/// What a running agent consists of.
+pub(crate) struct Serving {
+    pub(crate) place: Place,
+    pub(crate) key: Option<Key>,
+    pub(crate) sessions: Sessions,
+    pub(crate) sampler: Sampler,
+    pub(crate) health: Arc<Health>,
+}
+
+enum Source {
+    Device(Finder),
+    Socket(Arc<Listener>),
+}
+
+impl Serving {
+    /// Serves until `shutdown`.
+    pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let mut source = match self.place.clone() {
+            Place::Device(finder) => Source::Device(finder),
+            Place::Socket(path) => {
+                let listener = Listener::bind(&path)?;
+                tracing::info!("serving on unix:{}", path.display());
+                Source::Socket(Arc::new(listener))
+            }
+        };
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let mut link = tokio::select! {
+                () = shutdown.as_mut() => return Ok(()),
+                link = self.open(&source) => link?,
+            };
+            let failure = loop {
+                tokio::select! {
+                    () = shutdown.as_mut() => {
+                        self.stop(link).await;
+                        return Ok(());
+                    }
+                    session = link.accept() => match session {
+                        Ok(session) => {
+                            tracing::debug!(host = %session.peer_software().escape_debug(), "session opened");
+                            self.sessions.serve(session);
+                        }
+                        Err(error) => break error,
+                    }
+                }
+            };
+            tracing::warn!("the port failed: {failure}; opening it anew");
+            drop(link);
+            // It was there once: from now on its absence is worth waiting for.
+            if let Source::Device(finder) = source {
+                source = Source::Device(finder.wait(true));
+            }
+            tokio::select! {
+                () = shutdown.as_mut() => return Ok(()),
+                () = tokio::time::sleep(REOPEN_DELAY) => {}
+            }
+        }
+    }
+
+    async fn open(&self, source: &Source) -> Result<GuestLink, FindError> {
+        let config = GuestConfig {
+            software: concat!("vbridge-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
+            key: self.key.clone(),
+            ..GuestConfig::default()
+        };
+        Ok(match source {
+            Source::Device(finder) => {
+                let (port, path) = finder.open().await?;
+                tracing::info!("serving on {}", path.display());
+                GuestLink::new(port, config)
+            }
+            Source::Socket(listener) => {
+                GuestLink::new(ListenPort::new(Arc::clone(listener)), config)
+            }
+        })
+    }
+
+    /// Ends everything in order: streams that would go on for ever, calls, the session, the port.
+    async fn stop(&self, link: GuestLink) {
+        tracing::info!("stopping");
+        self.health.stop();
+        self.sampler.stop();
+        self.sessions.stop().await;
+        // BYE is on its way; without a host there is nobody to take it.
+        let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;
+    }
+}

@@ -1,0 +1,186 @@
+//! `grpc.health.v1.Health`: everything that the agent serves is serving, until it stops.
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::sync::watch;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
+};
+
+use crate::error;
+
+/// The service. The name "" stands for the agent as a whole.
+#[derive(Debug)]
+pub(crate) struct Health {
+    names: BTreeSet<String>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Health {
+    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
+        Arc::new(Self {
+            names: names.into_iter().chain([""]).map(str::to_owned).collect(),
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    /// Nothing is serving any more, and watchers are told.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    fn status(&self, name: &str) -> Option<ServingStatus> {
+        let status = if *self.stopping.borrow() {
+            ServingStatus::NotServing
+        } else {
+            ServingStatus::Serving
+        };
+        self.names.contains(name).then_some(status)
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Health {
+    type WatchStream = HealthWatch;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let name = &request.get_ref().service;
+        let status = self
+            .status(name)
+            .ok_or_else(|| error::unknown_health_name(name))?;
+        Ok(Response::new(answer(status)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthWatch>, Status> {
+        // Unknown services are answered too, by the protocol's definition: they may yet appear.
+        let status = self
+            .status(&request.get_ref().service)
+            .unwrap_or(ServingStatus::ServiceUnknown);
+        let mut stopping = self.stopping.subscribe();
+        Ok(Response::new(HealthWatch {
+            next: Next::Status(status),
+            stopping: Box::pin(async move {
+                // An error means that the agent is gone altogether.
+                let _ = stopping.wait_for(|stopping| *stopping).await;
+            }),
+        }))
+    }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: status.into(),
+    }
+}
+
+/// The status now; when the agent stops, NOT_SERVING and the end.
+pub(crate) struct HealthWatch {
+    next: Next,
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+enum Next {
+    Status(ServingStatus),
+    Stop,
+    End,
+    Nothing,
+}
+
+impl Stream for HealthWatch {
+    type Item = Result<HealthCheckResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.next {
+            Next::Status(status) => {
+                self.next = Next::Stop;
+                Poll::Ready(Some(Ok(answer(status))))
+            }
+            Next::Stop => {
+                std::task::ready!(self.stopping.as_mut().poll(cx));
+                self.next = Next::End;
+                Poll::Ready(Some(Ok(answer(ServingStatus::NotServing))))
+            }
+            Next::End => {
+                self.next = Next::Nothing;
+                Poll::Ready(Some(Err(error::agent_stopping())))
+            }
+            Next::Nothing => Poll::Ready(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt as _;
+    use tonic::Code;
+    use tonic_health::pb::health_server::Health as _;
+
+    use super::*;
+
+    fn request(service: &str) -> Request<HealthCheckRequest> {
+        Request::new(HealthCheckRequest {
+            service: service.to_owned(),
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_served_is_serving_and_nothing_else_is_known() {
+        let health = Health::new(["a.Service"]);
+        for name in ["", "a.Service"] {
+            let status = health
+                .check(request(name))
+                .await
+                .unwrap()
+                .into_inner()
+                .status();
+            assert_eq!(status, ServingStatus::Serving);
+        }
+        assert_eq!(
+            health.check(request("other")).await.unwrap_err().code(),
+            Code::NotFound
+        );
+        let mut watch = health.watch(request("other")).await.unwrap().into_inner();
+        assert_eq!(
+            watch.next().await.unwrap().unwrap().status(),
+            ServingStatus::ServiceUnknown
+        );
+    }
+
+    #[tokio::test]
+    async fn a_watcher_is_told_that_the_agent_stops() {
+        let health = Health::new(["a.Service"]);
+        let mut watch = health
+            .watch(request("a.Service"))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(
+            watch.next().await.unwrap().unwrap().status(),
+            ServingStatus::Serving
+        );
+        health.stop();
+        assert_eq!(
+            watch.next().await.unwrap().unwrap().status(),
+            ServingStatus::NotServing
+        );
+        assert_eq!(
+            watch.next().await.unwrap().unwrap_err().code(),
+            Code::Unavailable
+        );
+        assert!(watch.next().await.is_none());
+    }
+}

@@ -1,0 +1,117 @@
+//! What the kernel and the installation tell, read from files.
+//!
+//! Each module holds the parser of one family of files. Parsers take text and give the contract's messages; they skip
+//! what they don't understand, because kernels add lines and columns, and guests may run any kernel.
+
+pub(crate) mod clock;
+pub(crate) mod cpu;
+pub(crate) mod disk;
+pub(crate) mod memory;
+pub(crate) mod mounts;
+pub(crate) mod network;
+pub(crate) mod os;
+pub(crate) mod pressure;
+
+use std::{
+    borrow::Cow,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use crate::limits::MAX_SOURCE_FILE;
+
+/// A file that can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read {path} in the guest: {error}{}", hint(.path))]
+pub(crate) struct SourceError {
+    /// Which file.
+    path: PathBuf,
+    /// What the kernel said.
+    error: io::Error,
+}
+
+impl SourceError {
+    /// Whether the file is not there, as opposed to not readable.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.error.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn hint(path: &Path) -> &'static str {
+    if path.starts_with("/proc") {
+        " (is /proc mounted?)"
+    } else {
+        ""
+    }
+}
+
+/// Reads files below a root directory into a buffer that it keeps.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// `/`, but for tests.
+    root: PathBuf,
+    buffer: Vec<u8>,
+}
+
+impl Reader {
+    pub(crate) fn new() -> Self {
+        Self::below("/")
+    }
+
+    pub(crate) fn below(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The text of the file `path`, which is relative to the root. Bytes that are no UTF-8 are replaced.
+    pub(crate) fn read(&mut self, path: &str) -> Result<Cow<'_, str>, SourceError> {
+        let path = self.root.join(path);
+        self.buffer.clear();
+        let limit = u64::try_from(MAX_SOURCE_FILE).unwrap_or(u64::MAX);
+        std::fs::File::open(&path)
+            .and_then(|file| file.take(limit).read_to_end(&mut self.buffer))
+            .map_err(|error| SourceError { path, error })?;
+        Ok(String::from_utf8_lossy(&self.buffer))
+    }
+
+    /// The text of a file of one line, without white space around it; empty if it can't be read.
+    pub(crate) fn line(&mut self, path: &str) -> String {
+        self.read(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// A number, or 0 if it is none.
+fn number<T: FromStr + Default>(text: &str) -> T {
+    text.parse().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_file_is_named_with_the_likely_cause() {
+        let error = Reader::new().read("proc/no/such/file").unwrap_err();
+        assert!(error.is_missing());
+        let text = error.to_string();
+        assert!(
+            text.starts_with("can't read /proc/no/such/file in the guest: No such file"),
+            "{text}"
+        );
+        assert!(text.ends_with("(is /proc mounted?)"), "{text}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_not_stop_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("odd"), b"a\xff \n").unwrap();
+        let mut reader = Reader::below(dir.path());
+        assert_eq!(reader.line("odd"), "a\u{fffd}");
+        assert_eq!(reader.line("missing"), "");
+    }
+}
