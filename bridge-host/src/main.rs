@@ -1,3 +1,9 @@
-//! The bridge.
+//! `vbridge`: the bridge as a service (`vbridge serve`), and commands that talk to a running one.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,192 @@
+//! The command line.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `serve` | runs the bridge |
+//! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
+//! | `client` | how they reach the bridge |
+//! | `failure` | how an error looks to the operator, and the exit status |
+//! | `output` | tables for people, JSON for programs; text from guests made harmless |
+//! | `units` | sizes, times and shares in words and in JSON |
+
+mod client;
+mod failure;
+mod guests;
+mod metrics;
+mod output;
+mod ping;
+mod serve;
+mod system;
+mod units;
+
+use std::{
+    io::Write as _,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tokio::runtime;
+
+use failure::Failure;
+
+/// Exit status of a command line that makes no sense.
+const USAGE: u8 = 2;
+
+/// gRPC to every guest on this machine, over virtio-serial.
+#[derive(Debug, Parser)]
+#[command(name = "vbridge", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the bridge: offer the gRPC services of guests on local addresses
+    Serve(serve::Options),
+    /// Ask a guest for signs of life and measure how long they take
+    Ping(ping::Options),
+    /// Show what a guest is: system, kernel, agent
+    Info(system::InfoOptions),
+    /// Show how a guest does: CPU, memory, file systems
+    Status(system::StatusOptions),
+    /// Show a guest's counters and gauges, once or again and again
+    Metrics(metrics::Options),
+    /// Show the bridge's guests and whether they can be reached
+    Guests(guests::Options),
+}
+
+/// Runs the program.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(sentence) = failure.sentence() {
+                say(sentence);
+            }
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let mut builder = match &command {
+        Command::Serve(_) => runtime::Builder::new_multi_thread(),
+        _ => runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("can't start: {error}")))?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve::run(options).await,
+            Command::Ping(options) => ping::run(&options).await,
+            Command::Info(options) => system::info(&options).await,
+            Command::Status(options) => system::status(&options).await,
+            Command::Metrics(options) => metrics::run(&options).await,
+            Command::Guests(options) => guests::run(&options).await,
+        }
+    });
+    // A look-up of a host name can't be cancelled: nobody waits for it.
+    runtime.shutdown_background();
+    done
+}
+
+/// One line on standard error. If nobody reads it, there is nobody to tell.
+fn say(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "vbridge: {sentence}");
+}
+
+/// Help goes out as clap writes it; anything else becomes one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            ExitCode::from(USAGE)
+        }
+        _ => {
+            say(&usage_sentence(&error.render().to_string()));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// clap's first paragraph and its tips, without the usage below them.
+fn usage_sentence(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let sentence = words.join(" ").replace(" tip: ", "; ");
+    format!("{sentence}; see `vbridge --help`")
+}
+
+/// A length of time on the command line: `500ms`, `10s`, `1m 30s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    /// Above this, sums of durations might overflow somewhere; nobody waits for a month.
+    const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "it is not a length of time; write it like 500ms, 10s or 2m".to_owned())?;
+    if duration.is_zero() || duration > MAX {
+        return Err("it must be more than nothing and at most 30 days".into());
+    }
+    Ok(duration)
+}
+
+/// The moment after so long a time.
+fn after(duration: Duration) -> Instant {
+    // `duration` above limits it to what an `Instant` can hold.
+    Instant::now() + duration
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_on_the_command_line_becomes_one_sentence() {
+        for (arguments, words) in [
+            (&["ping", "--cuont", "3"][..], &["'--cuont'", "'--count'"][..]),
+            (&["ping", "--count", "many"], &["'many'", "--count"]),
+            (&["ping", "a/b"], &["a/b", "only letters"]),
+            (&["serve", "--guest", "web"], &["NAME=unix:PATH"]),
+            (&["serve", "--listen", "here"], &["\"here\"", "127.0.0.1:7411"]),
+            (&["info", "--timeout", "soon"], &["length of time"]),
+            (&["metrics", "--count", "1"], &["--watch"]),
+            (&["pong"], &["'pong'", "'ping'"]),
+        ] {
+            let arguments = std::iter::once(&"vbridge").chain(arguments);
+            let error = Cli::try_parse_from(arguments).unwrap_err();
+            let sentence = usage_sentence(&error.render().to_string());
+            assert_eq!(sentence.lines().count(), 1, "{sentence}");
+            for word in words {
+                assert!(sentence.contains(word), "\"{sentence}\" does not say {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_is_neither_nothing_nor_for_ever() {
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        for text in ["", "0s", "soon", "1", "10years", "-1s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
