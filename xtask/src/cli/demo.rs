@@ -119,7 +119,7 @@ impl Guest {
              instead of in a guest, on the embedded port."
         );
         let agent = built(Profile::Dev, build::AGENT).await?;
-        let directory = tempfile::Builder::new().prefix("vb").tempdir()?;
+        let directory = tempfile::Builder::new().prefix("vbdemo").tempdir()?;
         let channel = directory.path().join("agent");
         let listen = format!("unix:{}", channel.display());
         let agent = Program::start("agent", &agent, &["--listen".to_owned(), listen])?;

@@ -182,9 +182,9 @@ impl VmBuilder {
             Some(image) => image.clone(),
             None => Image::standard()?,
         };
-        // `vb` and a random suffix: every byte counts in a socket's path.
+        // `vbvm` and a random suffix: every byte counts in a socket's path.
         let directory = tempfile::Builder::new()
-            .prefix("vb")
+            .prefix("vbvm")
             .tempdir()
             .context("cannot create a directory for the guest's sockets")?;
         let dir = directory.path();

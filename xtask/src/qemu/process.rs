@@ -10,6 +10,16 @@ use anyhow::{Context, Result, anyhow};
 use super::PROGRAM;
 use crate::command;
 
+/// The guard's script: waits for the end of its standard input, kills QEMU, and removes the directory.
+/// QEMU may be creating a socket there until it has died, for which a second must do: where nobody
+/// collects orphans it stays a zombie.
+const GUARD: &str = r#"
+read -r _
+kill -9 "$1"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$1" && sleep 0.1; done
+rm -rf "$2"
+"#;
+
 /// QEMU and its guard. Dropping it kills both and waits for them.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -36,7 +46,7 @@ impl Process {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let guard = Command::new("sh")
             .arg("-c")
-            .arg(r#"read -r _; kill -9 "$1"; rm -rf "$2""#)
+            .arg(GUARD)
             .args(["guard", &qemu.id().to_string()])
             .arg(directory)
             .stdin(Stdio::piped())
