@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 use crate::{command, workspace};
 
-/// Set by `cargo xtask test` and `bench`, which build everything first: the tests' own processes then
-/// only look whether the file is there, and do not wait for cargo's lock.
+/// Set by `cargo xtask test` and `bench` to the programs that they have built, a list as in `PATH`. The
+/// tests' own processes take these as they are, and do not wait for cargo's lock.
 pub const PREBUILT: &str = "VBRIDGE_PREBUILT";
 
 /// The guest is Debian amd64. glibc links statically as well.
@@ -42,18 +42,17 @@ pub const BRIDGE: Binary = Binary {
     name: "vbridge",
 };
 
-/// What the end-to-end tests and the benchmarks run inside guests.
-pub const GUEST_TEST_BINARIES: [Binary; 3] = [
-    AGENT,
-    Binary {
-        package: "vbridge-tests",
-        name: "vbridge-test-agent",
-    },
-    Binary {
-        package: "vbridge-tests",
-        name: "vbridge-raw",
-    },
-];
+/// The agent with the tests' own services.
+pub const TEST_AGENT: Binary = Binary {
+    package: "vbridge-tests",
+    name: "vbridge-test-agent",
+};
+
+/// The raw port's peer.
+pub const RAW: Binary = Binary {
+    package: "vbridge-tests",
+    name: "vbridge-raw",
+};
 
 /// How a program of the host is compiled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +115,9 @@ fn build(
         .iter()
         .map(|binary| (*binary, directory.join(binary.name)))
         .collect();
-    if env::var_os(PREBUILT).is_some() && built.iter().all(|(_, path)| path.exists()) {
+    let prebuilt = env::var_os(PREBUILT).unwrap_or_default();
+    let prebuilt: Vec<PathBuf> = env::split_paths(&prebuilt).collect();
+    if built.iter().all(|(_, path)| prebuilt.contains(path)) {
         return Ok(built);
     }
     // One package at a time: built together, they would get each other's features of what they depend

@@ -47,3 +47,6 @@ pub const PROGRAM_END_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the demo watches the metrics.
 pub const DEMO_METRICS: Duration = Duration::from_secs(5);
+
+/// For one command line client of the demo, which itself waits ten seconds for the guest.
+pub const CLIENT_DEADLINE: Duration = Duration::from_secs(30);

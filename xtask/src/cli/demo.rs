@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time;
 use xtask::build::{self, Binary, Profile};
-use xtask::limits::{DEMO_METRICS, PROGRAM_END_DEADLINE, PROGRAM_START_DEADLINE};
+use xtask::limits::{CLIENT_DEADLINE, DEMO_METRICS, PROGRAM_END_DEADLINE, PROGRAM_START_DEADLINE};
 use xtask::qemu::Vm;
 use xtask::tools;
 
@@ -30,9 +30,12 @@ const GUEST: &str = "demo";
 /// What the bridge prints before each of its addresses.
 const LISTENING: &str = "listening on ";
 
-/// The bridge's arguments.
-fn serve_arguments(channel: &Path) -> Vec<String> {
-    let guest = format!("{GUEST}=unix:{}", channel.display());
+/// The bridge's arguments. With the guest's monitor it sees that the guest is paused or restarts.
+fn serve_arguments(channel: &Path, monitor: Option<&Path>) -> Vec<String> {
+    let mut guest = format!("{GUEST}=unix:{}", channel.display());
+    if let Some(monitor) = monitor {
+        guest.push_str(&format!(",monitor=unix:{}", monitor.display()));
+    }
     ["serve", "--guest", &guest, "--listen", "127.0.0.1:0"]
         .map(str::to_owned)
         .to_vec()
@@ -57,7 +60,11 @@ async fn show(options: Options) -> Result<()> {
     say("building the bridge");
     let vbridge = built(Profile::Dev, build::BRIDGE).await?;
     let guest = Guest::start().await?;
-    let mut bridge = Program::start("bridge", &vbridge, &serve_arguments(guest.channel()))?;
+    let mut bridge = Program::start(
+        "bridge",
+        &vbridge,
+        &serve_arguments(guest.channel(), guest.monitor().as_deref()),
+    )?;
     let address = bridge.address().await?;
 
     println!("\nThe bridge listens on {address}. Try:\n");
@@ -72,7 +79,11 @@ async fn show(options: Options) -> Result<()> {
         "    {grpcurl} -plaintext -authority {GUEST} {address} vbridge.guest.v1.Metrics/Watch"
     );
 
-    client(&vbridge, &client_arguments(address, &["ping", GUEST])).await?;
+    client(
+        &vbridge,
+        &client_arguments(address, &["ping", GUEST, "--wait", "10s"]),
+    )
+    .await?;
     client(&vbridge, &client_arguments(address, &["info", GUEST])).await?;
     watch(
         &vbridge,
@@ -133,6 +144,13 @@ impl Guest {
     fn channel(&self) -> &Path {
         match self {
             Self::Vm { channel, .. } | Self::Host { channel, .. } => channel,
+        }
+    }
+
+    fn monitor(&self) -> Option<PathBuf> {
+        match self {
+            Self::Vm { vm, .. } => Some(vm.monitor()),
+            Self::Host { .. } => None,
         }
     }
 
@@ -248,7 +266,19 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
 /// Runs a client to its end.
 async fn client(vbridge: &Path, arguments: &[String]) -> Result<()> {
     print_command(arguments);
-    let status = Command::new(vbridge).args(arguments).status().await?;
+    let mut child = Command::new(vbridge)
+        .args(arguments)
+        .kill_on_drop(true)
+        .spawn()?;
+    let late = |_| {
+        anyhow!(
+            "`vbridge {}` did not end within {CLIENT_DEADLINE:?}",
+            arguments.join(" ")
+        )
+    };
+    let status = time::timeout(CLIENT_DEADLINE, child.wait())
+        .await
+        .map_err(late)??;
     if !status.success() {
         bail!("`vbridge {}` failed: {status}", arguments.join(" "));
     }
