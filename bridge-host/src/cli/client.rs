@@ -83,7 +83,9 @@ impl FromStr for BridgeAddress {
                         && authority.port_u16().is_some_and(|port| port != 0)
                         && !text.contains('@')
                 });
-                is_authority.then(|| Self::Tcp(text.to_owned())).ok_or_else(error)
+                is_authority
+                    .then(|| Self::Tcp(text.to_owned()))
+                    .ok_or_else(error)
             }
         }
     }
@@ -116,13 +118,25 @@ impl Client {
     pub(super) async fn bridge(options: &ClientOptions) -> Result<Self, Failure> {
         let bridge = options.bridge.to_string();
         let whom = "the bridge".to_owned();
-        let about = Call { bridge: &bridge, whom: &whom, limit: options.timeout };
+        let about = Call {
+            bridge: &bridge,
+            whom: &whom,
+            limit: options.timeout,
+        };
         let connecting = connect(&options.bridge, options.timeout);
         let channel = match timeout(options.timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| Failure::new(about.connection(&error)))?,
             Err(_) => return Err(Failure::new(about.too_late())),
         };
-        Ok(Self { channel, bridge, guest: None, wait: None, name: String::new(), whom, limit: options.timeout })
+        Ok(Self {
+            channel,
+            bridge,
+            guest: None,
+            wait: None,
+            name: String::new(),
+            whom,
+            limit: options.timeout,
+        })
     }
 
     /// Connects to the bridge for calls to a guest; without a name, to the only one there is.
@@ -140,7 +154,7 @@ impl Client {
         }
         client.name = name.unwrap_or_else(|| "guest".into());
         if let Some(wait) = options.client.wait {
-            client.wait = Some(metadata(&humantime::format_duration(wait).to_string().replace(' ', ""))?);
+            client.wait = Some(metadata(&humantime::format_duration(wait).to_string())?);
             client.limit = client.limit.saturating_add(wait);
         }
         Ok(client)
@@ -161,7 +175,10 @@ impl Client {
         let mut names = guests.iter().map(|guest| printable(&guest.name));
         match (names.next(), guests.len()) {
             (Some(name), 1) => Ok(Some(name)),
-            (None, _) => Err(Failure::new(format!("the bridge at {} has no guest", self.bridge))),
+            (None, _) => Err(Failure::new(format!(
+                "the bridge at {} has no guest",
+                self.bridge
+            ))),
             (Some(first), count) => {
                 let mut list = first;
                 for name in names.take(MAX_NAMES - 1) {
@@ -247,7 +264,11 @@ impl Client {
     }
 
     pub(super) fn call_details(&self) -> Call<'_> {
-        Call { bridge: &self.bridge, whom: &self.whom, limit: self.limit }
+        Call {
+            bridge: &self.bridge,
+            whom: &self.whom,
+            limit: self.limit,
+        }
     }
 
     fn failure(&self, status: &Status) -> Failure {
@@ -278,7 +299,9 @@ async fn connect(
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
             });
-            Endpoint::from_static(ORIGIN).connect_with_connector(connector).await
+            Endpoint::from_static(ORIGIN)
+                .connect_with_connector(connector)
+                .await
         }
     }
 }
@@ -289,10 +312,25 @@ mod tests {
 
     #[test]
     fn a_bridge_is_a_host_with_a_port_or_a_socket() {
-        for text in ["127.0.0.1:7411", "[::1]:7411", "localhost:80", "unix:/run/vbridge.sock"] {
+        for text in [
+            "127.0.0.1:7411",
+            "[::1]:7411",
+            "localhost:80",
+            "unix:/run/vbridge.sock",
+        ] {
             assert_eq!(text.parse::<BridgeAddress>().unwrap().to_string(), text);
         }
-        for text in ["", "7411", ":7411", "localhost", "localhost:0", "http://a:1", "a:99999", "a@b:1", "unix:"] {
+        for text in [
+            "",
+            "7411",
+            ":7411",
+            "localhost",
+            "localhost:0",
+            "http://a:1",
+            "a:99999",
+            "a@b:1",
+            "unix:",
+        ] {
             let error = text.parse::<BridgeAddress>().unwrap_err();
             assert!(error.contains("unix:PATH"), "{error}");
         }

@@ -59,18 +59,32 @@ async fn watch(
             }))?,
         }
     }
-    Err(Failure::new("the bridge has ended the stream; it may be stopping"))
+    Err(Failure::new(
+        "the bridge has ended the stream; it may be stopping",
+    ))
 }
 
 fn table(guests: &[Guest]) -> String {
-    let header = ["NAME", "STATE", "SINCE", "AGENT", ">ROUND TRIP", ">CALLS", ">SENT", ">RECEIVED", "REASON"];
+    let header = [
+        "NAME",
+        "STATE",
+        "SINCE",
+        "AGENT",
+        ">ROUND TRIP",
+        ">CALLS",
+        ">SENT",
+        ">RECEIVED",
+        "REASON",
+    ];
     let rows = guests.iter().map(|guest| {
         vec![
             printable(&guest.name),
             state(guest).to_owned(),
             date(guest.since.as_ref()),
             printable(&guest.agent),
-            duration(guest.round_trip.as_ref()).map(milliseconds).unwrap_or_default(),
+            duration(guest.round_trip.as_ref())
+                .map(milliseconds)
+                .unwrap_or_default(),
             guest.active_calls.to_string(),
             bytes(guest.sent_bytes),
             bytes(guest.received_bytes),
@@ -83,12 +97,20 @@ fn table(guests: &[Guest]) -> String {
 /// One change on one line.
 fn line(change: &WatchGuestsResponse) -> String {
     let guest = change.guest.clone().unwrap_or_default();
-    let state = if change.removed { "removed" } else { state(&guest) };
+    let state = if change.removed {
+        "removed"
+    } else {
+        state(&guest)
+    };
     let detail = match guest.reason.is_empty() {
         true => printable(&guest.agent),
         false => printable(&guest.reason),
     };
-    let line = format!("{}  {:<16}  {state:<11}  {detail}", clock(guest.since.as_ref()), printable(&guest.name));
+    let line = format!(
+        "{}  {:<16}  {state:<11}  {detail}",
+        clock(guest.since.as_ref()),
+        printable(&guest.name)
+    );
     line.trim_end().to_owned()
 }
 
@@ -130,7 +152,10 @@ mod tests {
         Guest {
             name: name.into(),
             state: state.into(),
-            since: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            since: Some(prost_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            }),
             ..Guest::default()
         }
     }
@@ -141,12 +166,21 @@ mod tests {
         away.reason = "there is no socket".into();
         let mut here = guest("web", GuestState::Ready);
         here.agent = "vbridge-agent/0.1.0\u{7}".into();
-        here.round_trip = Some(prost_types::Duration { seconds: 0, nanos: 830_000 });
+        here.round_trip = Some(prost_types::Duration {
+            seconds: 0,
+            nanos: 830_000,
+        });
         let text = table(&[away, here]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NAME"), "{text}");
-        assert!(lines[1].contains("unreachable") && lines[1].ends_with("there is no socket"), "{text}");
-        assert!(lines[2].contains("0.83 ms") && lines[2].contains("0.1.0\\u{7}"), "{text}");
+        assert!(
+            lines[1].contains("unreachable") && lines[1].ends_with("there is no socket"),
+            "{text}"
+        );
+        assert!(
+            lines[2].contains("0.83 ms") && lines[2].contains("0.1.0\\u{7}"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -160,7 +194,10 @@ mod tests {
 
     #[test]
     fn a_state_of_a_newer_bridge_is_unknown() {
-        let guest = Guest { state: 99, ..Guest::default() };
+        let guest = Guest {
+            state: 99,
+            ..Guest::default()
+        };
         assert_eq!(json_guest(&guest)["state"], "unknown");
     }
 }

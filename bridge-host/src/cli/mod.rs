@@ -125,7 +125,10 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn usage_sentence(rendered: &str) -> String {
     let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
     let text = text.split("\n\nUsage:").next().unwrap_or_default();
-    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let text = text
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or_default();
     let words: Vec<&str> = text.split_whitespace().collect();
     let sentence = words.join(" ").replace(" tip: ", "; ");
     format!("{sentence}; see `vbridge --help`")
@@ -163,11 +166,17 @@ mod tests {
     #[test]
     fn a_mistake_on_the_command_line_becomes_one_sentence() {
         for (arguments, words) in [
-            (&["ping", "--cuont", "3"][..], &["'--cuont'", "'--count'"][..]),
+            (
+                &["ping", "--cuont", "3"][..],
+                &["'--cuont'", "'--count'"][..],
+            ),
             (&["ping", "--count", "many"], &["'many'", "--count"]),
             (&["ping", "a/b"], &["a/b", "only letters"]),
             (&["serve", "--guest", "web"], &["NAME=unix:PATH"]),
-            (&["serve", "--listen", "here"], &["\"here\"", "127.0.0.1:7411"]),
+            (
+                &["serve", "--listen", "here"],
+                &["\"here\"", "127.0.0.1:7411"],
+            ),
             (&["info", "--timeout", "soon"], &["length of time"]),
             (&["metrics", "--count", "1"], &["--watch"]),
             (&["pong"], &["'pong'", "'ping'"]),
@@ -177,7 +186,10 @@ mod tests {
             let sentence = usage_sentence(&error.render().to_string());
             assert_eq!(sentence.lines().count(), 1, "{sentence}");
             for word in words {
-                assert!(sentence.contains(word), "\"{sentence}\" does not say {word}");
+                assert!(
+                    sentence.contains(word),
+                    "\"{sentence}\" does not say {word}"
+                );
             }
         }
     }

@@ -89,7 +89,9 @@ pub(super) fn listing(header: &[&str], rows: impl IntoIterator<Item = Vec<String
             .map(|(text, alignment)| Cell::new(text).set_alignment(*alignment))
             .collect::<Vec<_>>()
     };
-    let names = header.iter().map(|name| name.trim_start_matches('>').to_owned());
+    let names = header
+        .iter()
+        .map(|name| name.trim_start_matches('>').to_owned());
     table.set_header(aligned(names.collect()));
     for row in rows {
         table.add_row(aligned(row));
@@ -121,13 +123,21 @@ mod tests {
 
     #[test]
     fn text_from_a_guest_can_not_control_the_terminal() {
-        assert_eq!(printable("\u{1b}[31mred\r\n\u{9b}2J\0"), "\\u{1b}[31mred\\r\\n\\u{9b}2J\\0");
+        assert_eq!(
+            printable("\u{1b}[31mred\r\n\u{9b}2J\0"),
+            "\\u{1b}[31mred\\r\\n\\u{9b}2J\\0"
+        );
         assert_eq!(printable("abc\u{202e}cba"), "abc\\u{202e}cba");
     }
 
     #[test]
     fn other_text_from_a_guest_stays_readable() {
-        for text in ["Bücher e\u{301}", "主机 🦀", "it's \"quoted\"", "Debian GNU/Linux 12 (bookworm)"] {
+        for text in [
+            "Bücher e\u{301}",
+            "主机 🦀",
+            "it's \"quoted\"",
+            "Debian GNU/Linux 12 (bookworm)",
+        ] {
             assert_eq!(printable(text), text);
         }
     }
@@ -139,13 +149,23 @@ mod tests {
 
     #[test]
     fn facts_are_two_columns_and_leave_out_what_is_not_known() {
-        let text = facts([("Name", "web".into()), ("Kernel", String::new()), ("CPUs", "2".into())]);
+        let text = facts([
+            ("Name", "web".into()),
+            ("Kernel", String::new()),
+            ("CPUs", "2".into()),
+        ]);
         assert_eq!(text, "Name  web\nCPUs  2");
     }
 
     #[test]
     fn a_listing_aligns_numbers_to_the_right() {
-        let rows = [vec!["vda".into(), "1 B".into()], vec!["b".into(), "10 B".into()]];
-        assert_eq!(listing(&["DISK", ">READ"], rows), "DISK  READ\nvda    1 B\nb     10 B");
+        let rows = [
+            vec!["vda".into(), "1 B".into()],
+            vec!["b".into(), "10 B".into()],
+        ];
+        assert_eq!(
+            listing(&["DISK", ">READ"], rows),
+            "DISK  READ\nvda    1 B\nb     10 B"
+        );
     }
 }

@@ -83,13 +83,17 @@ async fn ping(
         statistics.sent += 1;
         let sequence = statistics.sent;
         let payload = payload(size, sequence);
-        let request = client.request_in_time(PingRequest { payload: payload.clone() });
+        let request = client.request_in_time(PingRequest {
+            payload: payload.clone(),
+        });
         let begin = Instant::now();
         let answer = one(&mut system, client, request).await;
         let time = begin.elapsed();
         let answer = answer.and_then(|answer| match answer.payload == payload {
             true => Ok(()),
-            false => Err(Miss::of("the answer carries other bytes than the ping did".into())),
+            false => Err(Miss::of(
+                "the answer carries other bytes than the ping did".into(),
+            )),
         });
         match answer {
             Ok(()) => {
@@ -133,7 +137,10 @@ struct Miss {
 
 impl Miss {
     fn of(sentence: String) -> Self {
-        Self { sentence, is_final: false }
+        Self {
+            sentence,
+            is_final: false,
+        }
     }
 }
 
@@ -213,7 +220,11 @@ struct Times {
 
 impl Times {
     fn push(&mut self, time: Duration) {
-        self.min = if self.count == 0 { time } else { self.min.min(time) };
+        self.min = if self.count == 0 {
+            time
+        } else {
+            self.min.min(time)
+        };
         self.max = self.max.max(time);
         self.sum = self.sum.saturating_add(time);
         self.count += 1;
@@ -235,7 +246,10 @@ mod tests {
 
     #[test]
     fn statistics_tell_least_mean_and_most_and_what_was_lost() {
-        let mut statistics = Statistics { sent: 4, ..Statistics::default() };
+        let mut statistics = Statistics {
+            sent: 4,
+            ..Statistics::default()
+        };
         for ms in [2, 1, 3] {
             statistics.times.push(Duration::from_millis(ms));
         }
@@ -248,8 +262,14 @@ mod tests {
 
     #[test]
     fn statistics_of_nothing_divide_by_nothing() {
-        let statistics = Statistics { sent: 1, ..Statistics::default() };
-        assert_eq!(statistics.table("web"), "web: 1 sent, 0 answered, 100.0 % lost");
+        let statistics = Statistics {
+            sent: 1,
+            ..Statistics::default()
+        };
+        assert_eq!(
+            statistics.table("web"),
+            "web: 1 sent, 0 answered, 100.0 % lost"
+        );
         assert!(statistics.json("web")["statistics"]["min_seconds"].is_null());
     }
 

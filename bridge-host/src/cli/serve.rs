@@ -1,10 +1,6 @@
 //! `vbridge serve`: runs the bridge.
 
-use std::{
-    ffi::OsString,
-    io::{IsTerminal as _, Write as _},
-    path::PathBuf,
-};
+use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
 use bridge_host::{
     ListenAddress,
@@ -61,7 +57,10 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     let guests = config.guests.len();
     let bridge = config.bridge()?.build()?;
     if check_only {
-        say(&format!("the configuration is good; it has {guests} guest{}", plural(guests)));
+        say(&format!(
+            "the configuration is good; it has {guests} guest{}",
+            plural(guests)
+        ));
         return Ok(());
     }
     log(filter);
@@ -84,7 +83,9 @@ fn gather(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Config, Failure> {
     let variable = |name| environment(name).filter(|value| !value.is_empty());
-    let path = options.config.or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
+    let path = options
+        .config
+        .or_else(|| variable(CONFIG_VARIABLE).map(PathBuf::from));
     let mut config = match path {
         Some(path) => Config::read(&path)?,
         None => Config::default(),
@@ -131,7 +132,7 @@ fn log(filter: EnvFilter) {
         .with_writer(std::io::stderr)
         // The build has no colours; this keeps it so if a dependency brings them.
         .with_ansi(false)
-        .with_target(std::io::stderr().is_terminal())
+        .with_target(false)
         .log_internal_errors(false);
     // The journal has its own clock.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
@@ -196,7 +197,11 @@ mod tests {
     fn flags_go_before_the_environment_and_this_before_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vbridge.toml");
-        std::fs::write(&path, "listen = [\"127.0.0.1:1\"]\n[[guest]]\nname = \"a\"\nchannel = \"unix:/a\"").unwrap();
+        std::fs::write(
+            &path,
+            "listen = [\"127.0.0.1:1\"]\n[[guest]]\nname = \"a\"\nchannel = \"unix:/a\"",
+        )
+        .unwrap();
         let environment = |name: &str| match name {
             LISTEN_VARIABLE => Some("127.0.0.1:2, unix:/x".into()),
             CONFIG_VARIABLE => Some(path.clone().into()),
@@ -212,7 +217,10 @@ mod tests {
         assert_eq!(config.guests.len(), 2);
         let config = gather(options(&[]), environment).unwrap();
         assert_eq!(addresses(&config), ["127.0.0.1:2", "unix:/x"]);
-        let from_file = Options { config: Some(path.clone()), ..Options::default() };
+        let from_file = Options {
+            config: Some(path.clone()),
+            ..Options::default()
+        };
         let config = gather(from_file, no_environment).unwrap();
         assert_eq!(addresses(&config), ["127.0.0.1:1"]);
     }
@@ -220,8 +228,18 @@ mod tests {
     #[test]
     fn a_guest_of_a_flag_must_not_have_the_name_of_another() {
         let guests = vec!["a=unix:/a".parse().unwrap(), "A=unix:/b".parse().unwrap()];
-        let failure = gather(Options { guests, ..Options::default() }, no_environment).unwrap_err();
-        assert!(failure.sentence().unwrap().contains("two guests"), "{failure:?}");
+        let failure = gather(
+            Options {
+                guests,
+                ..Options::default()
+            },
+            no_environment,
+        )
+        .unwrap_err();
+        assert!(
+            failure.sentence().unwrap().contains("two guests"),
+            "{failure:?}"
+        );
     }
 
     #[test]
@@ -229,15 +247,29 @@ mod tests {
         let environment = |name: &str| (name == LISTEN_VARIABLE).then(|| "127.0.0.1:2,here".into());
         let failure = gather(Options::default(), environment).unwrap_err();
         let sentence = failure.sentence().unwrap();
-        assert!(sentence.contains(LISTEN_VARIABLE) && sentence.contains("\"here\""), "{sentence}");
+        assert!(
+            sentence.contains(LISTEN_VARIABLE) && sentence.contains("\"here\""),
+            "{sentence}"
+        );
     }
 
     #[test]
     fn the_log_level_is_the_variables_or_the_files_or_info() {
-        let text = |level, variable: Option<&str>| filter(level, variable.map(Into::into)).map(|f| f.to_string());
+        let text = |level, variable: Option<&str>| {
+            filter(level, variable.map(Into::into)).map(|f| f.to_string())
+        };
         assert_eq!(text(None, None).unwrap(), "info");
         assert_eq!(text(Some(LevelFilter::WARN), None).unwrap(), "warn");
-        assert_eq!(text(Some(LevelFilter::WARN), Some("debug")).unwrap(), "debug");
-        assert!(text(None, Some("a=b=c")).unwrap_err().sentence().unwrap().contains(LOG_VARIABLE));
+        assert_eq!(
+            text(Some(LevelFilter::WARN), Some("debug")).unwrap(),
+            "debug"
+        );
+        assert!(
+            text(None, Some("a=b=c"))
+                .unwrap_err()
+                .sentence()
+                .unwrap()
+                .contains(LOG_VARIABLE)
+        );
     }
 }

@@ -64,20 +64,37 @@ fn info_table(info: &GetInfoResponse) -> String {
     let mut rows = vec![
         ("Host name", printable(&info.hostname)),
         ("System", printable(system.trim())),
-        ("Kernel", printable(format!("{} {}", kernel.name, kernel.release).trim())),
+        (
+            "Kernel",
+            printable(format!("{} {}", kernel.name, kernel.release).trim()),
+        ),
         ("Build", printable(&kernel.version)),
         ("Architecture", printable(&info.architecture)),
         ("Virtualization", printable(&info.virtualization)),
         ("CPUs", info.cpu_count.to_string()),
         ("Memory", bytes(info.memory_total_bytes)),
         ("Booted", date(info.boot_time.as_ref())),
-        ("Up for", duration(info.uptime.as_ref()).map(long_time).unwrap_or_default()),
+        (
+            "Up for",
+            duration(info.uptime.as_ref())
+                .map(long_time)
+                .unwrap_or_default(),
+        ),
         ("Boot id", printable(&info.boot_id)),
         ("Machine id", printable(&info.machine_id)),
-        ("Agent", printable(format!("{} {}", agent.name, agent.version).trim())),
+        (
+            "Agent",
+            printable(format!("{} {}", agent.name, agent.version).trim()),
+        ),
         ("Agent since", date(agent.start_time.as_ref())),
-        ("Agent process", format!("{}, {} resident", agent.pid, bytes(agent.resident_bytes))),
-        ("Methods", format!("{} of {} enabled", enabled.count(), info.methods.len())),
+        (
+            "Agent process",
+            format!("{}, {} resident", agent.pid, bytes(agent.resident_bytes)),
+        ),
+        (
+            "Methods",
+            format!("{} of {} enabled", enabled.count(), info.methods.len()),
+        ),
     ];
     for method in info.methods.iter().filter(|method| !method.enabled) {
         let (name, reason) = (printable(&method.name), printable(&method.reason));
@@ -90,9 +107,9 @@ fn info_json(info: &GetInfoResponse) -> Value {
     let os = info.os.clone().unwrap_or_default();
     let kernel = info.kernel.clone().unwrap_or_default();
     let agent = info.agent.clone().unwrap_or_default();
-    let methods = info.methods.iter().map(|method| {
-        json!({ "name": method.name, "enabled": method.enabled, "reason": method.reason })
-    });
+    let methods = info.methods.iter().map(
+        |method| json!({ "name": method.name, "enabled": method.enabled, "reason": method.reason }),
+    );
     json!({
         "hostname": info.hostname,
         "os": {
@@ -127,7 +144,12 @@ fn status_table(status: &GetStatusResponse) -> String {
     let load = status.load.unwrap_or_default();
     let memory = status.memory.unwrap_or_default();
     let used = |used: u64, total: u64| {
-        format!("{} of {} used ({})", bytes(used), bytes(total), share(used, total))
+        format!(
+            "{} of {} used ({})",
+            bytes(used),
+            bytes(total),
+            share(used, total)
+        )
     };
     let swap = match memory.swap_total_bytes {
         0 => "none".to_owned(),
@@ -135,9 +157,17 @@ fn status_table(status: &GetStatusResponse) -> String {
     };
     let mut text = facts([
         ("Time", date(status.time.as_ref())),
-        ("Up for", duration(status.uptime.as_ref()).map(long_time).unwrap_or_default()),
+        (
+            "Up for",
+            duration(status.uptime.as_ref())
+                .map(long_time)
+                .unwrap_or_default(),
+        ),
         ("CPU", format!("{} busy", percent(status.cpu_percent))),
-        ("Load", format!("{:.2} {:.2} {:.2}", load.one, load.five, load.fifteen)),
+        (
+            "Load",
+            format!("{:.2} {:.2} {:.2}", load.one, load.five, load.fifteen),
+        ),
         ("Memory", used(memory.used_bytes, memory.total_bytes)),
         ("Available", bytes(memory.available_bytes)),
         ("Swap", swap),
@@ -152,11 +182,23 @@ fn status_table(status: &GetStatusResponse) -> String {
                 bytes(mount.total_bytes),
                 bytes(mount.used_bytes),
                 bytes(mount.available_bytes),
-                share(mount.used_bytes, mount.used_bytes.saturating_add(mount.available_bytes)),
+                share(
+                    mount.used_bytes,
+                    mount.used_bytes.saturating_add(mount.available_bytes),
+                ),
                 if mount.read_only { "ro" } else { "rw" }.to_owned(),
             ]
         });
-        let header = ["MOUNTED ON", "SOURCE", "TYPE", ">SIZE", ">USED", ">FREE", ">USE", "MODE"];
+        let header = [
+            "MOUNTED ON",
+            "SOURCE",
+            "TYPE",
+            ">SIZE",
+            ">USED",
+            ">FREE",
+            ">USE",
+            "MODE",
+        ];
         text.push_str("\n\n");
         text.push_str(&listing(&header, rows));
     }
@@ -206,15 +248,36 @@ mod tests {
     fn info_shows_a_guest_and_what_it_does_not_offer() {
         let info = GetInfoResponse {
             hostname: "web\u{1b}[2J".into(),
-            os: Some(OsRelease { pretty_name: "Debian 12".into(), ..OsRelease::default() }),
-            kernel: Some(Kernel { name: "Linux".into(), release: "6.1".into(), ..Kernel::default() }),
-            uptime: Some(prost_types::Duration { seconds: 65, nanos: 0 }),
+            os: Some(OsRelease {
+                pretty_name: "Debian 12".into(),
+                ..OsRelease::default()
+            }),
+            kernel: Some(Kernel {
+                name: "Linux".into(),
+                release: "6.1".into(),
+                ..Kernel::default()
+            }),
+            uptime: Some(prost_types::Duration {
+                seconds: 65,
+                nanos: 0,
+            }),
             memory_total_bytes: 480 << 20,
-            methods: vec![Method { name: "a.B/C".into(), enabled: false, reason: "policy".into() }],
+            methods: vec![Method {
+                name: "a.B/C".into(),
+                enabled: false,
+                reason: "policy".into(),
+            }],
             ..GetInfoResponse::default()
         };
         let text = info_table(&info);
-        for line in ["web\\u{1b}[2J", "Debian 12", "Linux 6.1", "1m 5s", "480 MiB", "a.B/C: policy"] {
+        for line in [
+            "web\\u{1b}[2J",
+            "Debian 12",
+            "Linux 6.1",
+            "1m 5s",
+            "480 MiB",
+            "a.B/C: policy",
+        ] {
             assert!(text.contains(line), "{text}");
         }
         assert!(!text.contains('\u{1b}'));
@@ -248,7 +311,12 @@ mod tests {
             ..GetStatusResponse::default()
         };
         let text = status_table(&status);
-        for words in ["3.4 % busy", "100 MiB of 400 MiB used (25.0 %)", "10.0 GiB", "10.0 %"] {
+        for words in [
+            "3.4 % busy",
+            "100 MiB of 400 MiB used (25.0 %)",
+            "10.0 GiB",
+            "10.0 %",
+        ] {
             assert!(text.contains(words), "{text}");
         }
         let json = status_json(&status);

@@ -59,15 +59,21 @@ pub(super) fn long_time(duration: Duration) -> String {
 pub(super) fn duration(duration: Option<&prost_types::Duration>) -> Option<Duration> {
     let duration = duration?;
     let seconds = u64::try_from(duration.seconds).ok()?;
-    let nanos = u32::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    let nanos = u32::try_from(duration.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
 }
 
 /// A guest's timestamp, if it makes sense: from 1970 to 9999.
 pub(super) fn time(time: Option<&prost_types::Timestamp>) -> Option<SystemTime> {
     let time = time?;
-    let seconds = u64::try_from(time.seconds).ok().filter(|seconds| *seconds <= LAST_SECOND)?;
-    let nanos = u32::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    let seconds = u64::try_from(time.seconds)
+        .ok()
+        .filter(|seconds| *seconds <= LAST_SECOND)?;
+    let nanos = u32::try_from(time.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)?;
     UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
@@ -124,26 +130,41 @@ mod tests {
 
     #[test]
     fn times_are_written_for_people_and_for_programs() {
-        let time = Timestamp { seconds: 1_700_000_000, nanos: 250_000_000 };
+        let time = Timestamp {
+            seconds: 1_700_000_000,
+            nanos: 250_000_000,
+        };
         assert_eq!(date(Some(&time)), "2023-11-14T22:13:20Z");
         assert_eq!(clock(Some(&time)), "22:13:20");
         assert_eq!(json_time(Some(&time)), json!("2023-11-14T22:13:20.250Z"));
         assert_eq!(long_time(Duration::from_millis(3_725_400)), "1h 2m 5s");
         assert_eq!(milliseconds(Duration::from_micros(830)), "0.83 ms");
-        let duration = ProtoDuration { seconds: 1, nanos: 500_000_000 };
+        let duration = ProtoDuration {
+            seconds: 1,
+            nanos: 500_000_000,
+        };
         assert_eq!(json_seconds(Some(&duration)), json!(1.5));
     }
 
     #[test]
     fn times_that_make_no_sense_are_left_out() {
-        for (seconds, nanos) in [(-1, 0), (i64::MAX, 0), (i64::MIN, i32::MIN), (0, -1), (0, i32::MAX)] {
+        for (seconds, nanos) in [
+            (-1, 0),
+            (i64::MAX, 0),
+            (i64::MIN, i32::MIN),
+            (0, -1),
+            (0, i32::MAX),
+        ] {
             let time = Timestamp { seconds, nanos };
             assert_eq!(date(Some(&time)), "");
             assert_eq!(clock(Some(&time)), "--:--:--");
             assert_eq!(json_time(Some(&time)), Value::Null);
         }
         for (seconds, nanos) in [(-1, 0), (i64::MIN, i32::MIN), (0, -1), (0, i32::MAX)] {
-            assert_eq!(json_seconds(Some(&ProtoDuration { seconds, nanos })), Value::Null);
+            assert_eq!(
+                json_seconds(Some(&ProtoDuration { seconds, nanos })),
+                Value::Null
+            );
         }
         assert_eq!(json_time(None), Value::Null);
     }
