@@ -124,7 +124,9 @@ impl Call<'_> {
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| {
+        (*error).source()
+    })
 }
 
 fn is_time_out(error: &(dyn Error + 'static)) -> bool {

@@ -1,0 +1,428 @@
+//! What the operator sees of mistakes: one clear sentence, and an exit status that is not 0.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
+    os::unix::net::UnixListener,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything here may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn vbridge(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vbridge"));
+    command.args(arguments).stdin(Stdio::null());
+    for variable in [
+        "VBRIDGE_ADDRESS",
+        "VBRIDGE_CONFIG",
+        "VBRIDGE_LISTEN",
+        "VBRIDGE_LOG",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Runs to the end, which comes by itself.
+fn output(mut command: Command) -> Output {
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut running = Running(child);
+    let begin = Instant::now();
+    while running.0.try_wait().unwrap().is_none() {
+        assert!(begin.elapsed() < LIMIT, "{command:?} does not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut output = Output {
+        status: running.0.wait().unwrap(),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    running
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stdout)
+        .unwrap();
+    running
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut output.stderr)
+        .unwrap();
+    output
+}
+
+/// The command fails with `status` and one sentence that has all the words.
+#[track_caller]
+fn assert_fails(command: Command, status: i32, words: &[&str]) {
+    let output = output(command);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("vbridge: "), "{stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{stderr} does not say {word}");
+    }
+    for word in ["panicked", "backtrace", "Error {", "Os {"] {
+        assert!(!stderr.contains(word), "{stderr}");
+    }
+}
+
+/// Ends its process when it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A bridge on a free port, whose guests have no channel yet.
+struct Bridge {
+    process: Running,
+    stderr: BufReader<std::process::ChildStderr>,
+    address: String,
+    dir: TempDir,
+}
+
+impl Bridge {
+    fn start(guests: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = vbridge(&["serve", "--listen", "127.0.0.1:0"]);
+        for guest in guests {
+            command.arg(format!(
+                "--guest={guest}=unix:{}/{guest}.sock",
+                dir.path().display()
+            ));
+        }
+        let mut process = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+        let mut stderr = BufReader::new(process.0.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let address = line
+            .trim_end()
+            .strip_prefix("vbridge: listening on ")
+            .unwrap()
+            .to_owned();
+        Self {
+            process,
+            stderr,
+            address,
+            dir,
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = vbridge(arguments);
+        command.args(["--bridge", &self.address]);
+        command
+    }
+
+    /// Sends SIGTERM and returns the exit status and what else was on standard error.
+    fn stop(mut self) -> (Option<i32>, String) {
+        let pid = self.process.0.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        (self.process.0.wait().unwrap().code(), rest)
+    }
+}
+
+fn guest(name: &str, channel: &Path) -> String {
+    format!("--guest={name}=unix:{}", channel.display())
+}
+
+#[test]
+fn a_directory_or_a_file_as_channel_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert_fails(
+        vbridge(&["serve", &guest("web", dir.path())]),
+        1,
+        &["\"web\"", "a directory"],
+    );
+    assert_fails(
+        vbridge(&["serve", &guest("web", &file)]),
+        1,
+        &["\"web\"", "a regular file"],
+    );
+}
+
+#[test]
+fn a_bridge_without_guests_is_told_how_to_name_one() {
+    assert_fails(vbridge(&["serve"]), 1, &["--guest NAME=unix:PATH"]);
+}
+
+#[test]
+fn a_bad_or_repeated_name_is_refused() {
+    assert_fails(
+        vbridge(&["serve", "--guest", "a/b=unix:/x"]),
+        2,
+        &["a/b", "only letters"],
+    );
+    assert_fails(
+        vbridge(&["serve", "--guest", "bridge=unix:/x"]),
+        2,
+        &["bridge's own"],
+    );
+    let twice = ["serve", "--guest", "web=unix:/x", "--guest", "web=unix:/y"];
+    assert_fails(vbridge(&twice), 1, &["two guests are named \"web\""]);
+    assert_fails(vbridge(&["ping", "-web"]), 2, &["-w"]);
+    assert_fails(vbridge(&["ping", "a b"]), 2, &["a b"]);
+}
+
+#[test]
+fn a_busy_port_is_named() {
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = busy.local_addr().unwrap().to_string();
+    let arguments = [
+        "serve",
+        "--guest",
+        "web=unix:/nowhere/web.sock",
+        "--listen",
+        &address,
+    ];
+    assert_fails(
+        vbridge(&arguments),
+        1,
+        &[&address, "somebody listens there"],
+    );
+}
+
+#[test]
+fn a_configuration_that_can_not_be_used_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = |name: &str, text: Option<&str>| {
+        let path = dir.path().join(name);
+        if let Some(text) = text {
+            fs::write(&path, text).unwrap();
+        }
+        vbridge(&[
+            "serve",
+            "--check-config",
+            "--config",
+            path.to_str().unwrap(),
+        ])
+    };
+    assert_fails(serve("none.toml", None), 1, &["none.toml", "no such file"]);
+    assert_fails(serve("", None), 1, &["a directory"]);
+    assert_fails(
+        serve("a.ini", Some("")),
+        1,
+        &["a.ini", ".toml, .yaml or .yml"],
+    );
+    assert_fails(
+        serve("b.toml", Some("\nlisten = [\n")),
+        1,
+        &["b.toml, line"],
+    );
+    let unknown = "[[guest]]\nname = \"web\"\nchanel = \"unix:/x\"\n";
+    assert_fails(
+        serve("c.toml", Some(unknown)),
+        1,
+        &["c.toml, line 3", "\"chanel\"", "\"channel\""],
+    );
+    let unknown = "guest:\n- name: web\n  chanel: unix:/x\n";
+    assert_fails(
+        serve("d.yaml", Some(unknown)),
+        1,
+        &["d.yaml, line 3", "\"chanel\"", "\"channel\""],
+    );
+    let key = dir.path().join("key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let guest = format!("[[guest]]\nname = \"web\"\nchannel = \"unix:/x\"\nkey_file = {key:?}\n");
+    assert_fails(serve("e.toml", Some(&guest)), 1, &["\"web\"", "chmod 600"]);
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vbridge.yaml");
+    fs::write(
+        &path,
+        "guest:\n- name: web\n  channel: unix:/nowhere/web.sock\n",
+    )
+    .unwrap();
+    let output = output(vbridge(&[
+        "serve",
+        "--check-config",
+        "--config",
+        path.to_str().unwrap(),
+    ]));
+    assert!(output.status.success(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "vbridge: the configuration is good; it has 1 guest\n"
+    );
+}
+
+#[test]
+fn a_bridge_that_is_not_there_is_named_with_the_way_to_start_one() {
+    // A port that nobody listens on: taken and given back.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    for command in ["ping", "info", "status", "metrics", "guests"] {
+        let words = [&address, "vbridge serve --guest"];
+        assert_fails(vbridge(&[command, "--bridge", &address]), 1, &words);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}/bridge.sock", dir.path().display());
+    assert_fails(
+        vbridge(&["guests", "--bridge", &address]),
+        1,
+        &[&address, "no such socket"],
+    );
+    let mut command = vbridge(&["guests"]);
+    command.env("VBRIDGE_ADDRESS", &address);
+    assert_fails(command, 1, &[&address]);
+}
+
+#[test]
+fn something_that_is_no_bridge_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("other.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let other = thread::spawn(move || {
+        // Says something that is no HTTP/2 and goes.
+        use std::io::Write as _;
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.write_all(b"220 mail.example ESMTP\r\n");
+    });
+    let address = format!("unix:{}", path.display());
+    let command = vbridge(&["guests", "--timeout", "5s", "--bridge", &address]);
+    assert_fails(command, 1, &[&address, "does a bridge listen there?"]);
+    other.join().unwrap();
+}
+
+#[test]
+fn a_guest_that_is_not_there_is_explained() {
+    let bridge = Bridge::start(&["web", "db"]);
+    assert_fails(bridge.command(&["info", "mail"]), 1, &["mail", "web", "db"]);
+    assert_fails(
+        bridge.command(&["info", "web"]),
+        1,
+        &["\"web\"", "no socket"],
+    );
+    assert_fails(
+        bridge.command(&["ping", "web", "--count", "1"]),
+        1,
+        &["\"web\"", "no socket"],
+    );
+    assert_fails(bridge.command(&["status"]), 1, &["2 guests", "db, web"]);
+    let begin = Instant::now();
+    assert_fails(
+        bridge.command(&["status", "web", "--wait", "1500ms"]),
+        1,
+        &["no socket"],
+    );
+    assert!(
+        begin.elapsed() >= Duration::from_millis(1400),
+        "it did not wait"
+    );
+}
+
+#[test]
+fn the_guests_of_a_bridge_are_shown_to_people_and_to_programs() {
+    let bridge = Bridge::start(&["web"]);
+    let table = output(bridge.command(&["guests"]));
+    assert!(table.status.success(), "{table:?}");
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.contains("web") && table.contains("unreachable"),
+        "{table}"
+    );
+    let json = output(bridge.command(&["guests", "--output", "json"]));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["guests"][0]["name"], "web");
+    assert_eq!(json["guests"][0]["state"], "unreachable");
+    let channel = format!("unix:{}/web.sock", bridge.dir.path().display());
+    assert_eq!(json["guests"][0]["channel"], channel);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let bridge = Bridge::start(&["web"]);
+    let mut command = bridge.command(&["guests"]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = Running(child);
+    let mut stderr = String::new();
+    let mut output = output;
+    output
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!(stderr, "");
+    assert!(output.0.wait().unwrap().success());
+}
+
+#[test]
+fn sigterm_ends_the_bridge_with_status_0_and_without_warnings() {
+    let bridge = Bridge::start(&["web"]);
+    let (status, log) = bridge.stop();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log}");
+}
+
+#[test]
+fn a_guest_with_an_address_of_its_own_is_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = format!("unix:{}/own.sock", dir.path().display());
+    let guest = format!(
+        "--guest=web=unix:{}/web.sock,listen={own}",
+        dir.path().display()
+    );
+    let mut command = vbridge(&["serve", "--listen", "127.0.0.1:0", &guest]);
+    let mut process = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
+    assert!(
+        lines
+            .next()
+            .unwrap()
+            .unwrap()
+            .starts_with("vbridge: listening on 127.0.0.1:")
+    );
+    assert_eq!(
+        lines.next().unwrap().unwrap(),
+        format!("vbridge: guest web on {own}")
+    );
+    assert_fails(
+        vbridge(&["info", "--bridge", &own]),
+        1,
+        &["\"web\"", "no socket"],
+    );
+}
