@@ -53,7 +53,13 @@ pub fn story(test: impl Future<Output = Result<()>>) {
             .expect("a runtime can be made")
     });
     if let Err(error) = RUNTIME.block_on(test) {
-        panic!("{error:?}");
+        panic!(
+            "{}",
+            error
+                .chain()
+                .map(|cause| format!("{cause}\n"))
+                .collect::<String>()
+        );
     }
 }
 
@@ -113,6 +119,18 @@ impl Seat {
         self.key_file = Some(path.into());
         self
     }
+
+    /// As `--guest` takes it.
+    fn argument(&self) -> String {
+        let mut text = format!("{}=unix:{}", self.name, self.channel.display());
+        if let Some(monitor) = &self.monitor {
+            text += &format!(",monitor=unix:{}", monitor.display());
+        }
+        if let Some(key) = &self.key_file {
+            text += &format!(",key-file={}", key.display());
+        }
+        text
+    }
 }
 
 /// A running `vbridge serve`.
@@ -121,7 +139,6 @@ pub struct Bridge {
     seats: Vec<Seat>,
     process: Process,
     address: SocketAddr,
-    directory: TempDir,
 }
 
 impl Bridge {
@@ -130,14 +147,12 @@ impl Bridge {
     /// # Errors
     /// It does not say where it listens.
     pub async fn start(seats: impl IntoIterator<Item = Seat>) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
         let seats: Vec<Seat> = seats.into_iter().collect();
-        let (process, address) = serve(&seats, "127.0.0.1:0", directory.path()).await?;
+        let (process, address) = serve(&seats, "127.0.0.1:0").await?;
         Ok(Self {
             seats,
             process,
             address,
-            directory,
         })
     }
 
@@ -146,12 +161,7 @@ impl Bridge {
     /// # Errors
     /// It does not say where it listens.
     pub async fn start_again(&mut self) -> Result<()> {
-        let (process, address) = serve(
-            &self.seats,
-            &self.address.to_string(),
-            self.directory.path(),
-        )
-        .await?;
+        let (process, address) = serve(&self.seats, &self.address.to_string()).await?;
         self.process = process;
         self.address = address;
         Ok(())
@@ -265,44 +275,14 @@ fn bridge_name() -> &'static str {
     "bridge"
 }
 
-async fn serve(seats: &[Seat], listen: &str, directory: &Path) -> Result<(Process, SocketAddr)> {
+async fn serve(seats: &[Seat], listen: &str) -> Result<(Process, SocketAddr)> {
     let mut arguments = vec!["serve".to_owned(), "--listen".to_owned(), listen.to_owned()];
-    let simple = seats
-        .iter()
-        .all(|seat| seat.monitor.is_none() && seat.key_file.is_none());
-    if simple {
-        for seat in seats {
-            arguments.extend([
-                "--guest".to_owned(),
-                format!("{}=unix:{}", seat.name, seat.channel.display()),
-            ]);
-        }
-    } else {
-        let config = directory.join("vbridge.toml");
-        std::fs::write(&config, configuration(seats))?;
-        arguments.extend(["--config".to_owned(), config.display().to_string()]);
+    for seat in seats {
+        arguments.extend(["--guest".to_owned(), seat.argument()]);
     }
     let mut process = Process::start(&programs::host().await?.bridge, arguments)?;
     let address = process.line("where it listens", listening).await?;
     Ok((process, address))
-}
-
-fn configuration(seats: &[Seat]) -> String {
-    let mut text = String::new();
-    for seat in seats {
-        text += &format!(
-            "[[guests]]\nname = {:?}\nchannel = \"unix:{}\"\n",
-            seat.name,
-            seat.channel.display()
-        );
-        if let Some(monitor) = &seat.monitor {
-            text += &format!("monitor = \"unix:{}\"\n", monitor.display());
-        }
-        if let Some(key) = &seat.key_file {
-            text += &format!("key_file = {key:?}\n");
-        }
-    }
-    text
 }
 
 /// `vbridge: listening on 127.0.0.1:7411`.

@@ -6,20 +6,8 @@ use std::{env, path::PathBuf};
 use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
 use xtask::{
-    build::{self, BRIDGE, Binary, Profile},
+    build::{self, BRIDGE, Profile, RAW, TEST_AGENT},
     image::Image,
-};
-
-/// The agent with the exercise service.
-pub const TEST_AGENT: Binary = Binary {
-    package: "vbridge-tests",
-    name: "vbridge-test-agent",
-};
-
-/// The bare channel's peer.
-pub const RAW: Binary = Binary {
-    package: "vbridge-tests",
-    name: "vbridge-raw",
 };
 
 /// Our programs on the host.
@@ -39,24 +27,15 @@ pub async fn host() -> Result<&'static Programs> {
     static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
     PROGRAMS
         .get_or_try_init(|| async {
-            let built =
-                tokio::task::spawn_blocking(|| build::host(Profile::Dev, &[BRIDGE, TEST_AGENT]))
-                    .await??;
-            let find = |binary: Binary| {
-                let found = built
-                    .iter()
-                    .find(|(built, _)| *built == binary)
-                    .map(|(_, path)| path.clone());
-                found.with_context(|| format!("{} was not built", binary.name))
-            };
-            let bridge = match env::var_os("VBRIDGE_BIN") {
-                Some(path) => path.into(),
-                None => find(BRIDGE)?,
-            };
-            Ok(Programs {
-                bridge,
-                agent: find(TEST_AGENT)?,
-            })
+            let given = env::var_os("VBRIDGE_BIN").map(PathBuf::from);
+            let mut wanted = vec![TEST_AGENT];
+            wanted.extend(given.is_none().then_some(BRIDGE));
+            let build = move || build::host(Profile::Dev, &wanted);
+            let mut built = tokio::task::spawn_blocking(build).await??.into_iter();
+            let mut next = || Some(built.next()?.1);
+            let agent = next().context("the agent was not built")?;
+            let bridge = given.or_else(next).context("the bridge was not built")?;
+            Ok(Programs { bridge, agent })
         })
         .await
 }

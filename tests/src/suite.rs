@@ -18,7 +18,8 @@ type Setup<S> = Box<dyn Fn() -> BoxFuture<'static, Result<S>> + Send + Sync>;
 struct Shared<S> {
     runtime: Runtime,
     setup: Setup<S>,
-    value: OnceCell<Arc<S>>,
+    /// Made once; if that fails, it fails for all.
+    value: OnceCell<Result<Arc<S>, String>>,
 }
 
 impl<S: Send + Sync + 'static> Suite<S> {
@@ -49,16 +50,20 @@ impl<S: Send + Sync + 'static> Suite<S> {
         let shared = Arc::clone(&self.shared);
         self.trials.push(Trial::test(name, move || {
             let run = async {
-                let value = shared
-                    .value
-                    .get_or_try_init(|| async { anyhow::Ok(Arc::new((shared.setup)().await?)) })
-                    .await?;
+                let make = || async {
+                    (shared.setup)()
+                        .await
+                        .map(Arc::new)
+                        .map_err(|error| tell(&error))
+                };
+                let value = shared.value.get_or_init(make).await;
+                let value = value.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?;
                 tokio::spawn(test(Arc::clone(value))).await?
             };
             shared
                 .runtime
                 .block_on(run)
-                .map_err(|error: anyhow::Error| Failed::from(format!("{error:?}")))
+                .map_err(|error: anyhow::Error| Failed::from(tell(&error)))
         }));
     }
 
@@ -74,6 +79,11 @@ impl<S: Send + Sync + 'static> Suite<S> {
         }
         conclusion.exit_code()
     }
+}
+
+/// The error and its causes, a line each; no backtrace, which would show tokio.
+fn tell(error: &anyhow::Error) -> String {
+    error.chain().map(|cause| format!("{cause}\n")).collect()
 }
 
 impl<S> std::fmt::Debug for Suite<S> {

@@ -15,8 +15,7 @@ mod wire;
 use std::{io, net::SocketAddr};
 
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::codec::CompressionEncoding;
+use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
 
 pub use self::{service::Exercise, wire::Wire};
 
@@ -71,7 +70,7 @@ impl Reference {
         let server = tokio::spawn(async move {
             let served = tonic::transport::Server::builder()
                 .add_service(service())
-                .serve_with_incoming(TcpListenerStream::new(listener))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
                 .await;
             if let Err(error) = served {
                 eprintln!("the reference server ended: {error}");

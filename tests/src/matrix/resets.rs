@@ -116,7 +116,8 @@ pub async fn a_stream_that_is_dropped_by_its_client_is_cancelled_in_the_server(
         .await?
         .into_inner();
     answers.message().await?.context("no message")?;
-    drop(answers);
+    // A stream is given up when both of its halves are.
+    drop((answers, requests));
     let counters = counted(&place, &id, "the bidi stream is cancelled", |counters| {
         counters.active == 0
     })
