@@ -15,14 +15,16 @@
 //! Every value is checked while it is read, so that an error names its line.
 
 use std::{
+    fmt,
     fs::{self, File},
     io::{self, Read as _},
+    marker::PhantomData,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Deserializer, de::Visitor};
 use tracing::level_filters::LevelFilter;
 use vbridge_link::{Key, KeyError};
 
@@ -349,10 +351,24 @@ impl From<GuestForm> for GuestEntry {
 #[derive(Debug)]
 struct Text<T>(T);
 
-impl<'de, T: FromStr<Err: std::fmt::Display>> Deserialize<'de> for Text<T> {
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map(Self).map_err(D::Error::custom)
+        deserializer.deserialize_str(TextVisitor(PhantomData))
+    }
+}
+
+/// Parses inside of the deserializer, so that an error has the line of the value and not of the block around it.
+struct TextVisitor<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for TextVisitor<T> {
+    type Value = Text<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<T>, E> {
+        text.parse().map(Text).map_err(E::custom)
     }
 }
 

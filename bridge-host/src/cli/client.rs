@@ -31,15 +31,12 @@ pub(super) struct ClientOptions {
     /// The running bridge: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", env = "VBRIDGE_ADDRESS", default_value = DEFAULT_LISTEN)]
     bridge: BridgeAddress,
-    /// How to write the answer
+    /// How to write the answer: for people, or as an object (streams: one on each line) for programs
     #[arg(long, value_enum, default_value = "table")]
     pub(super) output: Output,
     /// How long to wait for an answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// How long to wait for a guest that is not there yet, before the answer's time begins
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    wait: Option<Duration>,
 }
 
 /// Which guest is meant.
@@ -48,6 +45,9 @@ pub(super) struct GuestOptions {
     /// The guest; needed only if the bridge has several
     #[arg(value_name = "NAME", value_parser = guest_name)]
     name: Option<String>,
+    /// How long to wait for a guest that is not there yet, before the answer's time begins
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
     #[command(flatten)]
     pub(super) client: ClientOptions,
 }
@@ -153,7 +153,7 @@ impl Client {
             client.whom = "the guest".into();
         }
         client.name = name.unwrap_or_else(|| "guest".into());
-        if let Some(wait) = options.client.wait {
+        if let Some(wait) = options.wait {
             client.wait = Some(metadata(&humantime::format_duration(wait).to_string())?);
             client.limit = client.limit.saturating_add(wait);
         }

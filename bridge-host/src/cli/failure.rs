@@ -130,7 +130,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 }
 
 fn is_time_out(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<tonic::TimeoutExpired>())
+    causes(error).any(<dyn Error>::is::<tonic::TimeoutExpired>)
 }
 
 /// Whether the same call can't succeed a moment later either.

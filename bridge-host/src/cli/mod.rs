@@ -19,11 +19,7 @@ mod serve;
 mod system;
 mod units;
 
-use std::{
-    io::Write as _,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use tokio::runtime;
@@ -144,12 +140,6 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err("it must be more than nothing and at most 30 days".into());
     }
     Ok(duration)
-}
-
-/// The moment after so long a time.
-fn after(duration: Duration) -> Instant {
-    // `duration` above limits it to what an `Instant` can hold.
-    Instant::now() + duration
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ const MAX_TEXT: usize = 512;
 /// How answers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Output {
-    /// For people
+    // For people.
     Table,
-    /// For programs: one object for an answer, or one on each line for a stream
+    // For programs. (A doc comment here would double the length of every help text.)
     Json,
 }
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use vbridge_api::guest::v1::{
     MetricGroup, MetricsGetRequest, MetricsSample, MetricsWatchRequest,
     metrics_client::MetricsClient,
@@ -43,17 +42,11 @@ pub(super) struct Options {
 /// A part of the metrics, as the operator names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Group {
-    /// CPU time and load
     Cpu,
-    /// Memory and swap
     Memory,
-    /// Block devices
     Disk,
-    /// Network interfaces
     Network,
-    /// Pressure stall information
     Pressure,
-    /// Process counts
     Processes,
 }
 
@@ -145,8 +138,5 @@ async fn watch(
         }
         left = left.map(|left| left - 1);
     }
-    // The guest learns that nobody listens any more before the connection is gone.
-    drop(samples);
-    let _ = timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
     Ok(())
 }
