@@ -1,0 +1,129 @@
+//! Measures vbridge on one real guest in one run, beside the raw channel: every figure is a ratio to something that
+//! was measured minutes before on the same virtual machine.
+//!
+//! The raw channel is a second port on the same virtio-serial controller, with plain reads and writes of 64 KiB at
+//! both ends. Everything else goes the whole way: a gRPC client over TCP, the bridge, the link, the agent.
+//!
+//! Rounds of everything are interleaved, and medians are taken, because the machine's own speed changes.
+
+mod grpc;
+mod raw;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::Parser;
+use report::{Figure, Report};
+use vbridge_tests::fixture::{Bridge, Guest};
+
+/// Measures vbridge on a real guest, beside the raw channel.
+#[derive(Parser)]
+struct Options {
+    /// How often everything is measured; the medians count.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Mebibytes of one bulk stream.
+    #[arg(long, default_value_t = 64)]
+    mebibytes: u64,
+    /// The guest's virtual CPUs.
+    #[arg(long, default_value_t = 1)]
+    cpus: u32,
+    /// Where the figures go as JSON.
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let guest = Guest::boot(options.cpus).await?;
+    let mut bridge = Bridge::start([guest.seat("bench")]).await?;
+    bridge.ready("bench").await?;
+    let place = bridge.place("bench");
+    let bytes = options.mebibytes * 1024 * 1024;
+    let mut samples = Samples::default();
+    for round in 0..options.rounds {
+        eprintln!("bench: round {} of {}", round + 1, options.rounds);
+        samples.raw_to_host.push(raw::source(&guest, bytes).await?);
+        samples.raw_to_guest.push(raw::sink(&guest, bytes).await?);
+        samples.raw_round_trip.push(raw::echo(&guest).await?);
+        let client = grpc::Client::open(&place).await?;
+        samples.to_host.push(client.read(bytes).await?);
+        samples.to_guest.push(client.write(bytes).await?);
+        samples.unary.push(client.unary().await?);
+        samples.sequential.push(client.rate(1).await?);
+        samples.parallel.push(client.rate(grpc::PARALLEL).await?);
+        let (unary, bulk) = client.unary_beside_read(bytes).await?;
+        samples.unary_beside_read.push(unary);
+        samples.read_beside_unary.push(bulk);
+        let (unary, bulk) = client.unary_beside_write(bytes).await?;
+        samples.unary_beside_write.push(unary);
+        samples.write_beside_unary.push(bulk);
+    }
+    let weights = weights(&guest, &mut bridge).await?;
+    let report = samples.report(options, &guest, weights);
+    report.print();
+    report.write(&options.json)?;
+    Ok(())
+}
+
+/// Resident bytes of agent and bridge after all that.
+async fn weights(guest: &Guest, bridge: &mut Bridge) -> Result<(u64, u64)> {
+    Ok((guest.agent_resident_bytes().await?, bridge.process().resident_bytes()?))
+}
+
+/// What was measured: bytes and calls a second, and seconds.
+#[derive(Default)]
+struct Samples {
+    raw_to_host: Vec<f64>,
+    raw_to_guest: Vec<f64>,
+    raw_round_trip: Vec<f64>,
+    to_host: Vec<f64>,
+    to_guest: Vec<f64>,
+    unary: Vec<f64>,
+    sequential: Vec<f64>,
+    parallel: Vec<f64>,
+    unary_beside_read: Vec<f64>,
+    read_beside_unary: Vec<f64>,
+    unary_beside_write: Vec<f64>,
+    write_beside_unary: Vec<f64>,
+}
+
+impl Samples {
+    fn report(self, options: &Options, guest: &Guest, (agent, bridge): (u64, u64)) -> Report {
+        let mut report = Report::new(options.rounds, options.mebibytes, options.cpus, guest.vm().accelerator().name());
+        let raw_to_host = report.rate("raw channel, guest to host", self.raw_to_host);
+        let raw_to_guest = report.rate("raw channel, host to guest", self.raw_to_guest);
+        let raw_round_trip = report.time("raw channel, round trip (p50)", self.raw_round_trip);
+        let to_host = report.rate("stream, guest to host", self.to_host);
+        let to_guest = report.rate("stream, host to guest", self.to_guest);
+        let unary = report.time("unary call, idle (p50)", self.unary);
+        let sequential = report.calls("unary calls, one at a time", self.sequential);
+        let parallel = report.calls("unary calls, 32 in flight", self.parallel);
+        let beside_read = report.time("unary call beside a stream to the host (p50)", self.unary_beside_read);
+        let read_beside = report.rate("... and that stream", self.read_beside_unary);
+        let beside_write = report.time("unary call beside a stream to the guest (p50)", self.unary_beside_write);
+        let write_beside = report.rate("... and that stream", self.write_beside_unary);
+        report.add(Figure::bytes("agent resident after the run", agent));
+        report.add(Figure::bytes("bridge resident after the run", bridge));
+        report.ratio("stream, guest to host / raw", to_host / raw_to_host, 0.80, true);
+        report.ratio("stream, host to guest / raw", to_guest / raw_to_guest, 0.65, true);
+        report.ratio("unary p50 / raw round trip", unary / raw_round_trip, 2.0, false);
+        report.ratio("32 in flight / one at a time", parallel / sequential, 5.0, true);
+        report.ratio("unary beside a stream to the host / idle", beside_read / unary, 6.0, false);
+        report.ratio("... that stream / alone", read_beside / to_host, 0.85, true);
+        report.ratio("unary beside a stream to the guest / idle", beside_write / unary, 6.0, false);
+        report.ratio("... that stream / alone", write_beside / to_guest, 0.85, true);
+        report
+    }
+}
