@@ -375,9 +375,8 @@ fn a_reader_that_goes_away_is_no_error() {
         .spawn()
         .unwrap();
     drop(child.stdout.take());
-    let output = Running(child);
+    let mut output = Running(child);
     let mut stderr = String::new();
-    let mut output = output;
     output
         .0
         .stderr
@@ -425,4 +424,33 @@ fn a_guest_with_an_address_of_its_own_is_told_apart() {
         1,
         &["\"web\"", "no socket"],
     );
+}
+
+#[test]
+fn a_bridge_that_dies_ends_those_who_watch_with_a_sentence() {
+    let mut bridge = Bridge::start(&["web"]);
+    let mut command = bridge.command(&["guests", "--watch"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut watcher = Running(child);
+    let mut lines = BufReader::new(watcher.0.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("web"));
+    bridge.process.0.kill().unwrap();
+    let mut stderr = String::new();
+    watcher
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!(watcher.0.wait().unwrap().code(), Some(1));
+    assert!(
+        stderr.starts_with("vbridge: ") && stderr.contains("was closed"),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }

@@ -111,6 +111,9 @@ impl Call<'_> {
             Some(io::ErrorKind::TimedOut) => {
                 format!("the bridge at {bridge} can't be reached: no answer from there in time")
             }
+            _ if causes(error).any(is_closed) => format!(
+                "the connection to {bridge} was closed from there; the bridge may have been stopped"
+            ),
             _ => {
                 // The innermost cause is the one that says something.
                 let cause = causes(error).last().map(ToString::to_string);
@@ -131,6 +134,16 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
 
 fn is_time_out(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<tonic::TimeoutExpired>)
+}
+
+/// Whether the connection was open and ended under the call.
+fn is_closed(cause: &(dyn Error + 'static)) -> bool {
+    cause
+        .downcast_ref::<h2::Error>()
+        .is_some_and(h2::Error::is_io)
+        || cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
 }
 
 /// Whether the same call can't succeed a moment later either.

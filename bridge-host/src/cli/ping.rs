@@ -45,7 +45,10 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     // Ctrl-C ends it with statistics, as with ping(8).
     let ended = tokio::select! {
         ended = ping(options, &client, &mut statistics) => ended,
-        _ = signal::ctrl_c() => Ok(()),
+        _ = signal::ctrl_c() => {
+            statistics.interrupt(options.interval);
+            Ok(())
+        }
     };
     match ended {
         Err(failure @ Failure::NobodyReads) => return Err(failure),
@@ -87,8 +90,10 @@ async fn ping(
             payload: payload.clone(),
         });
         let begin = Instant::now();
+        statistics.under_way = Some(begin);
         let answer = one(&mut system, client, request).await;
         let time = begin.elapsed();
+        statistics.under_way = None;
         let answer = answer.and_then(|answer| match answer.payload == payload {
             true => Ok(()),
             false => Err(Miss::of(
@@ -170,12 +175,24 @@ fn payload(size: usize, sequence: u64) -> Vec<u8> {
 #[derive(Debug, Default)]
 struct Statistics {
     sent: u64,
+    under_way: Option<Instant>,
     times: Times,
 }
 
 impl Statistics {
     fn received(&self) -> u64 {
         self.times.count
+    }
+
+    /// A ping that was under way for less than `patience` does not count: it may well have been answered.
+    fn interrupt(&mut self, patience: Duration) {
+        if self
+            .under_way
+            .take()
+            .is_some_and(|begin| begin.elapsed() < patience)
+        {
+            self.sent -= 1;
+        }
     }
 
     fn table(&self, name: &str) -> String {
@@ -271,6 +288,20 @@ mod tests {
             "web: 1 sent, 0 answered, 100.0 % lost"
         );
         assert!(statistics.json("web")["statistics"]["min_seconds"].is_null());
+    }
+
+    #[test]
+    fn a_ping_that_ctrl_c_cuts_off_at_once_is_not_lost_but_one_that_hangs_is() {
+        for (patience, sent) in [(Duration::from_secs(3600), 0), (Duration::ZERO, 1)] {
+            let under_way = Some(Instant::now());
+            let mut statistics = Statistics {
+                sent: 1,
+                under_way,
+                ..Statistics::default()
+            };
+            statistics.interrupt(patience);
+            assert_eq!(statistics.sent, sent);
+        }
     }
 
     #[test]
