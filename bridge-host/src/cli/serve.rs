@@ -35,7 +35,7 @@ const INTERRUPTED: i32 = 130;
 
 Flags go before the environment, the environment before the file. Guests of --guest are added to the file's.")]
 pub(super) struct Options {
-    /// A guest: NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDR][,key-file=PATH]; may be given again
+    /// A guest: `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDR][,key-file=PATH]`; may be given again
     #[arg(long = "guest", value_name = "GUEST")]
     guests: Vec<GuestEntry>,
     /// Offer all guests on this address: IP:PORT or unix:PATH; may be given again [default: 127.0.0.1:7411]
