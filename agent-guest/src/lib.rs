@@ -30,6 +30,7 @@
 mod agent;
 mod deadline;
 mod discovery;
+pub mod emulation;
 pub mod error;
 pub mod limits;
 pub mod port;

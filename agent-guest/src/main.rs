@@ -24,6 +24,7 @@ const NAME: &str = "vbridge-agent";
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    agent_guest::emulation::tune();
     match cli::command(std::env::args_os(), std::env::vars_os()) {
         Ok(Command::Run(settings)) => finish(run(settings)),
         Ok(Command::Print(text)) => finish(

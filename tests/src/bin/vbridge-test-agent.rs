@@ -15,8 +15,13 @@ use vbridge_tests::exercise;
 
 const USAGE: &str = "usage: vbridge-test-agent [--listen unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]";
 
+fn main() -> ExitCode {
+    agent_guest::emulation::tune();
+    serve()
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
