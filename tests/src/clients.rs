@@ -451,10 +451,11 @@ fn proto_folders() -> [PathBuf; 2] {
 
 /// Compares what a client saw with what it should have seen.
 fn check(seen: &Value) -> Result<()> {
-    let text = json!(["plain", "second"]);
+    // Clients may join the values of one name.
+    let text = [json!(["plain", "second"]), json!(["plain, second"])];
     let octets = json!(["0001feff"]);
     let metadata = |of: &Value, prefix: &str| {
-        of[format!("{prefix}-text")] == text && of[format!("{prefix}-octets-bin")] == octets
+        text.contains(&of[format!("{prefix}-text")]) && of[format!("{prefix}-octets-bin")] == octets
     };
     let part = |name: &str| {
         seen.get(name)
@@ -492,7 +493,6 @@ fn check(seen: &Value) -> Result<()> {
         == json!({"headers_first": true, "same": true, "code": 0}));
     holds!("echo_metadata", |it| it["x-one"] == json!(["1"])
         && it["x-octets-bin"] == json!(["00ff"]));
-    // Clients may join the values of one name.
     holds!("echo_metadata", |it| it["x-many"] == json!(["a", "b"])
         || it["x-many"] == json!(["a, b"]));
     holds!("deadline", |it| it["code"] == 4
@@ -501,9 +501,10 @@ fn check(seen: &Value) -> Result<()> {
     holds!("deadline", |it| it["seconds"]
         .as_f64()
         .is_some_and(|seconds| seconds < 5.0));
+    // gRPC's C core rounds a deadline up by up to 1 %.
     holds!("deadline", |it| it["seen_ms"]
         .as_u64()
-        .is_some_and(|seen| (10_000..=20_000).contains(&seen)));
+        .is_some_and(|seen| (10_000..=20_500).contains(&seen)));
     holds!("cancel", |it| *it
         == json!({"code": 1, "started": 1, "cancelled": 1}));
     holds!("compressed", |it| it["same"] == true);
