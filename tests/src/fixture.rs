@@ -192,6 +192,22 @@ impl Bridge {
         &mut self.process
     }
 
+    /// Its open descriptors.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(self.process.descriptors()?)
+    }
+
+    /// Memory that it holds resident, in bytes.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        self.process.resident_bytes()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -20,6 +20,7 @@
 // The tests' own code stops at the first thing that is not as expected, and says what it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+pub mod chaos;
 pub mod clients;
 pub mod content;
 pub mod exercise;
