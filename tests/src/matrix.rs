@@ -8,7 +8,6 @@ mod flow;
 mod resets;
 
 use std::{
-    fmt,
     future::Future,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -26,6 +25,9 @@ use crate::{
 
 /// A case takes at most so long: the largest moves some hundred megabytes through a guest that is emulated.
 pub const CASE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Lines of a transcript that a failure shows before a difference and after it.
+const SHOWN: usize = 4;
 
 /// What is to happen at once happens within this time, on a machine that is badly overloaded.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -97,15 +99,6 @@ impl Transcript {
     }
 }
 
-impl fmt::Display for Transcript {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in &self.lines {
-            writeln!(f, "    {line}")?;
-        }
-        Ok(())
-    }
-}
-
 /// Runs a case at two places and compares what it saw.
 ///
 /// # Errors
@@ -124,28 +117,23 @@ where
     if expected == actual {
         return Ok(());
     }
-    let at = expected
-        .lines
-        .iter()
-        .zip(&actual.lines)
-        .position(|(a, b)| a != b);
-    let at = at.unwrap_or(expected.lines.len().min(actual.lines.len()));
-    let line = |transcript: &Transcript| {
-        transcript
-            .lines
-            .get(at)
-            .cloned()
-            .unwrap_or_else(|| "nothing".to_owned())
+    let (expected, actual) = (&expected.lines, &actual.lines);
+    let pairs = expected.iter().zip(actual);
+    let at = pairs
+        .take_while(|(expected, actual)| expected == actual)
+        .count();
+    let before = expected[at.saturating_sub(SHOWN)..at].join("\n    ");
+    let shown = |lines: &[String]| match lines.get(at..(at + SHOWN).min(lines.len())) {
+        None | Some([]) => "nothing".to_owned(),
+        Some(lines) => lines.join("\n    "),
     };
     bail!(
-        "the transcripts differ from line {} on:\n  {}: {}\n  {}: {}\nall of {}:\n{expected}all of {}:\n{actual}",
+        "the transcripts differ from line {} on; before it, both:\n    {before}\nthen {}:\n    {}\nbut {}:\n    {}",
         at + 1,
         reference.name(),
-        line(&expected),
+        shown(expected),
         subject.name(),
-        line(&actual),
-        reference.name(),
-        subject.name(),
+        shown(actual),
     );
 }
 

@@ -42,5 +42,12 @@ fn main() -> ExitCode {
         )*};
     }
     for_every_case!(tests);
+    suite.test(
+        "the_bridge_stays_small_while_nobody_reads",
+        |world: std::sync::Arc<World>| async move {
+            let resident = || world.bridge.resident_bytes();
+            matrix::memory_stays_flat(world.bridge.place("local"), resident).await
+        },
+    );
     suite.main()
 }

@@ -267,6 +267,96 @@ pub async fn streams_that_nobody_reads_do_not_disturb_others(place: Place) -> Re
     Ok(seen)
 }
 
+/// Memory that the bridge may take for calls that nobody reads: a stream's windows and buffers on both of its sides,
+/// and some for the allocator's ways. What it must not depend on is how long they wait.
+const HELD_MEMORY: u64 = 24 * 1024 * 1024;
+
+/// Calls that nobody reads, in each direction.
+const HELD: usize = 10;
+
+/// How long they are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The memory of what lies between does not grow while clients do not read and servers do not take. This is no
+/// comparison: `resident` tells what a bridge holds.
+///
+/// # Errors
+/// It does.
+pub async fn memory_stays_flat(place: Place, resident: impl Fn() -> Result<u64>) -> Result<()> {
+    let id = unique("memory");
+    let connection = Connection::open(
+        &place,
+        Windows {
+            stream: 64 * 1024,
+            connection: 16 * 1024 * 1024,
+        },
+    )
+    .await?;
+    // Buffers that are kept after their first use are there before.
+    let mut call = connection.call(&path("BulkRead"), &[]).await?;
+    let request = BulkReadRequest {
+        size: 32 << 20,
+        seed: 23,
+        without_digest: true,
+        ..Default::default()
+    };
+    call.send_last(&request).await?;
+    read(&mut call, 23, 32 << 20).await?;
+    let before = resident()?;
+
+    let mut held = Vec::new();
+    for _ in 0..HELD {
+        let mut call = connection.call(&path("BulkRead"), &[]).await?;
+        call.hold(true);
+        let request = BulkReadRequest {
+            size: 1 << 40,
+            seed: 24,
+            without_digest: true,
+            id: id.clone(),
+            ..Default::default()
+        };
+        call.send_last(&request).await?;
+        held.push(call);
+    }
+    let mut uploads = tokio::task::JoinSet::new();
+    for _ in 0..HELD {
+        let mut call = connection.call(&path("BulkWrite"), &[]).await?;
+        uploads.spawn(async move {
+            let rest = Some(prost_types::Duration {
+                seconds: 3600,
+                nanos: 0,
+            });
+            let mut request = BulkWriteRequest {
+                seed: 25,
+                rest,
+                ..Default::default()
+            };
+            for offset in (0u64..).step_by(32 * 1024) {
+                request.data = content::bytes(25, offset, 32 * 1024);
+                if call.send(&request).await.is_err() {
+                    break;
+                }
+                request = BulkWriteRequest::default();
+            }
+        });
+    }
+    at_rest(&place, &id).await?;
+    let started = Instant::now();
+    let (mut least, mut most) = (u64::MAX, 0);
+    while started.elapsed() < LOOK {
+        let now = resident()?;
+        (least, most) = (least.min(now), most.max(now));
+        ensure!(
+            now < before + HELD_MEMORY,
+            "{now} bytes with {HELD} streams held in each direction, {before} before"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    uploads.shutdown().await;
+    eprintln!("the bridge held {before} bytes before, {least} to {most} while nobody read");
+    Ok(())
+}
+
 /// Reads and checks so many bytes of a bulk stream.
 async fn read(call: &mut Call, seed: u64, len: u64) -> Result<()> {
     let mut offset = 0;
