@@ -20,9 +20,9 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// consumed the bytes).
 pub const CONNECTION_WINDOW: u32 = connection_window(MAX_CONCURRENT_STREAMS, STREAM_WINDOW);
 
-/// Largest HTTP/2 frame that the agent takes: the protocol's minimum. A unary call waits for at most one such frame of
+/// Largest HTTP/2 frame that the agent takes: each costs a turn, and a unary call waits for at most one such frame of
 /// each bulk stream.
-pub const MAX_FRAME_SIZE: u32 = 16 * 1024;
+pub const MAX_FRAME_SIZE: u32 = 32 * 1024;
 
 /// Metadata of one call, by HTTP/2's way of counting (name + value + 32). More is answered with 431 by hyper; a
 /// CONTINUATION flood ends the session.

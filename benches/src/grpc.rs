@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use vbridge_tests::{
     content,
-    exercise::v1::{BulkReadRequest, BulkWriteRequest, UnaryRequest, exercise_client::ExerciseClient},
+    exercise::v1::{
+        BulkReadRequest, BulkWriteRequest, UnaryRequest, exercise_client::ExerciseClient,
+    },
     place::Place,
 };
 
@@ -65,7 +67,11 @@ impl Client {
             ..BulkWriteRequest::default()
         });
         let begin = Instant::now();
-        let response = self.client.clone().bulk_write(tokio_stream::iter(messages)).await?;
+        let response = self
+            .client
+            .clone()
+            .bulk_write(tokio_stream::iter(messages))
+            .await?;
         anyhow::ensure!(response.get_ref().bytes == bytes, "bytes are missing");
         Ok(bytes as f64 / begin.elapsed().as_secs_f64())
     }
@@ -112,12 +118,14 @@ impl Client {
 
     /// Seconds for a call while the guest sends, and how fast it sends.
     pub(crate) async fn unary_beside_read(&self, bytes: u64) -> Result<(f64, f64)> {
-        self.beside(async |client| client.read(bytes * 2).await).await
+        self.beside(async |client| client.read(bytes * 2).await)
+            .await
     }
 
     /// Seconds for a call while the guest receives, and how fast it does.
     pub(crate) async fn unary_beside_write(&self, bytes: u64) -> Result<(f64, f64)> {
-        self.beside(async |client| client.write(bytes * 2).await).await
+        self.beside(async |client| client.write(bytes * 2).await)
+            .await
     }
 
     async fn beside(&self, bulk: impl AsyncFnOnce(&Self) -> Result<f64>) -> Result<(f64, f64)> {

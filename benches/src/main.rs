@@ -79,7 +79,10 @@ async fn run(options: &Options) -> Result<()> {
 
 /// Resident bytes of agent and bridge after all that.
 async fn weights(guest: &Guest, bridge: &mut Bridge) -> Result<(u64, u64)> {
-    Ok((guest.agent_resident_bytes().await?, bridge.process().resident_bytes()?))
+    Ok((
+        guest.agent_resident_bytes().await?,
+        bridge.process().resident_bytes()?,
+    ))
 }
 
 /// What was measured: bytes and calls a second, and seconds.
@@ -101,7 +104,12 @@ struct Samples {
 
 impl Samples {
     fn report(self, options: &Options, guest: &Guest, (agent, bridge): (u64, u64)) -> Report {
-        let mut report = Report::new(options.rounds, options.mebibytes, options.cpus, guest.vm().accelerator().name());
+        let mut report = Report::new(
+            options.rounds,
+            options.mebibytes,
+            options.cpus,
+            guest.vm().accelerator().name(),
+        );
         let raw_to_host = report.rate("raw channel, guest to host", self.raw_to_host);
         let raw_to_guest = report.rate("raw channel, host to guest", self.raw_to_guest);
         let raw_round_trip = report.time("raw channel, round trip (p50)", self.raw_round_trip);
@@ -110,20 +118,61 @@ impl Samples {
         let unary = report.time("unary call, idle (p50)", self.unary);
         let sequential = report.calls("unary calls, one at a time", self.sequential);
         let parallel = report.calls("unary calls, 32 in flight", self.parallel);
-        let beside_read = report.time("unary call beside a stream to the host (p50)", self.unary_beside_read);
+        let beside_read = report.time(
+            "unary call beside a stream to the host (p50)",
+            self.unary_beside_read,
+        );
         let read_beside = report.rate("... and that stream", self.read_beside_unary);
-        let beside_write = report.time("unary call beside a stream to the guest (p50)", self.unary_beside_write);
+        let beside_write = report.time(
+            "unary call beside a stream to the guest (p50)",
+            self.unary_beside_write,
+        );
         let write_beside = report.rate("... and that stream", self.write_beside_unary);
         report.add(Figure::bytes("agent resident after the run", agent));
         report.add(Figure::bytes("bridge resident after the run", bridge));
-        report.ratio("stream, guest to host / raw", to_host / raw_to_host, 0.80, true);
-        report.ratio("stream, host to guest / raw", to_guest / raw_to_guest, 0.65, true);
-        report.ratio("unary p50 / raw round trip", unary / raw_round_trip, 2.0, false);
-        report.ratio("32 in flight / one at a time", parallel / sequential, 5.0, true);
-        report.ratio("unary beside a stream to the host / idle", beside_read / unary, 6.0, false);
+        report.ratio(
+            "stream, guest to host / raw",
+            to_host / raw_to_host,
+            0.80,
+            true,
+        );
+        report.ratio(
+            "stream, host to guest / raw",
+            to_guest / raw_to_guest,
+            0.65,
+            true,
+        );
+        report.ratio(
+            "unary p50 / raw round trip",
+            unary / raw_round_trip,
+            2.0,
+            false,
+        );
+        report.ratio(
+            "32 in flight / one at a time",
+            parallel / sequential,
+            5.0,
+            true,
+        );
+        report.ratio(
+            "unary beside a stream to the host / idle",
+            beside_read / unary,
+            6.0,
+            false,
+        );
         report.ratio("... that stream / alone", read_beside / to_host, 0.85, true);
-        report.ratio("unary beside a stream to the guest / idle", beside_write / unary, 6.0, false);
-        report.ratio("... that stream / alone", write_beside / to_guest, 0.85, true);
+        report.ratio(
+            "unary beside a stream to the guest / idle",
+            beside_write / unary,
+            6.0,
+            false,
+        );
+        report.ratio(
+            "... that stream / alone",
+            write_beside / to_guest,
+            0.85,
+            true,
+        );
         report
     }
 }

@@ -21,12 +21,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Starts the guest's part, and connects.
 async fn begin(guest: &Guest, what: &str) -> Result<UnixStream> {
-    guest
-        .exec("killall vbridge-raw 2>/dev/null; true")
-        .await?;
+    guest.exec("killall vbridge-raw 2>/dev/null; true").await?;
     let stream = UnixStream::connect(guest.vm().raw_channel()).await?;
     guest
-        .exec(&format!("(vbridge-raw /dev/{PORT} {what} >/dev/null 2>&1 &)"))
+        .exec(&format!(
+            "(vbridge-raw /dev/{PORT} {what} >/dev/null 2>&1 &)"
+        ))
         .await?;
     Ok(stream)
 }
@@ -46,7 +46,9 @@ pub(crate) async fn source(guest: &Guest, bytes: u64) -> Result<f64> {
         let elapsed = started.map_or(Duration::ZERO, |started| started.elapsed());
         anyhow::Ok(total as f64 / elapsed.as_secs_f64())
     };
-    timeout(LIMIT, work).await.context("the raw channel stalls")?
+    timeout(LIMIT, work)
+        .await
+        .context("the raw channel stalls")?
 }
 
 /// Bytes a second to the guest.
@@ -70,7 +72,9 @@ pub(crate) async fn sink(guest: &Guest, bytes: u64) -> Result<f64> {
         let (started, skipped) = started.context("more bytes are needed")?;
         anyhow::Ok((bytes - skipped) as f64 / started.elapsed().as_secs_f64())
     };
-    timeout(LIMIT, work).await.context("the raw channel stalls")?
+    timeout(LIMIT, work)
+        .await
+        .context("the raw channel stalls")?
 }
 
 /// Seconds for a round trip: the median.
@@ -88,5 +92,7 @@ pub(crate) async fn echo(guest: &Guest) -> Result<f64> {
         // The first ones wait for the program to start.
         Ok(median(&times[10..]))
     };
-    timeout(LIMIT, work).await.context("the raw channel stalls")?
+    timeout(LIMIT, work)
+        .await
+        .context("the raw channel stalls")?
 }

@@ -59,7 +59,10 @@ impl Report {
     pub(crate) fn new(rounds: usize, mebibytes: u64, cpus: u32, accelerator: &'static str) -> Self {
         let first_line = |path: &str, key: &str| {
             let text = std::fs::read_to_string(path).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(key))
+                .unwrap_or_default();
             line.rsplit(": ").next().unwrap_or_default().to_owned()
         };
         Self {
@@ -107,8 +110,20 @@ impl Report {
     pub(crate) fn ratio(&mut self, name: &str, value: f64, goal: f64, at_least: bool) {
         self.add(Figure {
             goal: Some(goal),
-            reached: Some(if at_least { value >= goal } else { value <= goal }),
-            ..Figure::new(name, value, if at_least { "x (at least)" } else { "x (at most)" })
+            reached: Some(if at_least {
+                value >= goal
+            } else {
+                value <= goal
+            }),
+            ..Figure::new(
+                name,
+                value,
+                if at_least {
+                    "x (at least)"
+                } else {
+                    "x (at most)"
+                },
+            )
         });
     }
 
@@ -122,7 +137,10 @@ impl Report {
         table.set_header(["figure", "median", "unit", "lowest", "highest", "goal", ""]);
         for figure in &self.figures {
             let range = |pick: fn((f64, f64)) -> f64| {
-                figure.range.map(|range| format!("{:.2}", pick(range))).unwrap_or_default()
+                figure
+                    .range
+                    .map(|range| format!("{:.2}", pick(range)))
+                    .unwrap_or_default()
             };
             table.add_row([
                 figure.name.clone(),
@@ -130,7 +148,10 @@ impl Report {
                 figure.unit.to_owned(),
                 range(|(smallest, _)| smallest),
                 range(|(_, largest)| largest),
-                figure.goal.map(|goal| format!("{goal:.2}")).unwrap_or_default(),
+                figure
+                    .goal
+                    .map(|goal| format!("{goal:.2}"))
+                    .unwrap_or_default(),
                 match figure.reached {
                     Some(true) => "reached".to_owned(),
                     Some(false) => "MISSED".to_owned(),

@@ -42,8 +42,8 @@ use crate::{
     address::ListenAddress,
     error::Reason,
     limits::{
-        CONNECT_TIMEOUT, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_HEADER_LIST, RECONNECT_FIRST,
-        RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
+        CONNECT_TIMEOUT, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST,
+        RECONNECT_FIRST, RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
     },
     monitor,
 };
@@ -535,6 +535,7 @@ async fn handshake(
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buf_size(SEND_BUFFER)
         .handshake(TokioIo::new(session))

@@ -42,6 +42,9 @@ pub const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes of all streams of one connection that wait: every stream may fill its window without slowing another.
 pub const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS_PER_CONNECTION;
 
+/// One frame from a guest. Twice HTTP/2's default: each costs the guest a turn, and a small call waits for one at most.
+pub const MAX_FRAME: u32 = 32 * 1024;
+
 /// Bytes of one stream that wait to be framed. Little: a small call queues behind all of it.
 pub const SEND_BUFFER: usize = 64 * 1024;
 

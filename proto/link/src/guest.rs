@@ -235,9 +235,21 @@ impl GuestEnd {
 
     /// Reads bytes of session `id`: `Some(0)` if there are none now, `None` at its end.
     pub fn read(&mut self, id: SessionId, buf: &mut [u8]) -> Option<usize> {
+        self.read_with(id, buf.len(), |bytes| {
+            buf[..bytes.len()].copy_from_slice(bytes)
+        })
+    }
+
+    /// Like [`read`](Self::read), but hands at most `max` bytes to `sink`: a buffer need not be initialised first.
+    pub fn read_with(
+        &mut self,
+        id: SessionId,
+        max: usize,
+        sink: impl FnOnce(&[u8]),
+    ) -> Option<usize> {
         match &mut self.state {
-            State::Open(stream) if stream.id() == id => Some(stream.read(buf, &mut self.out)),
-            _ => read_rest(&mut self.rest, id, buf),
+            State::Open(stream) if stream.id() == id => Some(stream.read(max, sink, &mut self.out)),
+            _ => read_rest(&mut self.rest, id, max, sink),
         }
     }
 
@@ -498,17 +510,18 @@ impl GuestEnd {
     }
 }
 
-/// Reads what an ended session left.
+/// Hands over what an ended session left.
 pub(crate) fn read_rest(
     rest: &mut Option<(SessionId, BytesMut)>,
     id: SessionId,
-    buf: &mut [u8],
+    max: usize,
+    sink: impl FnOnce(&[u8]),
 ) -> Option<usize> {
     let (_, bytes) = rest
         .as_mut()
         .filter(|(rest, bytes)| *rest == id && !bytes.is_empty())?;
-    let len = buf.len().min(bytes.len());
-    buf[..len].copy_from_slice(&bytes[..len]);
+    let len = max.min(bytes.len());
+    sink(&bytes[..len]);
     bytes.advance(len);
     if bytes.is_empty() {
         *rest = None;

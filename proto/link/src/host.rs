@@ -297,11 +297,23 @@ impl HostEnd {
 
     /// Reads bytes of session `id`: `Some(0)` if there are none now, `None` at its end.
     pub fn read(&mut self, id: SessionId, buf: &mut [u8]) -> Option<usize> {
+        self.read_with(id, buf.len(), |bytes| {
+            buf[..bytes.len()].copy_from_slice(bytes)
+        })
+    }
+
+    /// Like [`read`](Self::read), but hands at most `max` bytes to `sink`: a buffer need not be initialised first.
+    pub fn read_with(
+        &mut self,
+        id: SessionId,
+        max: usize,
+        sink: impl FnOnce(&[u8]),
+    ) -> Option<usize> {
         match &mut self.state {
             State::Open(open) if open.stream.id() == id => {
-                Some(open.stream.read(buf, &mut self.out))
+                Some(open.stream.read(max, sink, &mut self.out))
             }
-            _ => read_rest(&mut self.rest, id, buf),
+            _ => read_rest(&mut self.rest, id, max, sink),
         }
     }
 

@@ -207,10 +207,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Moves received bytes into `buf`.
-    pub(crate) fn read(&mut self, buf: &mut [u8], out: &mut Outbox) -> usize {
-        let len = buf.len().min(self.inbox.len());
-        buf[..len].copy_from_slice(&self.inbox[..len]);
+    /// Hands over at most `max` received bytes.
+    pub(crate) fn read(&mut self, max: usize, sink: impl FnOnce(&[u8]), out: &mut Outbox) -> usize {
+        let len = max.min(self.inbox.len());
+        sink(&self.inbox[..len]);
         self.inbox.advance(len);
         self.consumed += len as u64;
         if self.consumed - self.announced >= u64::from(self.window / ACK_DIVISOR) {

@@ -267,11 +267,11 @@ impl World {
         }
         let bytes = guest.end.transmit();
         let len = bytes.len().min(max);
-        if len > 0 {
-            if let GuestWrite::Taken(written) = self.channel.guest_write(&bytes[..len]) {
-                guest.end.transmitted(written);
-                progress = true;
-            }
+        if len > 0
+            && let GuestWrite::Taken(written) = self.channel.guest_write(&bytes[..len])
+        {
+            guest.end.transmitted(written);
+            progress = true;
         }
         let mut buf = vec![0; max];
         match self.channel.guest_read(&mut buf) {

@@ -50,13 +50,16 @@ impl AsyncRead for Session {
             return Poll::Ready(Ok(()));
         }
         let mut inner = self.shared.lock();
-        match inner.end.read(self.id, buf.initialize_unfilled()) {
+        let max = buf.remaining();
+        match inner
+            .end
+            .read_with(self.id, max, |bytes| buf.put_slice(bytes))
+        {
             Some(0) => {
                 inner.reader.register(cx);
                 Poll::Pending
             }
-            Some(len) => {
-                buf.advance(len);
+            Some(_) => {
                 // An acknowledgement may have to go out.
                 if !inner.end.transmit().is_empty() {
                     inner.driver.wake();

@@ -69,8 +69,13 @@ impl End {
         either!(self, end => end.transmitted(len));
     }
 
-    pub(super) fn read(&mut self, id: SessionId, buf: &mut [u8]) -> Option<usize> {
-        either!(self, end => end.read(id, buf))
+    pub(super) fn read_with(
+        &mut self,
+        id: SessionId,
+        max: usize,
+        sink: impl FnOnce(&[u8]),
+    ) -> Option<usize> {
+        either!(self, end => end.read_with(id, max, sink))
     }
 
     pub(super) fn write(&mut self, id: SessionId, data: &[u8]) -> Option<usize> {
