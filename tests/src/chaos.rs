@@ -54,6 +54,9 @@ const SETTLE: Duration = Duration::from_secs(15);
 /// Longest time of undisturbed traffic before something happens.
 const CALM_MS: u64 = 600;
 
+/// A bridge that has just started has greeted its guest within this time, in microseconds.
+const GREETING_US: u64 = 20_000;
+
 /// How often each thing happens. Each can be set by an environment variable, for quick runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Counts {
@@ -113,6 +116,7 @@ pub struct Figure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Footprint {
     bridge_descriptors: usize,
+    bridge_calls: u32,
     agent_descriptors: u64,
     agent_tasks: u64,
     agent_calls: u64,
@@ -177,6 +181,12 @@ impl Story {
             scene.calm().await?;
             self.bridge.kill9().await?;
             self.bridge.start_again().await?;
+            // Now and then while it still greets.
+            if scene.random.below(4) == 0 {
+                sleep(Duration::from_micros(scene.random.below(GREETING_US))).await;
+                self.bridge.kill9().await?;
+                self.bridge.start_again().await?;
+            }
             scene.recovered(&self.bridge, Instant::now()).await?;
         }
         self.end(scene).await
@@ -192,6 +202,11 @@ impl Story {
             scene.calm().await?;
             let before = self.guest.agent_pid().await?;
             self.guest.kill_agent().await?;
+            // Now and then while it still starts, or is being greeted.
+            if scene.random.below(4) == 0 {
+                sleep(Duration::from_micros(scene.random.below(10 * GREETING_US))).await;
+                self.guest.kill_agent().await?;
+            }
             // Stricter than the promise: the guest needs a moment to start the agent again.
             scene.recovered(&self.bridge, Instant::now()).await?;
             let after = scene.counters(&self.bridge).await?.pid;
@@ -389,6 +404,7 @@ impl Story {
         let counters = matrix::counters(&self.bridge.place(NAME), "").await?;
         Ok(Footprint {
             bridge_descriptors: self.bridge.descriptors()?,
+            bridge_calls: self.bridge.guest(NAME).await?.active_calls,
             agent_descriptors: counters.descriptors,
             agent_tasks: counters.tasks,
             agent_calls: counters.calls,
@@ -399,6 +415,7 @@ impl Story {
 impl Footprint {
     fn is_within(&self, before: &Self) -> bool {
         self.bridge_descriptors <= before.bridge_descriptors
+            && self.bridge_calls <= before.bridge_calls
             && self.agent_descriptors <= before.agent_descriptors
             && self.agent_tasks <= before.agent_tasks
             && self.agent_calls <= before.agent_calls

@@ -15,15 +15,12 @@ pub fn bytes(seed: u64, offset: u64, len: usize) -> Bytes {
     if seed == FREE && len <= ZEROS.len() {
         return Bytes::from_static(&ZEROS[..len]);
     }
-    let mut out = BytesMut::with_capacity(len + 2 * 8);
-    let mut index = offset / WORD;
     let skip = usize::try_from(offset % WORD).expect("less than eight");
-    while out.len() < len + skip {
-        out.extend_from_slice(&word(seed, index).to_le_bytes());
-        index += 1;
+    let mut out = BytesMut::zeroed((skip + len).next_multiple_of(8));
+    for (chunk, index) in out.chunks_exact_mut(8).zip(offset / WORD..) {
+        chunk.copy_from_slice(&word(seed, index).to_le_bytes());
     }
-    out.truncate(len + skip);
-    out.freeze().slice(skip..)
+    out.freeze().slice(skip..skip + len)
 }
 
 /// Compares bytes with the content of `seed` from `offset` on. Returns the position of the first wrong one.
@@ -31,24 +28,15 @@ pub fn first_difference(seed: u64, offset: u64, data: &[u8]) -> Option<u64> {
     if seed == FREE {
         return None;
     }
-    let mut position = 0;
-    while position < data.len() {
-        let at = offset + position as u64;
-        let expected = word(seed, at / WORD).to_le_bytes();
-        let skip = usize::try_from(at % WORD).expect("less than eight");
-        let len = (expected.len() - skip).min(data.len() - position);
-        let actual = &data[position..position + len];
-        if actual != &expected[skip..skip + len] {
-            let wrong = actual
-                .iter()
-                .zip(&expected[skip..])
-                .position(|(a, b)| a != b)
-                .unwrap_or(0);
-            return Some(at + wrong as u64);
-        }
-        position += len;
+    let expected = bytes(seed, offset, data.len());
+    if expected == data {
+        return None;
     }
-    None
+    let wrong = expected
+        .iter()
+        .zip(data)
+        .position(|(expected, actual)| expected != actual);
+    wrong.map(|wrong| offset + wrong as u64)
 }
 
 /// A generator of numbers for tests: the same seed, the same numbers. It is splitmix64.

@@ -469,12 +469,13 @@ impl Guest {
         self.vm.exec_ok(line, COMMAND_LIMIT).await
     }
 
-    /// Kills the agent as a crash would. The guest starts it again.
+    /// Kills the agent as a crash would, or sees that it is dead already. The guest starts it again.
     ///
     /// # Errors
     /// The guest does not answer.
     pub async fn kill_agent(&self) -> Result<()> {
-        self.exec("kill -9 $(cat /run/agent.pid)").await?;
+        self.exec("kill -9 $(cat /run/agent.pid) 2>/dev/null || true")
+            .await?;
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Recording {
             data: vec![0; 32 * 1024].into(),
             ..Default::default()
         });
-        // The content is wrong on purpose: what it is does not matter here.
+        // How it ends does not matter here.
         let _ = client.bulk_write(futures_util::stream::iter(parts)).await;
         eventually("the session is recorded", TAKEN, || {
             let len = recorded
