@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, fmt, future::Future, os::unix::fs::FileTypeExt as _, sync::Arc};
 
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::{sync::broadcast, task::JoinSet};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
 use tonic::service::Routes;
 use tracing::info;
 use vbridge_api::host::v1::bridge_server::BridgeServer;
@@ -27,6 +30,8 @@ pub(crate) struct Guests {
     by_name: Arc<BTreeMap<String, Arc<Guest>>>,
     machine: Arc<str>,
     changes: broadcast::Sender<String>,
+    /// Whether the bridge is about to end.
+    stopping: watch::Sender<bool>,
 }
 
 impl Guests {
@@ -36,6 +41,16 @@ impl Guests {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Guest>> {
         self.by_name.get(name)
+    }
+
+    /// Done when the bridge is about to end.
+    pub(crate) async fn stopping(&self) {
+        // The sender is a part of this.
+        let _ = self
+            .stopping
+            .subscribe()
+            .wait_for(|stopping| *stopping)
+            .await;
     }
 
     /// The names of guests whose state changes.
@@ -124,6 +139,7 @@ impl BridgeBuilder {
             by_name: Arc::new(by_name),
             machine: machine.into(),
             changes,
+            stopping: watch::Sender::new(false),
         };
         Ok(Bridge {
             guests,
@@ -295,6 +311,7 @@ impl BoundBridge {
         info!(guests = self.guests.iter().count(), "bridge up");
         shutdown.await;
         info!("bridge stops");
+        self.guests.stopping.send_replace(true);
         // No more clients; those that are there may finish.
         listeners.shutdown().await;
         // The listeners held the only other references.

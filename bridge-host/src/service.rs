@@ -73,6 +73,7 @@ impl BridgeService for Service {
                 let change = tokio::select! {
                     change = changes.recv() => change,
                     () = sender.closed() => return,
+                    () = guests.stopping() => return,
                 };
                 match change {
                     Ok(name) if is_wanted(&name) => {
