@@ -23,7 +23,13 @@ pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vbri
 /// Services that run in the guest.
 pub mod guest {
     /// Version 1: package `vbridge.guest.v1`.
-    #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, rustdoc::all)]
+    #[allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        unreachable_pub,
+        rustdoc::all
+    )]
     pub mod v1 {
         tonic::include_proto!("vbridge.guest.v1");
     }
@@ -32,7 +38,13 @@ pub mod guest {
 /// Services that run in the bridge on the host.
 pub mod host {
     /// Version 1: package `vbridge.host.v1`.
-    #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, rustdoc::all)]
+    #[allow(
+        missing_docs,
+        clippy::all,
+        clippy::pedantic,
+        unreachable_pub,
+        rustdoc::all
+    )]
     pub mod v1 {
         tonic::include_proto!("vbridge.host.v1");
     }
