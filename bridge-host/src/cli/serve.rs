@@ -49,8 +49,19 @@ pub(super) struct Options {
     check_config: bool,
 }
 
+/// Takes as many descriptors as the system allows: every guest and every client needs one, and the usual soft limit of
+/// 1,024 is made for programs that use `select`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If it is refused, fewer guests fit, and connecting them says so.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
 /// Runs the bridge until SIGTERM or SIGINT.
 pub(super) async fn run(options: Options) -> Result<(), Failure> {
+    raise_descriptor_limit();
     let check_only = options.check_config;
     let config = gather(options, |name| std::env::var_os(name))?;
     let filter = filter(config.log, std::env::var_os(LOG_VARIABLE))?;

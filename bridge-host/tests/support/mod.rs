@@ -164,6 +164,28 @@ pub fn guest(path: &Path, config: GuestConfig) -> GuestProcess {
         .build()
         .unwrap();
     let guard = runtime.enter();
+    run_guest(path, config);
+    drop(guard);
+    GuestProcess(Some(runtime))
+}
+
+/// Many guests in one runtime: they come and go together.
+pub fn crowd(paths: impl IntoIterator<Item = PathBuf>) -> GuestProcess {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let guard = runtime.enter();
+    for path in paths {
+        run_guest(&path, GuestConfig::default());
+    }
+    drop(guard);
+    GuestProcess(Some(runtime))
+}
+
+/// Starts a guest that ends with the runtime.
+fn run_guest(path: &Path, config: GuestConfig) {
     let channel = fake_channel(path, move |stream| {
         let config = config.clone();
         async move {
@@ -176,10 +198,7 @@ pub fn guest(path: &Path, config: GuestConfig) -> GuestProcess {
                 .await;
         }
     });
-    // It ends with the runtime.
     std::mem::forget(channel);
-    drop(guard);
-    GuestProcess(Some(runtime))
 }
 
 /// A guest that opens sessions and does with them what `script` does.
