@@ -2,9 +2,10 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use xtask::build::{self, Profile};
+use xtask::build::{self, Binary, Profile};
 use xtask::command;
 use xtask::image::Image;
 use xtask::tools::{self, Scope};
@@ -12,7 +13,7 @@ use xtask::tools::{self, Scope};
 /// Runs the tests of all packages.
 pub(super) fn test(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
-    let prebuilt = prepare(Profile::Dev)?;
+    let prebuilt = paths(prepare(Profile::Dev)?)?;
     let mut cargo = build::cargo_program();
     cargo
         .args(["test", "--workspace"])
@@ -24,17 +25,21 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
 /// Runs the benchmarks.
 pub(super) fn bench(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::Guest)?;
-    let prebuilt = prepare(Profile::Release)?;
+    let built = prepare(Profile::Release)?;
     let mut cargo = build::cargo_program();
     cargo
         .args(["run", "--release", "--package", "vbridge-benches", "--"])
         .args(arguments);
-    cargo.env(build::PREBUILT, prebuilt);
+    // The tests' framework would take the debug build.
+    for (_, path) in built.iter().filter(|(binary, _)| *binary == build::BRIDGE) {
+        cargo.env("VBRIDGE_BIN", path);
+    }
+    cargo.env(build::PREBUILT, paths(built)?);
     command::run(&mut cargo)
 }
 
-/// Builds what is run on both sides. Returns the list for [`build::PREBUILT`].
-fn prepare(host: Profile) -> Result<OsString> {
+/// Builds what is run on both sides.
+fn prepare(host: Profile) -> Result<Vec<(Binary, PathBuf)>> {
     eprintln!("xtask: building the programs and the guest's image");
     let mut built = build::host(host, &[build::BRIDGE, build::TEST_AGENT])?;
     built.extend(build::guest(&[
@@ -44,6 +49,11 @@ fn prepare(host: Profile) -> Result<OsString> {
     ])?);
     // Downloads the kernel; the tests add their own binaries to it.
     Image::builder().build()?;
+    Ok(built)
+}
+
+/// The list for [`build::PREBUILT`].
+fn paths(built: Vec<(Binary, PathBuf)>) -> Result<OsString> {
     env::join_paths(built.into_iter().map(|(_, path)| path))
         .context("the target directory's path holds a colon")
 }
