@@ -22,6 +22,12 @@ use crate::{
 /// The name of the channel that the agent serves on unless told otherwise.
 pub const DEFAULT_CHANNEL: &str = "org.vbridge.agent.0";
 
+/// What the agent calls itself.
+pub(crate) const NAME: &str = "vbridge-agent";
+
+/// Its version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// A guest agent, ready to run.
 pub struct Agent {
     place: Place,

@@ -9,12 +9,13 @@
 //!
 //! Everything that the agent has to do with the link's crate, but for its ports, is here.
 
-use std::{future::Future, path::PathBuf, pin::pin, sync::Arc};
+use std::{future::Future, io, path::PathBuf, pin::pin, sync::Arc};
 
+use rustix::io::Errno;
 use vbridge_link::{GuestConfig, GuestLink, Key};
 
 use crate::{
-    agent::RunError,
+    agent::{NAME, RunError, VERSION},
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
     port::{FindError, Finder, ListenPort, Listener},
     services::{health::Health, sampler::Sampler},
@@ -76,7 +77,7 @@ impl Serving {
                     }
                 }
             };
-            tracing::warn!("the port failed: {failure}; opening it anew");
+            tracing::warn!("{}; opening it anew", describe(&failure));
             drop(link);
             // It was there once: from now on its absence is worth waiting for.
             if let Source::Device(finder) = source {
@@ -91,7 +92,7 @@ impl Serving {
 
     async fn open(&self, source: &Source) -> Result<GuestLink, FindError> {
         let config = GuestConfig {
-            software: concat!("vbridge-agent/", env!("CARGO_PKG_VERSION")).to_owned(),
+            software: format!("{NAME}/{VERSION}"),
             key: self.key.clone(),
             ..GuestConfig::default()
         };
@@ -112,8 +113,17 @@ impl Serving {
         tracing::info!("stopping");
         self.health.stop();
         self.sampler.stop();
-        self.sessions.stop().await;
-        // BYE is on its way; without a host there is nobody to take it.
-        let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;
+        if self.sessions.stop().await {
+            // Its BYE is on its way. A host that takes nothing is not waited for long.
+            let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;
+        }
+    }
+}
+
+fn describe(failure: &io::Error) -> String {
+    if failure.raw_os_error() == Some(Errno::NODEV.raw_os_error()) {
+        "the port was unplugged".to_owned()
+    } else {
+        format!("the port failed: {failure}")
     }
 }

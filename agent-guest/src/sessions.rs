@@ -85,10 +85,13 @@ impl Sessions {
         });
     }
 
-    /// Asks every session to end in order, and waits until they have; not longer than [`SHUTDOWN_GRACE`].
-    pub(crate) async fn stop(&self) {
+    /// Asks every session to end in order, and waits until they have; not longer than [`SHUTDOWN_GRACE`]. Whether there
+    /// were any.
+    pub(crate) async fn stop(&self) -> bool {
+        let were_any = !self.stop.is_closed();
         self.stop.send_replace(true);
         self.stop.closed().await;
+        were_any
     }
 }
 

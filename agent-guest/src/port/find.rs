@@ -403,6 +403,23 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_the_kernel_says_is_explained() {
+        let finder = Finder::new(CHANNEL);
+        let text = |error: rustix::io::Errno| {
+            finder
+                .explain("/dev/vport0p1".into(), error.into())
+                .to_string()
+        };
+        assert!(
+            text(rustix::io::Errno::ACCESS)
+                .starts_with("no permission to open the port /dev/vport0p1: ")
+        );
+        assert!(text(rustix::io::Errno::BUSY).contains("another program has it open"));
+        assert!(text(rustix::io::Errno::NOENT).contains("virtio_console"));
+        assert!(text(rustix::io::Errno::NXIO).starts_with("can't open the port /dev/vport0p1: "));
+    }
+
     #[tokio::test]
     async fn a_directory_is_refused_even_by_one_who_waits() {
         let dir = tempfile::tempdir().unwrap();

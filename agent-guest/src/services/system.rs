@@ -14,7 +14,7 @@ use vbridge_api::guest::v1::{
 
 use super::{filesystems::Filesystems, sampler::Sampler, snapshot::Groups};
 use crate::{
-    error,
+    agent, error,
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
     source::{Reader, clock, cpu, memory, os},
 };
@@ -67,8 +67,8 @@ impl System {
 
     fn agent(&self, reader: &mut Reader) -> Agent {
         Agent {
-            name: env!("CARGO_PKG_NAME").to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: agent::NAME.to_owned(),
+            version: agent::VERSION.to_owned(),
             start_time: Some(self.started),
             pid: std::process::id(),
             resident_bytes: os::resident_bytes(reader),

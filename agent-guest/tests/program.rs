@@ -1,0 +1,170 @@
+//! The program `vbridge-agent`, as an operator meets it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+fn agent() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vbridge-agent"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = agent().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// One sentence, the status, and nothing else.
+fn fails(args: &[&str], status: i32, part: &str) {
+    let (code, stdout, stderr) = run(args);
+    assert_eq!(code, Some(status), "{args:?}: {stderr}");
+    assert_eq!(stdout, "", "{args:?}");
+    assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    assert!(stderr.starts_with("vbridge-agent: "), "{args:?}: {stderr}");
+    assert!(stderr.contains(part), "{args:?}: {stderr}");
+}
+
+#[test]
+fn bad_input_is_one_sentence_and_a_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let file = path("file");
+    fs::write(&file, "").unwrap();
+    let config = path("agent.toml");
+    fs::write(&config, "\nprot = \"/dev/x\"\n").unwrap();
+    let key = path("key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+
+    fails(&["--port", "/nonexistent"], 1, "does not exist");
+    fails(
+        &["--port", dir.path().to_str().unwrap()],
+        1,
+        "is a directory",
+    );
+    fails(&["--port", &file, "--wait"], 1, "is a regular file");
+    fails(&["--port", "/dev/null"], 1, "can't be polled");
+    fails(&["--port", ""], 2, "must not be empty");
+    fails(&["--listen", "/run/x"], 2, "unix:PATH");
+    fails(
+        &["--listen", &format!("unix:{file}")],
+        1,
+        "no socket is in the way",
+    );
+    fails(&["--listen", "unix:/nonexistent/x"], 1, "No such file");
+    fails(&["--unknown"], 2, "--unknown");
+    fails(&["extra"], 2, "extra");
+    fails(
+        &["--config", &config],
+        1,
+        "line 2: unknown key `prot`: did you mean `port`?",
+    );
+    fails(
+        &["--config", &config, "--check-config"],
+        1,
+        "did you mean `port`",
+    );
+    fails(&["--config", "/nonexistent.toml"], 1, "No such file");
+    fails(&["--key-file", &key], 1, "chmod 600");
+    fails(&["--key-file", "/nonexistent"], 1, "No such file");
+    fails(&["--log", "a=b=c"], 2, "no log filter");
+}
+
+#[test]
+fn the_effective_configuration_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.yaml");
+    fs::write(&config, "log: debug\n").unwrap();
+    let (code, stdout, stderr) = run(&[
+        "--config",
+        config.to_str().unwrap(),
+        "--check-config",
+        "--wait=false",
+    ]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(
+        stdout,
+        "channel = \"org.vbridge.agent.0\" # default\nwait = false # command line\nlog = \"debug\" # file\n"
+    );
+}
+
+#[test]
+fn the_example_configuration_is_valid() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/agent.toml");
+    let (code, _, stderr) = run(&["--config", example.to_str().unwrap(), "--check-config"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    // So is what it explains, but for the two places that exclude each other and the key that is not there.
+    let text: String = fs::read_to_string(example)
+        .unwrap()
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| !rest.starts_with([' ', '#']))
+                .or(Some(line))
+        })
+        .filter(|line| !line.starts_with("listen") && !line.starts_with("key_file"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("agent.toml");
+    fs::write(&config, text).unwrap();
+    let (code, stdout, stderr) = run(&["--config", config.to_str().unwrap(), "--check-config"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert!(
+        !stdout.contains("default"),
+        "every key is explained: {stdout}"
+    );
+}
+
+#[test]
+fn it_stops_in_order_when_asked_and_ignores_a_hangup() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let mut child = agent()
+        .arg("--listen")
+        .arg(format!("unix:{}", socket.display()))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    // Signals are handled before the socket is there.
+    while UnixStream::connect(&socket).is_err() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it does not listen"
+        );
+        std::thread::yield_now();
+    }
+    let signal = |signal| {
+        let pid = i32::try_from(child.id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal)
+            .unwrap();
+    };
+    signal(rustix::process::Signal::HUP);
+    assert!(
+        UnixStream::connect(&socket).is_ok(),
+        "a hangup changes nothing"
+    );
+    signal(rustix::process::Signal::TERM);
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(!socket.exists());
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut log).unwrap();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
