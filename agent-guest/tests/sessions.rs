@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use agent_guest::Key;
 use common::{Host, Running, connect, within};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use vbridge_api::guest::v1::{
@@ -171,115 +171,4 @@ async fn only_a_host_with_the_key_is_served() {
         assert!(!matches!(refused, Ok(Ok(_))));
     }
     within(Host::connect_with(&agent.socket(), right)).await;
-}
-
-/// A raw HTTP/2 client on a session.
-async fn http2(host: &mut Host) -> h2::client::SendRequest<bytes::Bytes> {
-    let (client, connection) = within(h2::client::handshake(host.take_session()))
-        .await
-        .unwrap();
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    client
-}
-
-fn request(path: &str) -> http::Request<()> {
-    http::Request::post(format!("http://guest.test{path}"))
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap()
-}
-
-#[tokio::test]
-async fn a_rapid_reset_ends_that_session_or_is_survived_and_leaves_nothing_behind() {
-    let agent = Running::start();
-    let mut host = agent.host().await;
-    let client = http2(&mut host).await;
-    for _ in 0..20_000 {
-        let Ok(mut client) = within(client.clone().ready()).await else {
-            break;
-        };
-        let Ok((_response, mut stream)) =
-            client.send_request(request("/vbridge.guest.v1.System/Ping"), false)
-        else {
-            break;
-        };
-        stream.send_reset(h2::Reason::CANCEL);
-    }
-    drop((client, host));
-    agent.until_quiet().await;
-    ping(&agent).await;
-}
-
-#[tokio::test]
-async fn a_client_that_never_reads_is_bounded_and_disturbs_nobody_after_it() {
-    let agent = Running::start();
-    let mut host = agent.host().await;
-    let client = http2(&mut host).await;
-    let message = vec![0; 64 * 1024];
-    let mut ping_message = vec![0];
-    // A Ping with a payload of 60,000 bytes: field 1, length-delimited.
-    let mut body = vec![0x0a, 0xe0, 0xd4, 0x03];
-    body.extend_from_slice(&message[..60_000]);
-    ping_message.extend_from_slice(&u32::try_from(body.len()).unwrap().to_be_bytes());
-    ping_message.extend_from_slice(&body);
-    let ping_message = bytes::Bytes::from(ping_message);
-    let mut held = Vec::new();
-    for _ in 0..200 {
-        let mut client = within(client.clone().ready()).await.unwrap();
-        let (response, mut stream) = client
-            .send_request(request("/vbridge.guest.v1.System/Ping"), false)
-            .unwrap();
-        stream.send_data(ping_message.clone(), true).unwrap();
-        held.push((response, stream));
-    }
-    // The first answers come as far as the windows allow; nobody takes them.
-    let first = within(&mut held[0].0).await.unwrap();
-    assert_eq!(first.status(), http::StatusCode::OK);
-    drop((held, client, host));
-    ping(&agent).await;
-}
-
-#[tokio::test]
-async fn metadata_without_end_is_refused_and_the_session_lives() {
-    let agent = Running::start();
-    let mut host = agent.host().await;
-    let client = http2(&mut host).await;
-    let mut huge = request("/vbridge.guest.v1.System/Ping");
-    for number in 0..100 {
-        let name = http::HeaderName::from_bytes(format!("x-{number}").as_bytes()).unwrap();
-        huge.headers_mut()
-            .insert(name, "v".repeat(1000).parse().unwrap());
-    }
-    let mut ready = within(client.clone().ready()).await.unwrap();
-    let outcome = match ready.send_request(huge, true) {
-        Ok((response, _)) => within(response).await.map(|response| response.status()),
-        Err(error) => Err(error),
-    };
-    assert_ne!(outcome.ok(), Some(http::StatusCode::OK));
-    let mut ready = within(client.clone().ready()).await.unwrap();
-    let (response, _) = ready
-        .send_request(request("/vbridge.guest.v1.System/GetInfo"), true)
-        .unwrap();
-    assert_eq!(
-        within(response).await.unwrap().status(),
-        http::StatusCode::OK
-    );
-}
-
-#[tokio::test]
-async fn bytes_that_are_no_http_end_the_session_and_not_the_agent() {
-    let agent = Running::start();
-    let mut host = agent.host().await;
-    let mut session = host.take_session();
-    session
-        .write_all(b"GET / HTTP/1.1\r\nHost: guest\r\n\r\n")
-        .await
-        .unwrap();
-    session.flush().await.unwrap();
-    let mut answer = Vec::new();
-    within(session.read_to_end(&mut answer)).await.unwrap();
-    drop((session, host));
-    ping(&agent).await;
 }

@@ -2,13 +2,21 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::{
+    io,
     path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
 use agent_guest::{Agent, AgentBuilder, RunError};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
     runtime::{Builder, Handle},
     sync::oneshot,
@@ -99,7 +107,13 @@ impl Host {
     }
 
     pub(crate) async fn connect_with(socket: &Path, config: HostConfig) -> Self {
-        let stream = connect(socket).await;
+        Self::over(connect(socket).await, config).await
+    }
+
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        config: HostConfig,
+    ) -> Self {
         let mut link = HostLink::new(stream, config);
         let session = within(link.session()).await.unwrap();
         Self {
@@ -126,6 +140,57 @@ impl Host {
         within(endpoint.connect_with_connector(connector))
             .await
             .unwrap()
+    }
+}
+
+/// A socket that stops reading when it is told to.
+pub(crate) struct Gated {
+    stream: UnixStream,
+    closed: Arc<AtomicBool>,
+}
+
+impl Gated {
+    pub(crate) fn new(stream: UnixStream) -> (Self, Arc<AtomicBool>) {
+        let closed = Arc::<AtomicBool>::default();
+        (
+            Self {
+                stream,
+                closed: Arc::clone(&closed),
+            },
+            closed,
+        )
+    }
+}
+
+impl AsyncRead for Gated {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.closed.load(Ordering::Relaxed) {
+            // For ever: nobody opens it again.
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Gated {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
