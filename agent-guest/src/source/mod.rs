@@ -114,4 +114,26 @@ mod tests {
         assert_eq!(reader.line("odd"), "a\u{fffd}");
         assert_eq!(reader.line("missing"), "");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(
+            text in proptest::prop_oneof![
+                ".{0,200}",
+                // What looks like the kernel's, with anything as numbers.
+                "(cpu[0-9]?|ctxt|MemTotal:|some|full|eth0:|8 0 sda|1 2 0:3) ([-0-9a-z=./\\\\: ]{0,60}\n?){0,4}",
+            ]
+        ) {
+            cpu::Stat::parse(&text, 100);
+            cpu::parse_loadavg(&text);
+            memory::status(&memory::parse(&text));
+            disk::parse(&text);
+            network::parse(&text);
+            pressure::parse(&text);
+            mounts::parse(&text);
+            mounts::parse(&format!("1 2 0:3 / /{text} rw - ext4 {text} rw"));
+            os::parse_os_release(&text);
+            os::count_cpus(&text);
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub(crate) fn os_release(reader: &mut Reader) -> OsRelease {
         .unwrap_or_default()
 }
 
-fn parse_os_release(text: &str) -> OsRelease {
+pub(super) fn parse_os_release(text: &str) -> OsRelease {
     let mut release = OsRelease::default();
     for (key, value) in text.lines().filter_map(|line| line.trim().split_once('=')) {
         let field = match key {
@@ -131,7 +131,7 @@ pub(crate) fn cpu_count(reader: &mut Reader) -> u32 {
 }
 
 /// Counts a list such as `0-3,5`.
-fn count_cpus(list: &str) -> u32 {
+pub(super) fn count_cpus(list: &str) -> u32 {
     list.trim()
         .split(',')
         .filter_map(|range| {

@@ -20,7 +20,7 @@ fn read_one(reader: &mut Reader, path: &str) -> Option<Pressure> {
     Some(parse(&reader.read(path).ok()?))
 }
 
-fn parse(text: &str) -> Pressure {
+pub(super) fn parse(text: &str) -> Pressure {
     let mut pressure = Pressure::default();
     for line in text.lines() {
         match line.split_once(' ') {
