@@ -4,12 +4,15 @@
 //!
 //! - `x-vbridge-*` metadata are taken out: they are for the bridge.
 //! - A stream that the guest resets is reset to the client with the same code, and the other way round.
+//! - Two things hold a call in the guest, its upload and its response. When the client resets it, both learn of it, in
+//!   any order; only the upload knows the code. So the response is let go when the upload has ended.
 //! - A stream that ends because the session does gets trailers with UNAVAILABLE: a reset would be read as INTERNAL.
 //! - A call that no session has taken yet is sent on the next one; every other is never sent twice.
 //! - A call without answer checks that the guest is alive at all; and past its deadline it ends, whoever hangs.
 
 use std::{
     error::Error as StdError,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -21,15 +24,15 @@ use http::{HeaderMap, HeaderName, Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, timeout_at},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, timeout, timeout_at},
 };
 use tonic::Status;
 
 use crate::{
     error::Reason,
     guest::{Guest, Ready, wait_of},
-    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT},
+    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, RESET_GRACE},
 };
 
 /// Metadata that says how long a call waits for its guest.
@@ -64,13 +67,22 @@ pub(crate) async fn forward(
     let permit = guest.admit()?;
     let arrived = Instant::now();
     let (wait, patient) = wait_of(request.headers())?;
+    let upload = Arc::new(Semaphore::new(0));
     let deadline = deadline_of(request.headers()).map(|timeout| arrived + timeout + DEADLINE_GRACE);
     prepare(&mut request);
+    let mut request = request.map(|body| RequestBody {
+        body,
+        ended: Arc::clone(&upload),
+    });
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
     loop {
         let mut ready = guest.ready(give_up, patient).await?;
         let sent = Instant::now();
-        let answer = ready.sender.try_send_request(request);
+        let mut kept = Kept::new(Box::pin(ready.sender.try_send_request(request)), &upload);
+        let answer = poll_fn(|cx| match kept.get() {
+            Some(answer) => answer.as_mut().poll(cx),
+            None => Poll::Pending,
+        });
         tokio::pin!(answer);
         let outcome = tokio::select! {
             biased;
@@ -85,10 +97,12 @@ pub(crate) async fn forward(
             },
             () = passed(deadline) => return Err(too_late(&guest).into()),
         };
+        kept.done();
         match outcome {
             Ok(response) => {
                 return Ok(response.map(|body| ForwardBody {
-                    body: Some(body),
+                    body: Kept::new(body, &upload),
+                    has_trailers: false,
                     deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
                     guest,
                     _permit: permit,
@@ -107,6 +121,82 @@ pub(crate) async fn forward(
                 }
             },
         }
+    }
+}
+
+/// What stands for a call in the guest. Dropped before its time, it stays until the call's upload has ended.
+struct Kept<T: Send + 'static> {
+    what: Option<T>,
+    /// Closed when the upload has ended; it never has permits.
+    upload: Arc<Semaphore>,
+}
+
+impl<T: Send + 'static> Kept<T> {
+    fn new(what: T, upload: &Arc<Semaphore>) -> Self {
+        Self {
+            what: Some(what),
+            upload: Arc::clone(upload),
+        }
+    }
+
+    /// `None` after [`done`](Self::done).
+    fn get(&mut self) -> Option<&mut T> {
+        self.what.as_mut()
+    }
+
+    /// It has come to its end and need not be kept.
+    fn done(&mut self) {
+        self.what = None;
+    }
+}
+
+impl<T: Send + 'static> Drop for Kept<T> {
+    fn drop(&mut self) {
+        let Some(what) = self.what.take() else {
+            return;
+        };
+        if !self.upload.is_closed() {
+            let upload = Arc::clone(&self.upload);
+            tokio::spawn(async move {
+                // Either way the call is let go.
+                let _ = timeout(RESET_GRACE, upload.acquire()).await;
+                drop(what);
+            });
+        }
+    }
+}
+
+/// A call's body on its way to the guest.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    body: Incoming,
+    /// Closed with the body.
+    ended: Arc<Semaphore>,
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.ended.close();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -194,8 +284,9 @@ fn is_reset(error: &(dyn StdError + 'static)) -> bool {
 
 /// A guest's response body on its way to the client.
 pub(crate) struct ForwardBody {
-    /// `None` after the end.
-    body: Option<Incoming>,
+    body: Kept<Incoming>,
+    /// The trailers have passed: whatever follows, the call has its status.
+    has_trailers: bool,
     deadline: Option<Pin<Box<Sleep>>>,
     guest: Arc<Guest>,
     /// The call's place among the guest's calls.
@@ -205,7 +296,7 @@ pub(crate) struct ForwardBody {
 impl ForwardBody {
     /// Ends the stream with the bridge's own status.
     fn end(&mut self, status: &Status) -> Frame<Bytes> {
-        self.body = None;
+        self.body.done();
         let mut trailers = HeaderMap::new();
         // A status of the bridge's own always fits into headers.
         let _ = status.add_header(&mut trailers);
@@ -222,20 +313,28 @@ impl Body for ForwardBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(body) = &mut this.body else {
+        let Some(body) = this.body.get() else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
+        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
             return Poll::Ready(match frame {
                 Some(Err(error)) if !is_reset(&error) => {
                     let status = this.guest.session_ended();
                     Some(Ok(this.end(&status)))
                 }
-                Some(Err(error)) => Some(Err(error.into())),
-                Some(Ok(frame)) => Some(Ok(frame)),
+                Some(Err(error)) => {
+                    this.body.done();
+                    Some(Err(error.into()))
+                }
+                Some(Ok(frame)) => {
+                    this.has_trailers |= frame.is_trailers();
+                    Some(Ok(frame))
+                }
                 None => {
-                    this.body = None;
-                    None
+                    // hyper makes an end of a reset with NO_ERROR. It is one only behind a complete answer.
+                    let was_reset = !this.has_trailers && !body.is_end_stream();
+                    this.body.done();
+                    was_reset.then(|| Err(h2::Error::from(h2::Reason::NO_ERROR).into()))
                 }
             });
         }
@@ -248,7 +347,7 @@ impl Body for ForwardBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.body.what.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// Unknown, so that no length is made up that the guest did not announce.

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hyper::{body::Incoming, client::conn::http2::SendRequest};
+use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     net::UnixStream,
@@ -41,6 +41,7 @@ use vbridge_link::{HostConfig, HostLink, Key, LinkHandle, LinkStats, LinkStatus,
 use crate::{
     address::ListenAddress,
     error::Reason,
+    forward::RequestBody,
     limits::{
         CONNECT_TIMEOUT, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST,
         RECONNECT_FIRST, RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
@@ -96,7 +97,7 @@ pub(crate) enum Phase {
 /// A session that takes calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
-    pub(crate) sender: SendRequest<Incoming>,
+    pub(crate) sender: SendRequest<RequestBody>,
     pub(crate) link: LinkHandle,
     pub(crate) agent: String,
 }
@@ -531,7 +532,7 @@ fn explain_connect(path: &Path, error: &io::Error) -> String {
 /// HTTP/2 on a session, as client. Every window is generous: the link bounds what is in flight.
 async fn handshake(
     session: vbridge_link::Session,
-) -> hyper::Result<(SendRequest<Incoming>, JoinHandle<()>)> {
+) -> hyper::Result<(SendRequest<RequestBody>, JoinHandle<()>)> {
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -27,6 +27,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 /// After a call's deadline, the guest has so long to say DEADLINE_EXCEEDED itself before the bridge does.
 pub const DEADLINE_GRACE: Duration = Duration::from_millis(200);
 
+/// A call that its client has reset is kept for so long, for its upload to pass the reset's code on.
+pub const RESET_GRACE: Duration = Duration::from_millis(100);
+
 /// Calls under way to one guest. More are RESOURCE_EXHAUSTED. A guest's agent serves so many streams at once.
 pub const MAX_CALLS_PER_GUEST: usize = 2048;
 
