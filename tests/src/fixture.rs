@@ -466,7 +466,8 @@ impl Guest {
     /// # Errors
     /// It does not.
     pub async fn exec(&self, line: &str) -> Result<String> {
-        self.vm.exec_ok(line, COMMAND_LIMIT).await
+        let output = self.vm.exec_ok(line, COMMAND_LIMIT).await;
+        output.with_context(|| format!("the guest's console:\n{}", self.vm.console_tail()))
     }
 
     /// Kills the agent as a crash would, or sees that it is dead already. The guest starts it again.
