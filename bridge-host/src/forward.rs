@@ -32,7 +32,7 @@ use tonic::Status;
 use crate::{
     error::Reason,
     guest::{Guest, Ready, wait_of},
-    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, RESET_GRACE},
+    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, PROBES, RESET_GRACE},
 };
 
 /// Metadata that says how long a call waits for its guest.
@@ -77,7 +77,6 @@ pub(crate) async fn forward(
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
     loop {
         let mut ready = guest.ready(give_up, patient).await?;
-        let sent = Instant::now();
         let mut kept = Kept::new(Box::pin(ready.sender.try_send_request(request)), &upload);
         let answer = poll_fn(|cx| match kept.get() {
             Some(answer) => answer.as_mut().poll(cx),
@@ -87,7 +86,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&ready, sent) => match silent {
+            silent = is_silent(&ready) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -215,21 +214,24 @@ fn prepare(request: &mut Request<Incoming>) {
     request.headers_mut().remove(header::HOST);
 }
 
-/// Whether the guest gives no sign of life although it is asked for one.
-async fn is_silent(ready: &Ready, since: Instant) -> bool {
-    let heard = || {
-        ready
-            .link
-            .heard()
-            .is_none_or(|heard| heard > since.into_std())
-    };
-    tokio::time::sleep(PROBE_AFTER).await;
-    if heard() {
-        return false;
+/// Whether the guest falls silent in a call's first seconds, although it is asked for a sign of life.
+///
+/// One round is not enough: what a paused guest sent before is still on its way when the call begins.
+async fn is_silent(ready: &Ready) -> bool {
+    for _ in 0..PROBES {
+        let since = Instant::now().into_std();
+        let heard = || ready.link.heard().is_none_or(|heard| heard > since);
+        tokio::time::sleep(PROBE_AFTER).await;
+        if heard() {
+            continue;
+        }
+        ready.link.probe();
+        tokio::time::sleep(PROBE_TIMEOUT).await;
+        if !heard() {
+            return true;
+        }
     }
-    ready.link.probe();
-    tokio::time::sleep(PROBE_TIMEOUT).await;
-    !heard()
+    false
 }
 
 async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {

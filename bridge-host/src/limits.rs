@@ -15,6 +15,9 @@ pub const PROBE_AFTER: Duration = Duration::from_millis(450);
 /// Without a sign of life for so long after the probe, the call fails.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(450);
 
+/// So often in a call's life. A call that is older has a guest that works on it; a pause may then last.
+pub const PROBES: usize = 3;
+
 /// First wait before the channel's socket is connected again. Each further one doubles it.
 pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 
