@@ -86,7 +86,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&ready) => match silent {
+            silent = is_silent(&guest, &ready) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -217,17 +217,18 @@ fn prepare(request: &mut Request<Incoming>) {
 /// Whether the guest falls silent in a call's first seconds, although it is asked for a sign of life.
 ///
 /// One round is not enough: what a paused guest sent before is still on its way when the call begins.
-async fn is_silent(ready: &Ready) -> bool {
+async fn is_silent(guest: &Guest, ready: &Ready) -> bool {
     for _ in 0..PROBES {
         let since = Instant::now().into_std();
         let heard = || ready.link.heard().is_none_or(|heard| heard > since);
-        tokio::time::sleep(PROBE_AFTER).await;
+        if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
+            return true;
+        }
         if heard() {
             continue;
         }
         ready.link.probe();
-        tokio::time::sleep(PROBE_TIMEOUT).await;
-        if !heard() {
+        if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() || !heard() {
             return true;
         }
     }

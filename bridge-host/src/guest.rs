@@ -244,13 +244,27 @@ impl Guest {
         Reason::SessionEnded.status(self.name(), message)
     }
 
+    /// Done when the virtual machine is known to be paused.
+    pub(crate) async fn paused(&self) {
+        // The sender is a part of this.
+        let _ = self.state.subscribe().wait_for(|state| state.paused).await;
+    }
+
     /// The guest gave no sign of life since the call began.
     pub(crate) fn silent(&self) -> Status {
+        let (reason, why) = if self.state.borrow().paused {
+            (
+                Reason::GuestPaused,
+                "its virtual machine was paused; resume it",
+            )
+        } else {
+            (Reason::GuestSilent, "it may be paused, overloaded or hung")
+        };
         let message = format!(
-            "guest \"{}\" does not answer; it may be paused, overloaded or hung; the call may be carried out when it goes on",
+            "guest \"{}\" does not answer: {why}; the call may be carried out when it goes on",
             self.name()
         );
-        Reason::GuestSilent.status(self.name(), message)
+        reason.status(self.name(), message)
     }
 
     /// The guest as the host API shows it.
