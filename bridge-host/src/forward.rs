@@ -86,7 +86,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&guest, &ready) => match silent {
+            silent = is_silent(&guest, &ready, &upload) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -217,18 +217,22 @@ fn prepare(request: &mut Request<Incoming>) {
 /// Whether the guest falls silent in a call's first seconds, although it is asked for a sign of life.
 ///
 /// One round is not enough: what a paused guest sent before is still on its way when the call begins.
-async fn is_silent(guest: &Guest, ready: &Ready) -> bool {
+async fn is_silent(guest: &Guest, ready: &Ready, upload: &Semaphore) -> bool {
     for _ in 0..PROBES {
         let since = Instant::now().into_std();
         let heard = || ready.link.heard().is_none_or(|heard| heard > since);
         if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
-            return true;
+            // An upload under way goes on when the guest does; a call that waits for its answer is told.
+            return upload.is_closed();
         }
         if heard() {
             continue;
         }
         ready.link.probe();
-        if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() || !heard() {
+        if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() {
+            return upload.is_closed();
+        }
+        if !heard() {
             return true;
         }
     }
