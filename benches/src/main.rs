@@ -6,6 +6,11 @@
 //!
 //! Rounds of everything are interleaved, and medians are taken, because the machine's own speed changes.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "samples are handed over and end with the report"
+)]
+
 mod grpc;
 mod raw;
 mod report;
