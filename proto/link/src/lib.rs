@@ -22,7 +22,7 @@
 //! | `stream` | one session's counts and credit |
 //! | [`HostEnd`], [`GuestEnd`] | the two ends as state machines: no I/O, no clock |
 //! | [`HostLink`], [`GuestLink`], [`Session`] | the same on tokio (feature `tokio`) |
-//! | [`emulated`] | a port that behaves like the real one (feature `emulated`) |
+//! | `emulated` | a port that behaves like the real one (feature `emulated`) |
 //!
 //! The protocol as it goes over the wire is written down in `docs/link.md`.
 //!
