@@ -83,7 +83,8 @@ const all = async (stream) => {
 async function unary() {
   const payload = Buffer.from(Array.from({ length: 256 * 40 }, (_, index) => index % 256));
   const answer = { headers: metadata('x-head'), trailers: metadata('x-tail') };
-  const { response, headers, status } = await call(exercise, 'Unary', { payload, answer });
+  const { error, response, headers, status } = await call(exercise, 'Unary', { payload, answer });
+  if (error) throw error;
   return { same: payload.equals(response.payload), headers: values(headers), trailers: values(status.metadata) };
 }
 

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
@@ -31,6 +31,9 @@ const DEFAULT_CHUNK: usize = 64 * 1024;
 
 /// The largest bulk message.
 const MAX_CHUNK: usize = 16 * 1024 * 1024;
+
+/// Bytes that are digested or made before another task has its turn.
+const PART: usize = 64 * 1024;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -65,22 +68,22 @@ impl exercise_server::Exercise for Exercise {
     ) -> Result<Response<ClientStreamResponse>, Status> {
         let mut requests = request.into_inner();
         let mut digest = Sha256::new();
-        let (mut count, mut bytes, mut answer) = (0, 0, None);
+        let (mut count, mut bytes, mut answer, mut counted) = (0, 0, None, None);
         while let Some(request) = requests.message().await? {
+            counted.get_or_insert_with(|| self.counters.begin(&request.id));
             digest.update(&request.payload);
             count += 1;
             bytes += request.payload.len() as u64;
             answer = request.answer;
         }
+        finish(&mut counted);
         let sha256 = sha256(digest);
-        answer
-            .unwrap_or_default()
-            .unary(ClientStreamResponse {
-                count,
-                bytes,
-                sha256,
-            })
-            .await
+        let response = ClientStreamResponse {
+            count,
+            bytes,
+            sha256,
+        };
+        answer.unwrap_or_default().unary(response).await
     }
 
     type ServerStreamStream = Answers<ServerStreamResponse>;
@@ -319,10 +322,25 @@ impl exercise_server::Exercise for Exercise {
             response_size,
             seed,
         } = request.into_inner();
+        let mut digest = Sha256::new();
+        for part in payload.chunks(PART) {
+            digest.update(part);
+            // An emulated guest takes seconds for all of it, and others want to be served.
+            tokio::task::yield_now().await;
+        }
+        let received = payload.len() as u64;
+        drop(payload);
+        let size = response_size as usize;
+        let mut payload = BytesMut::with_capacity(size);
+        while payload.len() < size {
+            let len = PART.min(size - payload.len());
+            payload.extend_from_slice(&content::bytes(seed, payload.len() as u64, len));
+            tokio::task::yield_now().await;
+        }
         Ok(Response::new(BigMessageResponse {
-            received: payload.len() as u64,
-            sha256: sha256(Sha256::new().chain_update(&payload)),
-            payload: content::bytes(seed, 0, response_size as usize),
+            payload: payload.freeze(),
+            received,
+            sha256: sha256(digest),
         }))
     }
 

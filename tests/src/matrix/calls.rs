@@ -169,7 +169,7 @@ pub async fn a_client_stream_is_counted_and_digested(place: Place) -> Result<Tra
         sha.update(&payload);
         call.send(&ClientStreamRequest {
             payload,
-            answer: None,
+            ..Default::default()
         })
         .await?;
     }
