@@ -28,10 +28,11 @@ use tokio::{
     time::{Instant, Sleep, timeout, timeout_at},
 };
 use tonic::Status;
+use vbridge_link::LinkHandle;
 
 use crate::{
     error::Reason,
-    guest::{Guest, Ready, wait_of},
+    guest::{Guest, wait_of},
     limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, PROBES, RESET_GRACE},
 };
 
@@ -86,7 +87,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&guest, &ready, &upload) => match silent {
+            silent = is_silent(&guest, &ready.link, &upload) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -214,25 +215,28 @@ fn prepare(request: &mut Request<Incoming>) {
     request.headers_mut().remove(header::HOST);
 }
 
-/// Whether the guest falls silent in a call's first seconds, although it is asked for a sign of life.
+/// Whether the guest gives no sign of life that is younger than the call.
 ///
-/// One round is not enough: what a paused guest sent before is still on its way when the call begins.
-async fn is_silent(guest: &Guest, ready: &Ready, upload: &Semaphore) -> bool {
+/// Any byte is not one: what a paused guest sent before is still on its way when the call begins. An answer to a
+/// question that was asked behind the call is. A guest that has given it has got the call, and may take its time.
+async fn is_silent(guest: &Guest, link: &LinkHandle, upload: &Semaphore) -> bool {
+    if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
+        // An upload under way goes on when the guest does; a call that waits for its answer is told.
+        return upload.is_closed();
+    }
+    let question = link.probe();
     for _ in 0..PROBES {
         let since = Instant::now().into_std();
-        let heard = || ready.link.heard().is_none_or(|heard| heard > since);
-        if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
-            // An upload under way goes on when the guest does; a call that waits for its answer is told.
-            return upload.is_closed();
-        }
-        if heard() {
-            continue;
-        }
-        ready.link.probe();
         if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() {
             return upload.is_closed();
         }
-        if !heard() {
+        // Without a session to ask in, the call fails by itself.
+        if question.is_none_or(|question| link.is_answered(question)) {
+            return false;
+        }
+        // The answer may wait behind a stream's bytes.
+        if link.heard().is_some_and(|heard| heard <= since) {
+            link.give_up(since);
             return true;
         }
     }

@@ -9,13 +9,13 @@ pub const DEFAULT_WAIT: Duration = Duration::from_millis(900);
 /// The longest wait that a call may ask for. More is INVALID_ARGUMENT.
 pub const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// A call that has no answer yet asks for a sign of life after this, if the guest has been quiet since it began.
+/// A call that has no answer yet asks the guest for a sign of life after this.
 pub const PROBE_AFTER: Duration = Duration::from_millis(450);
 
-/// Without a sign of life for so long after the probe, the call fails.
+/// Without any for so long, the call fails.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(450);
 
-/// So often in a call's life. A call that is older has a guest that works on it; a pause may then last.
+/// So often it is waited for while other bytes come. After that the guest counts as one that works on the call.
 pub const PROBES: usize = 3;
 
 /// First wait before the channel's socket is connected again. Each further one doubles it.

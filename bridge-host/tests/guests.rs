@@ -8,15 +8,19 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use bridge_host::GuestSpec;
-use support::{LIMIT, background, bridge, bridge_with, fake_channel, good_guest, guest, health};
+use bridge_host::{GuestSpec, limits::PROBE_TIMEOUT};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use support::{
+    LIMIT, background, bridge, bridge_with, fake_channel, fake_guest_process, good_guest, guest,
+    health,
+};
 use tokio::{net::UnixStream, time::Instant};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use vbridge_api::host::v1::{
-    GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
+    GetGuestRequest, GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
 };
 use vbridge_link::{GuestConfig, Key};
 
@@ -288,6 +292,102 @@ async fn a_paused_virtual_machine_fails_calls_at_once_and_says_so() {
     );
     events.send("{\"event\": \"RESUME\"}\r\n").await.unwrap();
     bridge.until_up("web").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_fails_calls_within_a_second_and_is_listed_as_silent_until_it_goes_on() {
+    let bridge = bridge(&["web"]).await;
+    let guest = good_guest(&bridge.socket("web"));
+    bridge.until_up("web").await;
+    let frozen = guest.freeze();
+    let begin = Instant::now();
+    let status = bridge.health("web").await.unwrap_err();
+    assert!(
+        begin.elapsed() < Duration::from_millis(1500),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Unavailable, "GUEST_SILENT".into()),
+        "{status}"
+    );
+    let mut client = BridgeClient::new(bridge.channel("bridge"));
+    let mut changes = client
+        .watch_guests(WatchGuestsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let state = changes.message().await.unwrap().unwrap().guest.unwrap();
+    assert_eq!(state.state(), GuestState::Silent, "{state:?}");
+    drop(frozen);
+    loop {
+        let state = changes.message().await.unwrap().unwrap().guest.unwrap();
+        if state.state() == GuestState::Ready {
+            // The session has outlived it.
+            assert_eq!(state.sessions, 1);
+            break;
+        }
+    }
+    bridge.health("web").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_has_got_a_call_may_take_its_time_and_be_quiet() {
+    let bridge = bridge(&["web"]).await;
+    let (got, mut has_got) = tokio::sync::mpsc::unbounded_channel();
+    let go_on = std::sync::Arc::new(tokio::sync::Notify::new());
+    let answer = std::sync::Arc::clone(&go_on);
+    let service = tower::service_fn(move |_: http::Request<hyper::body::Incoming>| {
+        let (got, answer) = (got.clone(), std::sync::Arc::clone(&answer));
+        async move {
+            got.send(()).unwrap();
+            answer.notified().await;
+            Ok::<_, Infallible>(tonic::Status::aborted("as told").into_http::<tonic::body::Body>())
+        }
+    });
+    let guest = fake_guest_process(&bridge.socket("web"), move |session| {
+        let service = hyper_util::service::TowerToHyperService::new(service.clone());
+        async move {
+            let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(session), service)
+                .await;
+        }
+    });
+    let channel = bridge.channel("web");
+    let call = tokio::spawn(async move {
+        loop {
+            let status = health(channel.clone()).await.unwrap_err();
+            if status.code() != Code::Unavailable {
+                return status;
+            }
+        }
+    });
+    has_got.recv().await.unwrap();
+    // The question that the bridge asks behind the call is answered, and measured.
+    let mut client = BridgeClient::new(bridge.channel("bridge"));
+    let first = round_trip(&mut client).await;
+    while round_trip(&mut client).await == first {}
+    let frozen = guest.freeze();
+    // Longer than a guest may be quiet that has not got the call.
+    tokio::time::sleep(3 * PROBE_TIMEOUT).await;
+    assert!(!call.is_finished());
+    drop(frozen);
+    go_on.notify_one();
+    let status = call.await.unwrap();
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Aborted, "as told")
+    );
+}
+
+async fn round_trip(client: &mut BridgeClient<tonic::transport::Channel>) -> Option<Duration> {
+    let request = GetGuestRequest { name: "web".into() };
+    let guest = client.get_guest(request).await.unwrap().into_inner();
+    guest
+        .guest?
+        .round_trip
+        .map(|duration| Duration::try_from(duration).unwrap())
 }
 
 #[tokio::test]

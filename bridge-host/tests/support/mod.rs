@@ -12,6 +12,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::mpsc::{Sender, channel},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -158,30 +159,52 @@ impl Drop for GuestProcess {
 }
 
 pub fn guest(path: &Path, config: GuestConfig) -> GuestProcess {
+    process(|| run_guest(path, config))
+}
+
+/// A guest that opens sessions and does with them what `script` does, in a runtime of its own.
+pub fn fake_guest_process<F, S>(path: &Path, script: F) -> GuestProcess
+where
+    F: Fn(Session) -> S + Clone + Send + Sync + 'static,
+    S: Future<Output = ()> + Send + 'static,
+{
+    process(|| std::mem::forget(fake_guest(path, script)))
+}
+
+fn process(start: impl FnOnce()) -> GuestProcess {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .unwrap();
     let guard = runtime.enter();
-    run_guest(path, config);
+    start();
     drop(guard);
     GuestProcess(Some(runtime))
 }
 
+impl GuestProcess {
+    /// Lets nothing run in the guest until the result is dropped, as a paused or hung virtual machine does.
+    pub fn freeze(&self) -> Sender<()> {
+        let (sender, receiver) = channel();
+        let (begun, has_begun) = channel();
+        self.0.as_ref().unwrap().spawn(async move {
+            begun.send(()).unwrap();
+            // The runtime has one thread. Nothing is ever sent: the sender's end ends it.
+            let _ = receiver.recv();
+        });
+        has_begun.recv().unwrap();
+        sender
+    }
+}
+
 /// Many guests in one runtime: they come and go together.
 pub fn crowd(paths: impl IntoIterator<Item = PathBuf>) -> GuestProcess {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let guard = runtime.enter();
-    for path in paths {
-        run_guest(&path, GuestConfig::default());
-    }
-    drop(guard);
-    GuestProcess(Some(runtime))
+    process(|| {
+        for path in paths {
+            run_guest(&path, GuestConfig::default());
+        }
+    })
 }
 
 /// Starts a guest that ends with the runtime.

@@ -145,6 +145,8 @@ pub struct HostEnd {
     paused: bool,
     /// Numbers the questions.
     pings: u64,
+    /// The newest question that was answered.
+    answered: u64,
     /// When the newest question was asked.
     pinged: Option<Instant>,
     round_trip: Option<Duration>,
@@ -170,6 +172,7 @@ impl HostEnd {
             refusals: 0,
             paused: false,
             pings: 0,
+            answered: 0,
             pinged: None,
             round_trip: None,
             stray: 0,
@@ -247,6 +250,7 @@ impl HostEnd {
                     if !std::mem::replace(&mut open.silent, true) {
                         self.events.push_back(HostEvent::Silent(true));
                     }
+                    open.asked = None;
                     self.ask(now);
                 } else if now >= open.heard + self.config.keepalive_interval {
                     self.shrink();
@@ -270,10 +274,29 @@ impl HostEnd {
         }
     }
 
-    /// Somebody doubts that the guest is there: asks it now, unless that was done already.
-    pub fn probe(&mut self, now: Instant) {
-        if matches!(&self.state, State::Open(open) if open.asked.is_none()) && !self.paused {
-            self.ask(now);
+    /// Somebody doubts that the guest is there: asks it now, and returns the question's number. `None` without a
+    /// session, and while the guest is known to be paused.
+    pub fn probe(&mut self, now: Instant) -> Option<u64> {
+        match &self.state {
+            State::Open(_) if !self.paused => Some(self.ask(now)),
+            _ => None,
+        }
+    }
+
+    /// Whether the guest has answered that question of [`probe`](Self::probe), or a later one: then it was alive when
+    /// everything that was written before the question had reached it.
+    pub fn is_answered(&self, question: u64) -> bool {
+        self.answered >= question
+    }
+
+    /// Whoever asked has waited long enough: the guest counts as silent, unless it was heard since `since`.
+    pub fn give_up(&mut self, since: Instant) {
+        if let State::Open(open) = &mut self.state
+            && open.heard < since
+            && !self.paused
+            && !std::mem::replace(&mut open.silent, true)
+        {
+            self.events.push_back(HostEvent::Silent(true));
         }
     }
 
@@ -407,14 +430,16 @@ impl HostEnd {
         self.out.record(id, Control::Hello(hello));
     }
 
-    fn ask(&mut self, now: Instant) {
+    /// Asks the next question. A guest that owes an answer already gets no more time by it.
+    fn ask(&mut self, now: Instant) -> u64 {
         if let State::Open(open) = &mut self.state {
             self.pings += 1;
             self.pinged = Some(now);
-            open.asked = Some(now);
+            open.asked.get_or_insert(now);
             open.first_asked.get_or_insert(now);
             open.stream.ask(self.pings, &mut self.out);
         }
+        self.pings
     }
 
     fn handle_data(&mut self, now: Instant, data: &[u8]) {
@@ -516,6 +541,10 @@ impl HostEnd {
     }
 
     fn sync(&mut self, now: Instant, sync: Sync) {
+        // A number that was never asked answers nothing.
+        if sync.pong <= self.pings {
+            self.answered = self.answered.max(sync.pong);
+        }
         if sync.pong == self.pings
             && sync.pong != 0
             && let Some(pinged) = self.pinged.take()

@@ -148,6 +148,8 @@ impl<P: Port, O: Observer + Unpin> Future for Driver<P, O> {
         let shared = Arc::clone(&this.shared);
         let mut inner = shared.lock();
         inner.driver.register(cx);
+        // Sessions and handles change the state as well.
+        this.observer.observe(&mut inner.end);
         let result = this
             .poll_io(cx, &mut inner)
             .and_then(|()| this.poll_time(cx, &mut inner));

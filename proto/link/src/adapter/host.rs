@@ -133,9 +133,22 @@ impl LinkHandle {
         self.with_host(|end| end.nudge(now()));
     }
 
-    /// Somebody doubts that the guest is there: asks for a sign of life, unless that was done already.
-    pub fn probe(&self) {
-        self.with_host(|end| end.probe(now()));
+    /// Somebody doubts that the guest is there: asks it, and returns the question's number. `None` without a session, and
+    /// while the guest is known to be paused.
+    pub fn probe(&self) -> Option<u64> {
+        self.with_host(|end| end.probe(now()))
+    }
+
+    /// Whether the guest has answered that question of [`probe`](Self::probe), or a later one: then it was alive when
+    /// everything that was written before the question had reached it.
+    pub fn is_answered(&self, question: u64) -> bool {
+        self.peek(|end| Some(end.is_answered(question)))
+            .unwrap_or_default()
+    }
+
+    /// Whoever asked has waited long enough: the guest counts as silent, unless it was heard since `since`.
+    pub fn give_up(&self, since: Instant) {
+        self.with_host(|end| end.give_up(since));
     }
 
     /// Whether the virtual machine is known to be paused. A paused guest is not silent, however long.
@@ -170,12 +183,16 @@ impl LinkHandle {
         }
     }
 
-    fn with_host(&self, act: impl FnOnce(&mut HostEnd)) {
+    /// Acts on the host's end, and lets the driver carry out what follows from it.
+    fn with_host<T: Default>(&self, act: impl FnOnce(&mut HostEnd) -> T) -> T {
         let mut inner = self.shared.lock();
         let Inner { end, driver, .. } = &mut *inner;
-        if let End::Host(end) = end {
-            act(end);
-            driver.wake();
+        match end {
+            End::Host(end) => {
+                driver.wake();
+                act(end)
+            }
+            End::Guest(_) => T::default(),
         }
     }
 }
