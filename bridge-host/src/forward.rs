@@ -78,6 +78,7 @@ pub(crate) async fn forward(
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
     loop {
         let mut ready = guest.ready(give_up, patient).await?;
+        let question = ready.link.ask_along();
         let mut kept = Kept::new(Box::pin(ready.sender.try_send_request(request)), &upload);
         let answer = poll_fn(|cx| match kept.get() {
             Some(answer) => answer.as_mut().poll(cx),
@@ -87,7 +88,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&guest, &ready.link, &upload) => match silent {
+            silent = is_silent(&guest, &ready.link, question, &upload) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -218,13 +219,22 @@ fn prepare(request: &mut Request<Incoming>) {
 /// Whether the guest gives no sign of life that is younger than the call.
 ///
 /// Any byte is not one: what a paused guest sent before is still on its way when the call begins. An answer to a
-/// question that was asked behind the call is. A guest that has given it has got the call, and may take its time.
-async fn is_silent(guest: &Guest, link: &LinkHandle, upload: &Semaphore) -> bool {
+/// question that was asked with the call (`question`) or behind it is. A guest that has given it may take its time, and
+/// be quiet: a service that computes for seconds without a break keeps the whole agent from answering.
+async fn is_silent(
+    guest: &Guest,
+    link: &LinkHandle,
+    question: Option<u64>,
+    upload: &Semaphore,
+) -> bool {
     if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
         // An upload under way goes on when the guest does; a call that waits for its answer is told.
         return upload.is_closed();
     }
-    let question = link.probe();
+    if question.is_some_and(|question| link.is_answered(question)) {
+        return false;
+    }
+    let question = question.or_else(|| link.probe());
     for _ in 0..PROBES {
         let since = Instant::now().into_std();
         if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() {

@@ -9,7 +9,7 @@ pub const DEFAULT_WAIT: Duration = Duration::from_millis(900);
 /// The longest wait that a call may ask for. More is INVALID_ARGUMENT.
 pub const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// A call that has no answer yet asks the guest for a sign of life after this.
+/// After this, a call that has no answer yet wants a sign of life from its guest that is younger than the call.
 pub const PROBE_AFTER: Duration = Duration::from_millis(450);
 
 /// Without any for so long, the call fails.

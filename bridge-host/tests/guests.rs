@@ -20,7 +20,7 @@ use tokio::{net::UnixStream, time::Instant};
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use vbridge_api::host::v1::{
-    GetGuestRequest, GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
+    GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
 };
 use vbridge_link::{GuestConfig, Key};
 
@@ -364,12 +364,8 @@ async fn a_guest_that_has_got_a_call_may_take_its_time_and_be_quiet() {
         }
     });
     has_got.recv().await.unwrap();
-    // The question that the bridge asks behind the call is answered, and measured.
-    let mut client = BridgeClient::new(bridge.channel("bridge"));
-    let first = round_trip(&mut client).await;
-    while round_trip(&mut client).await == first {}
     let frozen = guest.freeze();
-    // Longer than a guest may be quiet that has not got the call.
+    // Longer than a guest may be quiet that did not get the call.
     tokio::time::sleep(3 * PROBE_TIMEOUT).await;
     assert!(!call.is_finished());
     drop(frozen);
@@ -379,15 +375,6 @@ async fn a_guest_that_has_got_a_call_may_take_its_time_and_be_quiet() {
         (status.code(), status.message()),
         (Code::Aborted, "as told")
     );
-}
-
-async fn round_trip(client: &mut BridgeClient<tonic::transport::Channel>) -> Option<Duration> {
-    let request = GetGuestRequest { name: "web".into() };
-    let guest = client.get_guest(request).await.unwrap().into_inner();
-    guest
-        .guest?
-        .round_trip
-        .map(|duration| Duration::try_from(duration).unwrap())
 }
 
 #[tokio::test]

@@ -210,6 +210,11 @@ impl GuestEnd {
         self.events.pop_front()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Bytes for the port; tell [`transmitted`](Self::transmitted) how many it took.
     pub fn transmit(&mut self) -> &[u8] {
         if let State::Open(stream) = &mut self.state {

@@ -29,7 +29,8 @@ use crate::{
     guest::read_rest,
     limits::{
         DEFAULT_WINDOW, HELLO_RETRY_FIRST, HELLO_RETRY_MAX, HELLO_SPACING, KEEPALIVE_INTERVAL,
-        KEEPALIVE_TIMEOUT, MAX_NUDGES, MAX_WINDOW, MIN_WINDOW, REFUSED_RETRY_FIRST, SILENCE_LIMIT,
+        KEEPALIVE_TIMEOUT, MAX_NUDGES, MAX_WINDOW, MIN_WINDOW, QUESTION_SPACING,
+        REFUSED_RETRY_FIRST, SILENCE_LIMIT,
     },
     random::Random,
     record::{
@@ -274,6 +275,24 @@ impl HostEnd {
         }
     }
 
+    /// Something is about to be written whose arrival matters: asks for a sign of life along with it, and returns the
+    /// question's number. `None` if one was asked in the last [`QUESTION_SPACING`], without a session, and while the guest
+    /// is known to be paused.
+    pub fn ask_along(&mut self, now: Instant) -> Option<u64> {
+        let is_due = self
+            .pinged
+            .is_none_or(|pinged| now >= pinged + QUESTION_SPACING);
+        match &mut self.state {
+            State::Open(open) if is_due && !self.paused => {
+                self.pings += 1;
+                self.pinged = Some(now);
+                open.stream.ask_along(self.pings);
+                Some(self.pings)
+            }
+            _ => None,
+        }
+    }
+
     /// Somebody doubts that the guest is there: asks it now, and returns the question's number. `None` without a
     /// session, and while the guest is known to be paused.
     pub fn probe(&mut self, now: Instant) -> Option<u64> {
@@ -283,8 +302,7 @@ impl HostEnd {
         }
     }
 
-    /// Whether the guest has answered that question of [`probe`](Self::probe), or a later one: then it was alive when
-    /// everything that was written before the question had reached it.
+    /// Whether the guest has answered that question, or a later one: then it was alive when the question reached it.
     pub fn is_answered(&self, question: u64) -> bool {
         self.answered >= question
     }
@@ -303,6 +321,11 @@ impl HostEnd {
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<HostEvent> {
         self.events.pop_front()
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) has something to tell.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Bytes for the channel; tell [`transmitted`](Self::transmitted) how many it took.
@@ -542,14 +565,13 @@ impl HostEnd {
 
     fn sync(&mut self, now: Instant, sync: Sync) {
         // A number that was never asked answers nothing.
-        if sync.pong <= self.pings {
-            self.answered = self.answered.max(sync.pong);
-        }
-        if sync.pong == self.pings
-            && sync.pong != 0
-            && let Some(pinged) = self.pinged.take()
-        {
-            self.round_trip = Some(now.saturating_duration_since(pinged));
+        if sync.pong > self.answered && sync.pong <= self.pings {
+            self.answered = sync.pong;
+            if sync.pong == self.pings
+                && let Some(pinged) = self.pinged
+            {
+                self.round_trip = Some(now.saturating_duration_since(pinged));
+            }
         }
         if let State::Open(open) = &mut self.state
             && let Err(error) = open.stream.receive_sync(sync, &mut self.out)

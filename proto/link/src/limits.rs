@@ -44,6 +44,10 @@ pub const MAX_NUDGES: u32 = 64;
 /// First wait after a refusal. Each further one doubles it, up to [`HELLO_RETRY_MAX`].
 pub const REFUSED_RETRY_FIRST: Duration = Duration::from_secs(1);
 
+/// Shortest time between two questions that ride along with calls. Each costs the guest an answer of its own, as much
+/// as a small call's: so it is a small part of what a busy guest does.
+pub const QUESTION_SPACING: Duration = Duration::from_millis(50);
+
 /// Silence from the guest after which the host asks for a sign of life.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 

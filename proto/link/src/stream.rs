@@ -169,7 +169,12 @@ impl Stream {
         out.record(self.id, Control::Sync(sync));
     }
 
-    /// Asks the peer for a sign of life.
+    /// Asks the peer for a sign of life, with the next block.
+    pub(crate) fn ask_along(&mut self, number: u64) {
+        self.ping = number;
+    }
+
+    /// Asks the peer for a sign of life now.
     pub(crate) fn ask(&mut self, number: u64, out: &mut Outbox) {
         self.ping = number;
         self.sync(out);

@@ -25,69 +25,51 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
 }
 
-/// The task of a link.
-pub(super) struct Driver<P, O> {
-    port: P,
+/// The task of a link. It reads and keeps the time; it writes what sessions' tasks could not.
+pub(super) struct Driver<O: Observer> {
     observer: O,
     shared: Arc<Shared>,
     sleep: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-impl<P: Port, O: Observer + Unpin> Driver<P, O> {
-    pub(super) fn new(port: P, observer: O, shared: Arc<Shared>) -> Self {
+impl<O: Observer + Unpin> Driver<O> {
+    pub(super) fn new(observer: O, shared: Arc<Shared>) -> Self {
         Self {
-            port,
             observer,
             shared,
             sleep: None,
         }
     }
 
-    /// Writes what is there to write. Whether anything was.
-    fn write(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<bool> {
-        let mut progress = false;
-        loop {
-            let bytes = inner.end.transmit();
-            if bytes.is_empty() {
-                return Ok(progress);
-            }
-            match self.port.poll_write(cx, bytes) {
-                Poll::Ready(written) => {
-                    let written = written?;
-                    self.shared.stats.add_sent(written);
-                    inner.end.transmitted(written);
-                    progress = true;
-                }
-                Poll::Pending => return Ok(progress),
-            }
-        }
-    }
-
     /// Reads once. Whether anything came.
     fn read(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<bool> {
-        BUFFER.with_borrow_mut(|buffer| match self.port.poll_read(cx, buffer) {
+        let Inner { end, port, .. } = inner;
+        let Some(port) = port else {
+            return Ok(false);
+        };
+        BUFFER.with_borrow_mut(|buffer| match port.poll_read(cx, buffer) {
             Poll::Ready(Ok(PortRead::Data(len))) => {
                 self.shared.stats.add_received(len);
-                inner.end.handle_input(now(), &buffer[..len]);
+                end.handle_input(now(), &buffer[..len]);
                 // A buffer that is not full was filled with all there is.
                 if len < buffer.len() {
-                    inner.end.handle_drained();
+                    end.handle_drained();
                 }
                 Ok(true)
             }
             Poll::Ready(Ok(PortRead::Detached)) => {
-                inner.end.handle_drained();
-                inner.end.handle_detached(now());
+                end.handle_drained();
+                end.handle_detached(now());
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(inner.end.handle_drained()),
+            Poll::Pending => Ok(end.handle_drained()),
         })
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<()> {
         for _ in 0..MAX_ROUNDS {
-            let wrote = self.write(cx, inner)?;
+            let wrote = inner.write()?;
             let read = self.read(cx, inner)?;
             if read {
                 self.observer.observe(&mut inner.end);
@@ -132,7 +114,7 @@ impl<P: Port, O: Observer + Unpin> Driver<P, O> {
             if now >= deadline {
                 inner.end.handle_timeout(now);
                 self.observer.observe(&mut inner.end);
-                self.write(cx, inner)?;
+                inner.write()?;
             }
         }
         self.sleep = None;
@@ -140,14 +122,14 @@ impl<P: Port, O: Observer + Unpin> Driver<P, O> {
     }
 }
 
-impl<P: Port, O: Observer + Unpin> Future for Driver<P, O> {
+impl<O: Observer + Unpin> Future for Driver<O> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         let shared = Arc::clone(&this.shared);
         let mut inner = shared.lock();
-        inner.driver.register(cx);
+        inner.driver.clone_from(cx.waker());
         // Sessions and handles change the state as well.
         this.observer.observe(&mut inner.end);
         let result = this
@@ -157,12 +139,21 @@ impl<P: Port, O: Observer + Unpin> Future for Driver<P, O> {
             inner.end.handle_detached(now());
             this.observer.observe(&mut inner.end);
             this.observer.gone(error);
-            inner.gone = true;
+            inner.port = None;
             inner.wake_session();
             return Poll::Ready(());
         }
         inner.wake_session();
         Poll::Pending
+    }
+}
+
+impl<O: Observer> Drop for Driver<O> {
+    /// The port is closed with its driver, however many sessions and handles still exist.
+    fn drop(&mut self) {
+        let mut inner = self.shared.lock();
+        inner.port = None;
+        inner.wake_session();
     }
 }
 

@@ -28,10 +28,13 @@ pub struct GuestLink {
 impl GuestLink {
     /// Starts the link on a port that was just opened.
     pub fn new(port: impl Port + 'static, config: GuestConfig) -> Self {
-        let shared = Shared::new(End::Guest(GuestEnd::new(config, Random::system(), now())));
+        let shared = Shared::new(
+            End::Guest(GuestEnd::new(config, Random::system(), now())),
+            port,
+        );
         let (sender, sessions) = mpsc::channel(BACKLOG);
         let observer = Accepting { sender };
-        let driver = tokio::spawn(Driver::new(port, observer, Arc::clone(&shared)));
+        let driver = tokio::spawn(Driver::new(observer, Arc::clone(&shared)));
         Self {
             shared,
             sessions,
@@ -65,11 +68,11 @@ impl GuestLink {
     pub async fn flushed(&self) {
         poll_fn(|cx| {
             let mut inner = self.shared.lock();
-            if inner.gone || inner.end.transmit().is_empty() {
+            if inner.is_gone() || inner.end.transmit().is_empty() {
                 return Poll::Ready(());
             }
             inner.writer.register(cx);
-            inner.driver.wake();
+            inner.driver.wake_by_ref();
             Poll::Pending
         })
         .await;

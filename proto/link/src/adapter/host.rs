@@ -57,13 +57,16 @@ impl HostLink {
         channel: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         config: HostConfig,
     ) -> Self {
-        let shared = Shared::new(End::Host(HostEnd::new(config, Random::system(), now())));
+        let shared = Shared::new(
+            End::Host(HostEnd::new(config, Random::system(), now())),
+            Channel(channel),
+        );
         let (sender, status) = watch::channel(LinkStatus::Greeting {
             refused: None,
             ended: None,
         });
         let observer = Watching { status: sender };
-        let driver = tokio::spawn(Driver::new(Channel(channel), observer, Arc::clone(&shared)));
+        let driver = tokio::spawn(Driver::new(observer, Arc::clone(&shared)));
         Self {
             shared,
             status,
@@ -133,14 +136,24 @@ impl LinkHandle {
         self.with_host(|end| end.nudge(now()));
     }
 
+    /// Something is about to be written whose arrival matters: asks for a sign of life along with it, and returns the
+    /// question's number. `None` if one was asked just before
+    /// ([`QUESTION_SPACING`](crate::limits::QUESTION_SPACING)), without a session, and while the guest is known to be
+    /// paused.
+    pub fn ask_along(&self) -> Option<u64> {
+        match &mut self.shared.lock().end {
+            End::Host(end) => end.ask_along(now()),
+            End::Guest(_) => None,
+        }
+    }
+
     /// Somebody doubts that the guest is there: asks it, and returns the question's number. `None` without a session, and
     /// while the guest is known to be paused.
     pub fn probe(&self) -> Option<u64> {
         self.with_host(|end| end.probe(now()))
     }
 
-    /// Whether the guest has answered that question of [`probe`](Self::probe), or a later one: then it was alive when
-    /// everything that was written before the question had reached it.
+    /// Whether the guest has answered that question, or a later one: then it was alive when the question reached it.
     pub fn is_answered(&self, question: u64) -> bool {
         self.peek(|end| Some(end.is_answered(question)))
             .unwrap_or_default()
@@ -189,7 +202,7 @@ impl LinkHandle {
         let Inner { end, driver, .. } = &mut *inner;
         match end {
             End::Host(end) => {
-                driver.wake();
+                driver.wake_by_ref();
                 act(end)
             }
             End::Guest(_) => T::default(),

@@ -61,9 +61,7 @@ impl AsyncRead for Session {
             }
             Some(_) => {
                 // An acknowledgement may have to go out.
-                if !inner.end.transmit().is_empty() {
-                    inner.driver.wake();
-                }
+                inner.write_at_once();
                 Poll::Ready(Ok(()))
             }
             None => Poll::Ready(Ok(())),
@@ -87,19 +85,22 @@ impl AsyncWrite for Session {
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.shared.lock();
         let mut total = 0;
-        for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
-            match inner.end.write(self.id, buf) {
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                Some(len) => {
-                    total += len;
-                    if len < buf.len() {
-                        // No room or no credit: whatever is there must go out before there is more.
-                        inner.driver.wake();
+        for buf in bufs {
+            let mut rest = &buf[..];
+            while !rest.is_empty() {
+                match inner.end.write(self.id, rest) {
+                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                    // No room or no credit: whatever is there must go out before there is more.
+                    Some(0) if !inner.write_at_once() => {
                         if total == 0 {
                             inner.writer.register(cx);
                             return Poll::Pending;
                         }
-                        break;
+                        return Poll::Ready(Ok(total));
+                    }
+                    Some(len) => {
+                        total += len;
+                        rest = &rest[len..];
                     }
                 }
             }
@@ -114,17 +115,14 @@ impl AsyncWrite for Session {
     /// Sends what was written on its way. It does not wait for the port to take it: the next write does, when there
     /// is no room.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.shared.lock();
-        if !inner.end.transmit().is_empty() {
-            inner.driver.wake();
-        }
+        self.shared.lock().write_at_once();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.shared.lock();
         inner.end.close(now(), self.id);
-        inner.driver.wake();
+        inner.driver.wake_by_ref();
         Poll::Ready(Ok(()))
     }
 }
@@ -133,6 +131,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
         inner.end.close(now(), self.id);
-        inner.driver.wake();
+        inner.driver.wake_by_ref();
     }
 }

@@ -1,15 +1,16 @@
 //! What a link's driver, its sessions and its owner share.
 
 use std::{
+    fmt, io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use crate::{GuestEnd, GuestEvent, HostEnd, HostEvent, SessionId};
+use crate::{GuestEnd, GuestEvent, HostEnd, HostEvent, Port, SessionId};
 
 /// Now, by tokio's clock: it stands still in tests that say so.
 pub(super) fn now() -> Instant {
@@ -82,6 +83,10 @@ impl End {
         either!(self, end => end.write(id, data))
     }
 
+    pub(super) fn has_events(&self) -> bool {
+        either!(self, end => end.has_events())
+    }
+
     pub(super) fn is_readable(&self, id: SessionId) -> bool {
         either!(self, end => end.is_readable(id))
     }
@@ -142,25 +147,75 @@ impl Slot {
 }
 
 /// Behind the lock.
-#[derive(Debug)]
 pub(super) struct Inner {
     pub(super) end: End,
+    /// `None` when the driver has ended.
+    pub(super) port: Option<Box<dyn Port>>,
     /// The newest session that was opened, and who waits for its bytes or for room.
     pub(super) current: SessionId,
     pub(super) reader: Slot,
     pub(super) writer: Slot,
-    pub(super) driver: Slot,
-    /// The driver has ended: there is no port any more.
-    pub(super) gone: bool,
+    /// The driver's task. The port knows no other waker.
+    pub(super) driver: Waker,
+    stats: Arc<LinkStats>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner")
+            .field("end", &self.end)
+            .field("is_gone", &self.is_gone())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Inner {
+    /// The driver has ended: there is no port any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.port.is_none()
+    }
+
+    /// Writes what there is to write. Whether the port took anything; what it did not take, the driver writes.
+    pub(super) fn write(&mut self) -> io::Result<bool> {
+        let Some(port) = &mut self.port else {
+            return Ok(false);
+        };
+        let mut cx = Context::from_waker(&self.driver);
+        let mut progress = false;
+        loop {
+            let bytes = self.end.transmit();
+            if bytes.is_empty() {
+                return Ok(progress);
+            }
+            match port.poll_write(&mut cx, bytes) {
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.stats.add_sent(written);
+                    self.end.transmitted(written);
+                    progress = true;
+                }
+                Poll::Pending => return Ok(progress),
+            }
+        }
+    }
+
+    /// Writes from a session's task: a turn of the driver's would cost more than the write. Whether the port took
+    /// anything.
+    pub(super) fn write_at_once(&mut self) -> bool {
+        let result = self.write();
+        // Only the driver can tell the link's owner what follows.
+        if result.is_err() || self.end.has_events() {
+            self.driver.wake_by_ref();
+        }
+        result.unwrap_or_default()
+    }
+
     /// Wakes the current session's task where it can go on.
     pub(super) fn wake_session(&mut self) {
-        if self.gone || self.end.is_readable(self.current) {
+        if self.is_gone() || self.end.is_readable(self.current) {
             self.reader.wake();
         }
-        if self.gone || self.end.is_writable(self.current) {
+        if self.is_gone() || self.end.is_writable(self.current) {
             self.writer.wake();
         }
     }
@@ -201,17 +256,19 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(end: End) -> Arc<Self> {
+    pub(super) fn new(end: End, port: impl Port + 'static) -> Arc<Self> {
+        let stats = Arc::<LinkStats>::default();
         Arc::new(Self {
             inner: Mutex::new(Inner {
                 end,
+                port: Some(Box::new(port)),
                 current: SessionId::NONE,
                 reader: Slot::default(),
                 writer: Slot::default(),
-                driver: Slot::default(),
-                gone: false,
+                driver: Waker::noop().clone(),
+                stats: Arc::clone(&stats),
             }),
-            stats: Arc::default(),
+            stats,
         })
     }
 
