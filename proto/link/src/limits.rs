@@ -25,7 +25,7 @@ pub const MIN_WINDOW: u32 = 16 * 1024;
 pub const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 
 /// A receiver acknowledges when it has taken this part of its window since the last acknowledgement.
-pub const ACK_DIVISOR: u32 = 4;
+pub const ACK_DIVISOR: u32 = 2;
 
 /// First wait for an answer to HELLO. Each further one doubles it.
 pub const HELLO_RETRY_FIRST: Duration = Duration::from_millis(250);

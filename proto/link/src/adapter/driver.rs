@@ -18,8 +18,9 @@ use crate::{Port, PortRead};
 /// Bytes read at once. All links of a thread share the buffer, so that an idle link holds none.
 const READ_BUFFER: usize = 64 * 1024;
 
-/// Rounds of reading and writing before other tasks get their turn.
-const MAX_ROUNDS: usize = 16;
+/// Bytes that are read before other tasks get their turn. The session's task is to read, and to acknowledge, while more
+/// comes: with a whole window in one turn, the peer would wait for each acknowledgement.
+const TURN: usize = 32 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
@@ -41,11 +42,11 @@ impl<O: Observer + Unpin> Driver<O> {
         }
     }
 
-    /// Reads once. Whether anything came.
-    fn read(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<bool> {
+    /// Reads once, and says how much. `None` if there is nothing to read.
+    fn read(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<Option<usize>> {
         let Inner { end, port, .. } = inner;
         let Some(port) = port else {
-            return Ok(false);
+            return Ok(None);
         };
         BUFFER.with_borrow_mut(|buffer| match port.poll_read(cx, buffer) {
             Poll::Ready(Ok(PortRead::Data(len))) => {
@@ -55,30 +56,31 @@ impl<O: Observer + Unpin> Driver<O> {
                 if len < buffer.len() {
                     end.handle_drained();
                 }
-                Ok(true)
+                Ok(Some(len))
             }
             Poll::Ready(Ok(PortRead::Detached)) => {
                 end.handle_drained();
                 end.handle_detached(now());
-                Ok(true)
+                Ok(Some(0))
             }
             Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(end.handle_drained()),
+            // Being drained may call for an answer.
+            Poll::Pending => Ok(end.handle_drained().then_some(0)),
         })
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<()> {
-        for _ in 0..MAX_ROUNDS {
+        let mut taken = 0;
+        while taken < TURN {
             let wrote = inner.write()?;
             let read = self.read(cx, inner)?;
-            if read {
-                self.observer.observe(&mut inner.end);
-            } else if wrote {
+            if read.is_some() || wrote {
                 // Writing may open a session.
                 self.observer.observe(&mut inner.end);
-                return Ok(());
-            } else {
-                return Ok(());
+            }
+            match read {
+                Some(len) => taken += len.max(1),
+                None => return Ok(()),
             }
         }
         cx.waker().wake_by_ref();
