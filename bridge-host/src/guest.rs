@@ -14,6 +14,13 @@
 //! to it, and no session is given up.
 //!
 //! Calls see a [`Ready`] or a status that says why there is none. A call that waits hurries the connecting along.
+//!
+//! **A channel on which nothing at all comes is connected anew**, after [`DEAF_FIRST`] and then ever more rarely. QEMU
+//! (hw/char/virtio-console.c, seen with 7.2) can leave a port throttled for good: when its write to a client that was
+//! killed fails while the guest's inbound queue is full too, it handles the disconnect, which lifts the throttle, and
+//! then throttles the port for the failed write, with nothing left to wait for. Whatever the guest sends stays in its
+//! queue, until the *next* client leaves. The guest can't know, the host is not told, and no greeting gets through;
+//! leaving and coming back is all that it takes. Seen once in some 400 kills of a bridge under traffic both ways.
 
 use std::{
     io,
@@ -43,8 +50,8 @@ use crate::{
     error::Reason,
     forward::RequestBody,
     limits::{
-        CONNECT_TIMEOUT, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST,
-        RECONNECT_FIRST, RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
+        CONNECT_TIMEOUT, CONNECTION_WINDOW, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_CALLS_PER_GUEST,
+        MAX_FRAME, MAX_HEADER_LIST, RECONNECT_FIRST, RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
     },
     monitor,
 };
@@ -372,11 +379,19 @@ impl Guest {
 
     async fn stay_connected(&self, mut pauses: watch::Receiver<bool>) {
         let mut wait = RECONNECT_FIRST;
+        let mut patience = DEAF_FIRST;
         loop {
             match connect(&self.spec.channel).await {
                 Ok(stream) => {
                     wait = RECONNECT_FIRST;
-                    self.converse(stream, &mut pauses).await;
+                    match self.converse(stream, patience, &mut pauses).await {
+                        Parting::Deaf => {
+                            patience = (patience * DEAF_FACTOR).min(DEAF_MAX);
+                            continue;
+                        }
+                        Parting::Closed { heard: true } => patience = DEAF_FIRST,
+                        Parting::Closed { heard: false } => {}
+                    }
                     self.enter(Phase::Unreachable(format!(
                         "its channel {} was closed; the virtual machine may have been shut down",
                         self.spec.channel.display()
@@ -408,7 +423,12 @@ impl Guest {
     }
 
     /// From the connection of the channel to its end: one session after another.
-    async fn converse(&self, stream: UnixStream, pauses: &mut watch::Receiver<bool>) {
+    async fn converse(
+        &self,
+        stream: UnixStream,
+        patience: Duration,
+        pauses: &mut watch::Receiver<bool>,
+    ) -> Parting {
         let config = HostConfig {
             software: concat!("vbridge/", env!("CARGO_PKG_VERSION")).to_owned(),
             key: self.spec.key.clone(),
@@ -420,13 +440,19 @@ impl Guest {
         self.stats.send_replace(Some(Arc::clone(&stats)));
         handle.set_paused(*pauses.borrow());
         let mut statuses = link.status();
-        self.enter(Phase::Greeting { after: None });
+        if !matches!(self.state.borrow().phase, Phase::Greeting { .. }) {
+            self.enter(Phase::Greeting { after: None });
+        }
         let mut connection: Option<JoinHandle<()>> = None;
-        loop {
+        let deaf = tokio::time::sleep(patience);
+        tokio::pin!(deaf);
+        let parting = loop {
             tokio::select! {
                 biased;
                 session = link.session() => {
-                    let Ok(session) = session else { break };
+                    let Ok(session) = session else {
+                        break Parting::Closed { heard: stats.received_bytes() > 0 };
+                    };
                     let agent = session.peer_software().to_owned();
                     if let Some(old) = connection.take() {
                         old.abort();
@@ -444,7 +470,7 @@ impl Guest {
                 }
                 changed = statuses.changed() => {
                     if changed.is_err() {
-                        break;
+                        break Parting::Closed { heard: stats.received_bytes() > 0 };
                     }
                     let status = statuses.borrow_and_update().clone();
                     self.follow(status);
@@ -455,8 +481,15 @@ impl Guest {
                     handle.set_paused(paused);
                     self.set_paused(paused);
                 }
+                () = &mut deaf, if stats.received_bytes() == 0 => {
+                    // In the backlog it is another client's turn, and a paused guest has no word to say.
+                    if !*pauses.borrow() && !waits_in_backlog(&self.spec.channel) {
+                        break Parting::Deaf;
+                    }
+                    deaf.as_mut().reset(Instant::now() + patience);
+                }
             }
-        }
+        };
         if let Some(connection) = connection {
             connection.abort();
         }
@@ -464,7 +497,13 @@ impl Guest {
         self.sent.fetch_add(stats.sent_bytes(), Ordering::Relaxed);
         self.received
             .fetch_add(stats.received_bytes(), Ordering::Relaxed);
-        info!(guest = %self.name(), "channel closed");
+        match parting {
+            Parting::Closed { .. } => info!(guest = %self.name(), "channel closed"),
+            Parting::Deaf => {
+                debug!(guest = %self.name(), "no answer: the channel is connected anew")
+            }
+        }
+        parting
     }
 
     fn follow(&self, status: LinkStatus) {
@@ -507,6 +546,15 @@ impl Guest {
             _ => {}
         }
     }
+}
+
+/// How a connection of the channel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parting {
+    /// The other side closed it. Whether anything was heard before.
+    Closed { heard: bool },
+    /// Nothing was heard: this side closed it, to try another.
+    Deaf,
 }
 
 fn usable(state: &State) -> Option<Ready> {

@@ -24,6 +24,16 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 /// Longest wait before the channel's socket is connected again: a `connect` a second costs nothing that counts.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// A channel on which nothing was heard for so long since it was connected is connected anew: QEMU may have left its
+/// port stuck, which only that resolves.
+pub const DEAF_FIRST: Duration = Duration::from_millis(400);
+
+/// Each further wait for a sign of life on a new connection is so many times longer.
+pub const DEAF_FACTOR: u32 = 4;
+
+/// The longest of these waits. Each connecting costs an absent guest a message in a queue of 32.
+pub const DEAF_MAX: Duration = Duration::from_secs(120);
+
 /// How long a `connect` to the channel's socket may take. It hangs when the socket's backlog is full.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 

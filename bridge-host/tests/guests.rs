@@ -8,13 +8,20 @@
 
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bridge_host::{GuestSpec, limits::PROBE_TIMEOUT};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::{
     LIMIT, background, bridge, bridge_with, fake_channel, fake_guest_process, good_guest, guest,
-    health,
+    health, serve_guest,
 };
 use tokio::{net::UnixStream, time::Instant};
 use tonic::{Code, Request};
@@ -23,6 +30,12 @@ use vbridge_api::host::v1::{
     GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
 };
 use vbridge_link::{GuestConfig, Key};
+
+/// The greetings are taken, and nothing answers.
+async fn swallow(mut stream: UnixStream) {
+    // The channel's end is the bridge's.
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+}
 
 fn reason(status: &tonic::Status) -> String {
     status
@@ -54,10 +67,7 @@ async fn a_guest_without_a_socket_is_unavailable_within_a_second_and_the_reason_
 #[tokio::test]
 async fn a_channel_where_nobody_answers_says_so() {
     let bridge = bridge(&["web"]).await;
-    let _silent = fake_channel(&bridge.socket("web"), |stream| async move {
-        let _stream = stream;
-        std::future::pending::<()>().await;
-    });
+    let _silent = fake_channel(&bridge.socket("web"), swallow);
     let deadline = Instant::now() + LIMIT;
     loop {
         let status = bridge.health("web").await.unwrap_err();
@@ -72,6 +82,26 @@ async fn a_channel_where_nobody_answers_says_so() {
         }
         assert!(Instant::now() < deadline, "{status}");
     }
+}
+
+/// QEMU can leave a port stuck when a client is killed: what the guest sends goes nowhere until the next client leaves.
+#[tokio::test]
+async fn a_channel_on_which_nothing_comes_is_connected_anew() {
+    let bridge = bridge(&["web"]).await;
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&connections);
+    let _stuck_at_first = fake_channel(&bridge.socket("web"), move |stream| {
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if is_first {
+                swallow(stream).await;
+            } else {
+                serve_guest(stream, GuestConfig::default()).await;
+            }
+        }
+    });
+    bridge.until_up("web").await;
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

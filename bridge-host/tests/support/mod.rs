@@ -209,19 +209,19 @@ pub fn crowd(paths: impl IntoIterator<Item = PathBuf>) -> GuestProcess {
 
 /// Starts a guest that ends with the runtime.
 fn run_guest(path: &Path, config: GuestConfig) {
-    let channel = fake_channel(path, move |stream| {
-        let config = config.clone();
-        async move {
-            let sessions = sessions(GuestLink::new(StreamPort(stream), config));
-            let (_, health) = tonic_health::server::health_reporter();
-            // The channel's end is the server's.
-            let _ = Server::builder()
-                .add_service(health)
-                .serve_with_incoming(sessions)
-                .await;
-        }
-    });
+    let channel = fake_channel(path, move |stream| serve_guest(stream, config.clone()));
     std::mem::forget(channel);
+}
+
+/// A guest on one connection of its channel, until that ends.
+pub async fn serve_guest(stream: UnixStream, config: GuestConfig) {
+    let sessions = sessions(GuestLink::new(StreamPort(stream), config));
+    let (_, health) = tonic_health::server::health_reporter();
+    // The channel's end is the server's.
+    let _ = Server::builder()
+        .add_service(health)
+        .serve_with_incoming(sessions)
+        .await;
 }
 
 /// A guest that opens sessions and does with them what `script` does.
