@@ -9,7 +9,7 @@ use vbridge_link::Key;
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
     limits::{MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
-    port::{FindError, Finder, ListenError},
+    port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
@@ -32,6 +32,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub struct Agent {
     place: Place,
     key: Option<Key>,
+    rebind: Rebind,
     router: router::Router,
     sampler: Sampler,
     health: Arc<Health>,
@@ -44,6 +45,7 @@ pub struct AgentBuilder {
     wait: Option<bool>,
     listen: Option<PathBuf>,
     key: Option<Key>,
+    rebind: Rebind,
     services: router::Builder,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
@@ -86,6 +88,7 @@ impl Agent {
             wait: None,
             listen: None,
             key: None,
+            rebind: Rebind::default(),
             services: router::Builder::default(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
@@ -102,6 +105,7 @@ impl Agent {
         let serving = Serving {
             place: self.place,
             key: self.key,
+            rebind: self.rebind,
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
             health: self.health,
@@ -155,6 +159,13 @@ impl AgentBuilder {
     #[must_use]
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(key);
+        self
+    }
+
+    /// When a port that is stuck for good may be freed by rebinding its driver. Default: if its device has no other port.
+    #[must_use]
+    pub fn rebind(mut self, rebind: Rebind) -> Self {
+        self.rebind = rebind;
         self
     }
 
@@ -222,6 +233,7 @@ impl AgentBuilder {
         Ok(Agent {
             place,
             key: self.key,
+            rebind: self.rebind,
             router: self.services.build(),
             sampler,
             health,

@@ -42,5 +42,6 @@ mod source;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
+pub use port::Rebind;
 pub use router::GrpcService;
 pub use vbridge_link::{Key, KeyError};

@@ -146,6 +146,12 @@ pub const FIND_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Shortest pause between two searches, however many device nodes appear.
 pub const FIND_RETRY_MIN: Duration = Duration::from_millis(50);
 
+/// Tries to put the driver back on a device that it was taken off, before the port is given up.
+pub const REBIND_TRIES: u32 = 10;
+
+/// Pause between two of these.
+pub const REBIND_PAUSE: Duration = Duration::from_millis(50);
+
 /// Pause before a port that failed is opened again.
 pub const REOPEN_DELAY: Duration = Duration::from_millis(250);
 

@@ -91,7 +91,10 @@ fn build(settings: Settings) -> Result<Agent, String> {
     if let Some(key) = settings.key {
         builder = builder.key(key);
     }
-    builder.build().map_err(|error| error.to_string())
+    builder
+        .rebind(settings.rebind)
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 async fn serve(agent: Agent) -> Result<(), String> {

@@ -3,7 +3,8 @@
 //! ```text
 //!               opened                      the port failed
 //!    Opening ───────────▶ Serving (a link) ─────────────────▶ Opening, after REOPEN_DELAY
-//!       │                    │
+//!       │ ▲                  │    │ a host greets, and the port takes nothing
+//!       │ └───── rebound ────│────┘
 //!       └───────── stop ─────┴──▶ Stopping: GOAWAY, calls end, BYE, the port is closed
 //! ```
 //!
@@ -17,7 +18,7 @@ use vbridge_link::{GuestConfig, GuestLink, Key};
 use crate::{
     agent::{NAME, RunError, VERSION},
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
-    port::{FindError, Finder, ListenPort, Listener},
+    port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
     services::{health::Health, sampler::Sampler},
     sessions::Sessions,
 };
@@ -35,6 +36,7 @@ pub(crate) enum Place {
 pub(crate) struct Serving {
     pub(crate) place: Place,
     pub(crate) key: Option<Key>,
+    pub(crate) rebind: Rebind,
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
     pub(crate) health: Arc<Health>,
@@ -57,6 +59,8 @@ impl Serving {
             }
         };
         let mut shutdown = pin!(shutdown);
+        // The last complaint about a stuck port: it is said once, and not with each greeting.
+        let mut said = String::new();
         loop {
             let mut link = tokio::select! {
                 () = shutdown.as_mut() => return Ok(()),
@@ -70,6 +74,7 @@ impl Serving {
                     }
                     session = link.accept() => match session {
                         Ok(session) => {
+                            said.clear();
                             tracing::debug!(host = %session.peer_software().escape_debug(), "session opened");
                             self.sessions.serve(session);
                         }
@@ -77,11 +82,22 @@ impl Serving {
                     }
                 }
             };
-            tracing::warn!("{}; opening it anew", describe(&failure));
-            drop(link);
+            link.close().await;
+            let is_freed = match &source {
+                Source::Device(finder) if failure.kind() == io::ErrorKind::TimedOut => {
+                    self.free(finder, &mut said).await
+                }
+                _ => {
+                    tracing::warn!("{}; opening it anew", describe(&failure));
+                    false
+                }
+            };
             // It was there once: from now on its absence is worth waiting for.
             if let Source::Device(finder) = source {
                 source = Source::Device(finder.wait(true));
+            }
+            if is_freed {
+                continue;
             }
             tokio::select! {
                 () = shutdown.as_mut() => return Ok(()),
@@ -106,6 +122,38 @@ impl Serving {
                 GuestLink::new(ListenPort::new(Arc::clone(listener)), config)
             }
         })
+    }
+
+    /// Frees a port that takes nothing although a host is there. Whether that was done.
+    async fn free(&self, finder: &Finder, said: &mut String) -> bool {
+        let path = match finder.try_open() {
+            // Only a port that is full from the start is stuck; any other may have had no host.
+            Ok((port, path)) if port.is_full().unwrap_or(false) => path,
+            _ => return false,
+        };
+        let allowed = self.rebind;
+        let port = path.clone();
+        let done = tokio::task::spawn_blocking(move || rebind::rebind(&port, allowed)).await;
+        let stuck = format!(
+            "the port {} is stuck, since QEMU has lost all of its buffers",
+            path.display()
+        );
+        match done {
+            Ok(Ok(())) => {
+                tracing::warn!("{stuck}; it was freed by rebinding its driver");
+                true
+            }
+            Ok(Err(error)) => {
+                let text = format!("{stuck}; restart the guest, since {error}");
+                if *said != text {
+                    tracing::error!("{text}");
+                    *said = text;
+                }
+                false
+            }
+            // The runtime ends.
+            Err(_) => false,
+        }
     }
 
     /// Ends everything in order: streams that would go on for ever, calls, the session, the port.

@@ -22,8 +22,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Request};
+use xtask::qemu::AGENT_PORT_ID;
 
 pub use self::{
     garbage::{Garbage, Recording},
@@ -32,7 +34,7 @@ pub use self::{
 use crate::{
     content::Random,
     exercise::v1::{CountersRequest, CountersResponse, UnaryRequest},
-    fixture::{Bridge, Guest, Seat},
+    fixture::{Bridge, Guest, Seat, eventually},
     matrix, place,
 };
 
@@ -51,6 +53,18 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Descriptors and tasks of what has ended are gone within this time.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// Buffers of a port, in each direction.
+const PORT_BUFFERS: u64 = 128;
+
+/// After a failure, for how long it is seen whether it passes by itself.
+const AFTERMATH: Duration = Duration::from_secs(20);
+
+/// What the guest knows of its agent and its port.
+const LOOK_INSIDE: &str = "mkdir -p /sys/kernel/debug; mount -t debugfs none /sys/kernel/debug 2>/dev/null; \
+     tail -n +1 /sys/kernel/debug/virtio-ports/*; \
+     P=/proc/$(cat /run/agent.pid); tail -n +1 $P/task/*/stat $P/task/*/wchan $P/task/*/syscall $P/fdinfo/*; \
+     grep virtio /proc/interrupts; true";
+
 /// Longest time of undisturbed traffic before something happens.
 const CALM_MS: u64 = 600;
 
@@ -64,6 +78,8 @@ pub struct Counts {
     pub bridge_kills: u64,
     /// `VBRIDGE_AGENT_KILLS`.
     pub agent_kills: u64,
+    /// `VBRIDGE_STREAM_KILLS`, at most.
+    pub stream_kills: u64,
     /// `VBRIDGE_REBOOTS`.
     pub reboots: u64,
     /// `VBRIDGE_PAUSE_SECONDS`.
@@ -87,6 +103,7 @@ impl Counts {
         Self {
             bridge_kills: or("VBRIDGE_BRIDGE_KILLS", self.bridge_kills),
             agent_kills: or("VBRIDGE_AGENT_KILLS", self.agent_kills),
+            stream_kills: or("VBRIDGE_STREAM_KILLS", self.stream_kills),
             reboots: or("VBRIDGE_REBOOTS", self.reboots),
             pause_seconds: or("VBRIDGE_PAUSE_SECONDS", self.pause_seconds),
             garbage: or("VBRIDGE_GARBAGE", self.garbage),
@@ -227,6 +244,43 @@ impl Story {
         self.end(scene).await
     }
 
+    /// The bridge is killed in the midst of a stream from the guest: every other time, QEMU loses one of the port's buffers
+    /// by it. When it has lost all, the port is stuck, and the agent must free it.
+    ///
+    /// # Errors
+    /// Something was not as if nothing had happened, or it did not come to that.
+    pub async fn qemu_loses_the_buffers_of_the_port(&mut self) -> Result<()> {
+        let mut scene = self.scene("kill -9 until the port is stuck").await?;
+        let mut lost = 0;
+        for _ in 0..self.counts.stream_kills {
+            let before = scene.traffic.outcomes().read;
+            eventually("the guest's stream goes on", SETTLE, || {
+                let goes_on = scene.traffic.outcomes().read > before;
+                async move { Ok(goes_on) }
+            })
+            .await
+            .with_context(|| scene.where_we_are())?;
+            self.bridge.kill9().await?;
+            self.bridge.start_again().await?;
+            scene.recovered(&self.bridge, Instant::now()).await?;
+            let now = buffers_lost(&self.guest).await?;
+            if now < lost {
+                // The driver has begun anew.
+                ensure!(
+                    lost + 1 >= PORT_BUFFERS,
+                    "the port was freed when {lost} buffers were lost"
+                );
+                return self.end(scene).await;
+            }
+            lost = now;
+        }
+        ensure!(
+            self.counts.stream_kills < 2 * PORT_BUFFERS,
+            "QEMU has lost {lost} buffers only"
+        );
+        self.end(scene).await
+    }
+
     /// The guest restarts.
     ///
     /// # Errors
@@ -328,6 +382,37 @@ impl Story {
         self.end(scene).await
     }
 
+    /// After a failure: what the bridge says, when calls succeed again, and what the guest looks like from inside.
+    pub async fn aftermath(&self) -> String {
+        let mut text = String::new();
+        let started = Instant::now();
+        loop {
+            let guest = timeout(RECOVERY, self.bridge.guest(NAME)).await;
+            let _ = writeln!(text, "the bridge: {guest:?}");
+            let call = timeout(RECOVERY, matrix::counters(&self.bridge.place(NAME), "")).await;
+            let call = match call {
+                Ok(Ok(counters)) => format!("answered: {counters:?}"),
+                Ok(Err(error)) => format!("failed: {error:#}"),
+                Err(_) => format!("not answered within {RECOVERY:?}"),
+            };
+            let _ = writeln!(text, "a call {:?} later: {call}", started.elapsed());
+            if call.starts_with("answered") || started.elapsed() > AFTERMATH {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        match self.guest.exec(LOOK_INSIDE).await {
+            Ok(output) => {
+                let _ = writeln!(text, "the guest:\n{output}");
+            }
+            Err(error) => {
+                let _ = writeln!(text, "the guest: {error:#}");
+            }
+        }
+        let _ = writeln!(text, "its console:\n{}", self.guest.vm().console_tail());
+        text
+    }
+
     async fn pause(&self, scene: &mut Scene, reason: &str) -> Result<()> {
         scene.traffic.expect_silence(true);
         self.guest.pause().await?;
@@ -420,6 +505,27 @@ impl Footprint {
             && self.agent_tasks <= before.agent_tasks
             && self.agent_calls <= before.agent_calls
     }
+}
+
+/// Buffers of the agent's port that QEMU has taken and will never return.
+async fn buffers_lost(guest: &Guest) -> Result<u64> {
+    let arguments = json!({
+        "path": format!("/machine/peripheral/{AGENT_PORT_ID}-bus/virtio-backend"),
+        // Towards the host. The queues of a port without a number and of the control port come before.
+        "queue": 5,
+    });
+    let status = guest
+        .vm()
+        .qmp(json!({"execute": "x-query-virtio-queue-status", "arguments": arguments}))
+        .await?;
+    let number = |name: &str| {
+        status[name]
+            .as_u64()
+            .with_context(|| format!("there is no {name} in {status}"))
+    };
+    // The indices have 16 bits.
+    let away = number("last-avail-idx")?.wrapping_sub(number("used-idx")?) & 0xffff;
+    Ok(away.saturating_sub(number("inuse")?))
 }
 
 /// One kind of event, again and again.

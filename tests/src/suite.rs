@@ -63,7 +63,12 @@ impl<S: Send + Sync + 'static> Suite<S> {
             shared
                 .runtime
                 .block_on(run)
-                .map_err(|error: anyhow::Error| Failed::from(tell(&error)))
+                .map_err(|error: anyhow::Error| {
+                    // At once as well as at the end: whoever reads a long log finds it beside the test.
+                    let text = tell(&error);
+                    eprintln!("{text}");
+                    Failed::from(text)
+                })
         }));
     }
 

@@ -4,7 +4,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::Mutex;
 use vbridge_tests::{
     chaos::{Counts, Story},
@@ -14,6 +14,7 @@ use vbridge_tests::{
 const ONE_CPU: Counts = Counts {
     bridge_kills: 200,
     agent_kills: 50,
+    stream_kills: 500,
     reboots: 5,
     pause_seconds: 60,
     garbage: 20,
@@ -24,6 +25,7 @@ const ONE_CPU: Counts = Counts {
 const TWO_CPUS: Counts = Counts {
     bridge_kills: 40,
     agent_kills: 10,
+    stream_kills: 20,
     reboots: 1,
     pause_seconds: 35,
     garbage: 10,
@@ -52,9 +54,9 @@ impl World {
             }
         };
         // After a failure the next scene begins with a guest of its own.
-        scene(&mut story)
-            .await
-            .with_context(|| format!("with {cpus} CPU"))?;
+        if let Err(error) = scene(&mut story).await {
+            return Err(error.context(format!("with {cpus} CPU\n{}", story.aftermath().await)));
+        }
         *current = Some((cpus, story));
         Ok(())
     }
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
     }
     scenes! {
         the_bridge_is_killed,
+        qemu_loses_the_buffers_of_the_port,
         the_agent_is_killed,
         the_guest_reboots,
         garbage_is_written_to_the_channel,

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guest::{DEFAULT_CHANNEL, Key};
+use agent_guest::{DEFAULT_CHANNEL, Key, Rebind};
 use clap::Parser as _;
 use tracing_subscriber::filter::Targets;
 
@@ -56,6 +56,11 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     key_file: Option<String>,
 
+    /// Free a port that is stuck by rebinding its driver: alone (if its device has no other port), always, never [default:
+    /// alone]
+    #[arg(long, value_name = "WHEN")]
+    rebind: Option<String>,
+
     /// What to log to stderr: error, warn, info, debug, trace, or target=level,... [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -86,6 +91,7 @@ pub(crate) struct Settings {
     pub(crate) wait: Option<bool>,
     pub(crate) listen: Option<PathBuf>,
     pub(crate) key: Option<Key>,
+    pub(crate) rebind: Rebind,
     pub(crate) log: Targets,
     /// What is odd, but no reason not to run.
     pub(crate) warnings: Vec<String>,
@@ -151,11 +157,14 @@ struct Layer {
     wait: Option<bool>,
     listen: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    rebind: Option<Rebind>,
     log: Option<String>,
 }
 
 /// The keys that every source knows.
-const KEYS: [&str; 6] = ["channel", "port", "wait", "listen", "key_file", "log"];
+const KEYS: [&str; 7] = [
+    "channel", "port", "wait", "listen", "key_file", "rebind", "log",
+];
 
 impl Layer {
     /// Takes a value as text.
@@ -166,6 +175,7 @@ impl Layer {
             "wait" => self.wait = Some(check_bool(value)?),
             "listen" => self.listen = Some(check_listen(value)?),
             "key_file" => self.key_file = Some(check_path(value)?),
+            "rebind" => self.rebind = Some(check_rebind(value)?),
             "log" => self.log = Some(check_log(value)?),
             unknown => return Err(unknown_key(unknown)),
         }
@@ -208,6 +218,15 @@ fn check_listen(value: &str) -> Result<PathBuf, String> {
     match value.strip_prefix("unix:") {
         Some(path) if !path.is_empty() => Ok(path.into()),
         _ => Err(format!("{value:?} is not of the form unix:PATH")),
+    }
+}
+
+fn check_rebind(value: &str) -> Result<Rebind, String> {
+    match value {
+        "alone" => Ok(Rebind::Alone),
+        "always" => Ok(Rebind::Always),
+        "never" => Ok(Rebind::Never),
+        other => Err(format!("{other:?} is not alone, always or never")),
     }
 }
 
@@ -275,6 +294,7 @@ fn flags(args: Args) -> Result<Layer, CliError> {
         args.wait,
         args.listen,
         args.key_file,
+        args.rebind,
         args.log,
     ];
     for (key, value) in KEYS.into_iter().zip(values) {
@@ -359,6 +379,7 @@ impl Layers {
         let wait = self.pick(|layer| layer.wait.as_ref());
         let listen = self.pick(|layer| layer.listen.as_ref());
         let key_file = self.pick(|layer| layer.key_file.as_ref());
+        let rebind = self.pick(|layer| layer.rebind.as_ref());
         let log = self.pick(|layer| layer.log.as_ref());
 
         let (channel, channel_origin) =
@@ -386,6 +407,10 @@ impl Layers {
         if let Some((path, origin)) = &key_file {
             line("key_file", format!("{path:?}"), *origin);
         }
+        if let Some((rebind, origin)) = rebind {
+            let value = format!("{rebind:?}").to_ascii_lowercase();
+            line("rebind", format!("{value:?}"), origin);
+        }
         line("log", format!("{log:?}"), log_origin);
 
         let settings = Settings {
@@ -394,6 +419,7 @@ impl Layers {
             wait: wait.map(|(wait, _)| wait),
             listen: listen.map(|(path, _)| path),
             key: key_file.map(|(path, _)| secret::read(&path)).transpose()?,
+            rebind: rebind.map(|(rebind, _)| rebind).unwrap_or_default(),
             // Checked when it was read.
             log: log.parse().unwrap_or_default(),
             warnings,

@@ -136,6 +136,20 @@ impl DevicePort {
         })
     }
 
+    /// Whether a host is attached, and nothing can be written. Just after opening that is odd: what the port before this
+    /// had queued is still there, and the host does not take it, or QEMU has lost it ([`super::rebind`]).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn is_full(&self) -> io::Result<bool> {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let mut port = [PollFd::new(&self.port, PollFlags::IN | PollFlags::OUT)];
+        poll(&mut port, Some(&AT_ONCE))?;
+        Ok(!port[0]
+            .revents()
+            .intersects(PollFlags::HUP | PollFlags::OUT))
+    }
+
     /// Waits for the next edge and takes note of it.
     fn poll_edge(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {

@@ -4,16 +4,19 @@
 //! |---|---|
 //! | [`device`] | the virtio console driver's character device |
 //! | [`find`] | which device that is, and what to say when there is none |
+//! | [`rebind`] | the cure for a port that QEMU has used up |
 //! | [`listen`] | a Unix socket that plays QEMU's part, for machines without a VM |
 
 pub mod device;
 pub mod find;
 pub mod listen;
+pub mod rebind;
 mod watch;
 
 pub use device::DevicePort;
 pub use find::{FindError, Finder};
 pub use listen::{ListenError, ListenPort, Listener};
+pub use rebind::{Rebind, RebindError};
 
 use std::{io, os::fd::OwnedFd};
 

@@ -18,6 +18,8 @@
 //!   misled, because the port takes nothing while detached.
 //! - Whenever the guest is back in *Waiting* by a decision that the host can't have seen, it sends READY: if the host
 //!   believes itself in a session, it learns that it is not.
+//! - A port that takes nothing of a WELCOME for [`STUCK_AFTER`] is reported as stuck, once for each greeting and wait.
+//!   Without a host it takes nothing either, so whoever owns the port has to look.
 //! - A greeting with an id that was used before is a recording, and no greeting.
 //! - Bytes of a session that does not exist are dropped. A record of one provokes READY, at most every
 //!   [`READY_SPACING`].
@@ -31,7 +33,7 @@ use crate::{
     end::EndReason,
     limits::{
         AUTH_DELAY_FIRST, AUTH_DELAY_MAX, DEFAULT_WINDOW, MAX_WINDOW, MIN_WINDOW, READY_SPACING,
-        REMEMBERED_SESSIONS,
+        REMEMBERED_SESSIONS, STUCK_AFTER,
     },
     random::Random,
     record::{
@@ -86,6 +88,8 @@ pub enum GuestEvent {
         /// The reason as the host gets it.
         reason: String,
     },
+    /// The port takes nothing of the answer to a greeting: no host is attached any more, or the port is stuck.
+    Stuck,
 }
 
 /// A session that the host asked for and the guest agreed to.
@@ -127,6 +131,8 @@ pub struct GuestEnd {
     /// Greetings are not answered before this.
     locked_until: Option<Instant>,
     last_ready: Option<Instant>,
+    /// Since when the port has taken nothing of a WELCOME.
+    owed: Option<Instant>,
 }
 
 impl GuestEnd {
@@ -148,6 +154,7 @@ impl GuestEnd {
             failures: 0,
             locked_until: None,
             last_ready: None,
+            owed: None,
         };
         end.ready(now);
         end
@@ -197,12 +204,22 @@ impl GuestEnd {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.greeting.as_ref().and(self.locked_until)
+        let unlocked = self.greeting.as_ref().and(self.locked_until);
+        let stuck = self.owed.map(|since| since + STUCK_AFTER);
+        unlocked.into_iter().chain(stuck).min()
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.handle_drained(now);
+        if self.locked_until.is_some_and(|until| now >= until) {
+            self.handle_drained(now);
+        }
+        if self.owed.is_some_and(|since| now >= since + STUCK_AFTER) {
+            self.owed = None;
+            if matches!(self.state, State::Welcoming(_)) {
+                self.events.push_back(GuestEvent::Stuck);
+            }
+        }
     }
 
     /// What happened, oldest first.
@@ -225,6 +242,9 @@ impl GuestEnd {
 
     /// The port took the first `len` bytes of [`transmit`](Self::transmit).
     pub fn transmitted(&mut self, len: usize) {
+        if len > 0 {
+            self.owed = None;
+        }
         self.out.transmitted(len);
         if !self.out.is_empty() {
             return;
@@ -421,6 +441,8 @@ impl GuestEnd {
         self.out.clear();
         self.out.record(id, Control::Welcome(welcome));
         self.rest = None;
+        // A host that greets again has not been answered for all that time.
+        self.owed.get_or_insert(now);
         self.state = State::Welcoming(Candidate {
             software: text(&hello.software),
             stream: Stream::new(id, self.config.window, hello.window.min(MAX_WINDOW)),
@@ -532,4 +554,78 @@ pub(crate) fn read_rest(
         *rest = None;
     }
     Some(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{HostConfig, HostEnd, limits::HELLO_RETRY_FIRST};
+
+    /// A guest that a host greets, on a port that takes nothing.
+    struct Greeted {
+        now: Instant,
+        host: HostEnd,
+        guest: GuestEnd,
+    }
+
+    impl Greeted {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self {
+                now,
+                host: HostEnd::new(HostConfig::default(), Random::system(), now),
+                guest: GuestEnd::new(GuestConfig::default(), Random::system(), now),
+            }
+        }
+
+        /// Time passes; the host greets again when its time has come.
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            if self.host.poll_timeout().is_some_and(|at| self.now >= at) {
+                self.host.handle_timeout(self.now);
+                let hello = self.host.transmit().to_vec();
+                self.host.transmitted(hello.len());
+                self.guest.handle_input(self.now, &hello);
+                self.guest.handle_drained(self.now);
+            }
+            if self.guest.poll_timeout().is_some_and(|at| self.now >= at) {
+                self.guest.handle_timeout(self.now);
+            }
+        }
+
+        fn is_told_stuck(&mut self) -> bool {
+            std::iter::from_fn(|| self.guest.poll_event()).any(|event| event == GuestEvent::Stuck)
+        }
+    }
+
+    #[test]
+    fn a_port_that_takes_nothing_of_an_answer_is_stuck_however_often_the_host_greets() {
+        let mut greeted = Greeted::new();
+        greeted.pass(Duration::ZERO);
+        greeted.pass(HELLO_RETRY_FIRST);
+        assert!(!greeted.is_told_stuck());
+        greeted.pass(STUCK_AFTER - HELLO_RETRY_FIRST);
+        assert!(greeted.is_told_stuck());
+        // And again, as long as there is a host that greets.
+        for _ in 0..20 {
+            greeted.pass(STUCK_AFTER / 4);
+        }
+        assert!(greeted.is_told_stuck());
+    }
+
+    #[test]
+    fn a_port_that_takes_a_byte_is_not_stuck() {
+        let mut greeted = Greeted::new();
+        greeted.pass(Duration::ZERO);
+        assert!(greeted.guest.transmit().len() > 1);
+        greeted.guest.transmitted(1);
+        greeted.pass(HELLO_RETRY_FIRST - Duration::from_millis(1));
+        for _ in 0..3 {
+            greeted.guest.handle_timeout(greeted.now);
+            greeted.now += STUCK_AFTER;
+        }
+        assert!(!greeted.is_told_stuck());
+    }
 }

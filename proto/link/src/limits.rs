@@ -76,6 +76,10 @@ pub const READY_SPACING: Duration = Duration::from_millis(100);
 /// faster than it reads.
 pub const MAX_CONTROL_BACKLOG: usize = 16 * 1024;
 
+/// A port that has taken nothing of a greeting's answer for so long is stuck: the host is there, it greets, and whatever
+/// was queued for hosts before it is long gone.
+pub const STUCK_AFTER: Duration = Duration::from_millis(500);
+
 /// Idle buffers above this are given back.
 pub const IDLE_BUFFER: usize = 4 * 1024;
 

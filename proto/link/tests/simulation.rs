@@ -300,7 +300,8 @@ impl World {
                     assert_eq!(guest.app.id, Some(id));
                     guest.app.id = None;
                 }
-                GuestEvent::Refused { .. } => {}
+                // Here a port that takes nothing has no host, or one that is about to read.
+                GuestEvent::Refused { .. } | GuestEvent::Stuck => {}
             }
         }
         progress

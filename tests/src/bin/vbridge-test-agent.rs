@@ -17,6 +17,10 @@ const USAGE: &str = "usage: vbridge-test-agent [--listen unix:PATH | --port PATH
 
 fn main() -> ExitCode {
     agent_guest::emulation::tune();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
     serve()
 }
 

@@ -245,8 +245,10 @@ impl VmBuilder {
             )
         };
         let port = |chardev: &str, name: &str, id: &str| {
-            format!("virtserialport,chardev={chardev},name={name},id={id}")
+            format!("virtserialport,chardev={chardev},name={name},id={id},bus={id}-bus.0")
         };
+        // Each has a controller of its own, as docs/link.md advises: the agent may rebind its driver.
+        let controller = |id: &str| format!("virtio-serial-pci,id={id}-bus");
         let mut arguments: Vec<String> = Vec::new();
         let mut add =
             |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
@@ -279,12 +281,14 @@ impl VmBuilder {
             "-serial",
             "chardev:shell",
         ]);
-        add(&["-device", "virtio-serial-pci"]);
         add(&["-chardev", &socket("agent", AGENT)]);
+        add(&["-device", &controller(AGENT_PORT_ID)]);
         add(&["-device", &port("agent", AGENT_PORT, AGENT_PORT_ID)]);
         add(&[
             "-chardev",
             &socket("raw", RAW),
+            "-device",
+            &controller("raw0"),
             "-device",
             &port("raw", RAW_PORT, "raw0"),
         ]);

@@ -45,7 +45,9 @@ impl GuestLink {
     /// Waits for the next session. The one before it has ended by then. May be cancelled at any time.
     ///
     /// # Errors
-    /// The port is gone and must be opened anew.
+    /// The port is gone and must be opened anew; [`TimedOut`](io::ErrorKind::TimedOut): a host greets, and the port has
+    /// taken nothing of the answer for [`STUCK_AFTER`](crate::limits::STUCK_AFTER). The link goes on; but unless the host
+    /// has left in the meantime, it would wait for ever.
     pub async fn accept(&mut self) -> io::Result<Session> {
         match self.sessions.recv().await {
             Some(Ok((id, software))) => {
@@ -78,6 +80,13 @@ impl GuestLink {
         .await;
     }
 
+    /// Ends the link as dropping it does, and returns when the port is closed.
+    pub async fn close(mut self) {
+        self.driver.abort();
+        // How it ended does not matter: it holds the port no more.
+        let _ = (&mut self.driver).await;
+    }
+
     /// Counts what goes over the link.
     pub fn stats(&self) -> &LinkStats {
         &self.shared.stats
@@ -108,6 +117,14 @@ impl Observer for Accepting {
                 GuestEvent::Ended { id, reason } => debug!(session = %id, %reason, "session ended"),
                 GuestEvent::Refused { code, reason } => {
                     warn!(?code, reason = %reason.escape_debug(), "refused a host");
+                }
+                GuestEvent::Stuck => {
+                    let error = io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "it takes nothing although a host greets",
+                    );
+                    // It comes again with the next greeting.
+                    let _ = self.sender.try_send(Err(error));
                 }
             }
         }
