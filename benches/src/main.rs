@@ -1,8 +1,9 @@
 //! Measures vbridge on one real guest in one run, beside the raw channel: every figure is a ratio to something that
 //! was measured minutes before on the same virtual machine.
 //!
-//! The raw channel is a second port on the same virtio-serial controller, with plain reads and writes of 64 KiB at
-//! both ends. Everything else goes the whole way: a gRPC client over TCP, the bridge, the link, the agent.
+//! The raw channel is a second port of the virtual machine, with `dd` and a shell at the guest's end, or with a program
+//! that reads and writes as fast as the port can. The goals are ratios to the former; those to the latter stand beside
+//! them. Everything else goes the whole way: a gRPC client over TCP, the bridge, the link, the agent.
 //!
 //! Rounds of everything are interleaved, and medians are taken, because the machine's own speed changes.
 
@@ -19,6 +20,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::Parser;
+use raw::Peer;
 use report::{Figure, Report};
 use vbridge_tests::fixture::{Bridge, Guest};
 
@@ -59,9 +61,14 @@ async fn run(options: &Options) -> Result<()> {
     let mut samples = Samples::default();
     for round in 0..options.rounds {
         eprintln!("bench: round {} of {}", round + 1, options.rounds);
-        samples.raw_to_host.push(raw::source(&guest, bytes).await?);
-        samples.raw_to_guest.push(raw::sink(&guest, bytes).await?);
-        samples.raw_round_trip.push(raw::echo(&guest).await?);
+        for (peer, raw) in [
+            (Peer::Shell, &mut samples.shell),
+            (Peer::Program, &mut samples.program),
+        ] {
+            raw.to_host.push(raw::source(&guest, peer, bytes).await?);
+            raw.to_guest.push(raw::sink(&guest, peer, bytes).await?);
+            raw.round_trip.push(raw::echo(&guest, peer).await?);
+        }
         let client = grpc::Client::open(&place).await?;
         samples.to_host.push(client.read(bytes).await?);
         samples.to_guest.push(client.write(bytes).await?);
@@ -90,12 +97,19 @@ async fn weights(guest: &Guest, bridge: &mut Bridge) -> Result<(u64, u64)> {
     ))
 }
 
+/// The raw channel: bytes a second, and seconds.
+#[derive(Default)]
+struct Raw {
+    to_host: Vec<f64>,
+    to_guest: Vec<f64>,
+    round_trip: Vec<f64>,
+}
+
 /// What was measured: bytes and calls a second, and seconds.
 #[derive(Default)]
 struct Samples {
-    raw_to_host: Vec<f64>,
-    raw_to_guest: Vec<f64>,
-    raw_round_trip: Vec<f64>,
+    shell: Raw,
+    program: Raw,
     to_host: Vec<f64>,
     to_guest: Vec<f64>,
     unary: Vec<f64>,
@@ -115,9 +129,22 @@ impl Samples {
             options.cpus,
             guest.vm().accelerator().name(),
         );
-        let raw_to_host = report.rate("raw channel, guest to host", self.raw_to_host);
-        let raw_to_guest = report.rate("raw channel, host to guest", self.raw_to_guest);
-        let raw_round_trip = report.time("raw channel, round trip (p50)", self.raw_round_trip);
+        let raw_to_host = report.rate("raw channel, guest to host (dd)", self.shell.to_host);
+        let raw_to_guest = report.rate("raw channel, host to guest (dd)", self.shell.to_guest);
+        let raw_round_trip = report.time(
+            "raw channel, round trip of a line (p50)",
+            self.shell.round_trip,
+        );
+        let best_to_host =
+            report.rate("raw channel, guest to host (program)", self.program.to_host);
+        let best_to_guest = report.rate(
+            "raw channel, host to guest (program)",
+            self.program.to_guest,
+        );
+        let best_round_trip = report.time(
+            "raw channel, round trip of 64 bytes (program, p50)",
+            self.program.round_trip,
+        );
         let to_host = report.rate("stream, guest to host", self.to_host);
         let to_guest = report.rate("stream, host to guest", self.to_guest);
         let unary = report.time("unary call, idle (p50)", self.unary);
@@ -177,6 +204,18 @@ impl Samples {
             write_beside / to_guest,
             0.85,
             true,
+        );
+        report.compare(
+            "stream, guest to host / raw (program)",
+            to_host / best_to_host,
+        );
+        report.compare(
+            "stream, host to guest / raw (program)",
+            to_guest / best_to_guest,
+        );
+        report.compare(
+            "unary p50 / raw round trip (program)",
+            unary / best_round_trip,
         );
         report
     }

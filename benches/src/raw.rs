@@ -12,28 +12,73 @@ use vbridge_tests::fixture::Guest;
 
 use crate::report::median;
 
-const PORT: &str = "$(grep -l org.vbridge.raw.0 /sys/class/virtio-ports/*/name | cut -d/ -f5)";
+const PORT: &str = "/dev/$(grep -l org.vbridge.raw.0 /sys/class/virtio-ports/*/name | cut -d/ -f5)";
 const BLOCK: usize = 64 * 1024;
 const ECHOES: usize = 500;
 /// The size of a small request with its HTTP/2 frames.
 const ECHO_BYTES: usize = 64;
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What reads and writes at the guest's end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Peer {
+    /// What every system has, and what is commonly meant by the channel's own speed: `dd` in blocks of 64 KiB, and a
+    /// shell that returns each line.
+    Shell,
+    /// A program made for it, which does nothing but read and write (`vbridge-raw`): as fast as the channel gets.
+    Program,
+}
+
+impl Peer {
+    fn source(self, bytes: u64) -> String {
+        match self {
+            Self::Shell => format!(
+                "dd if=/dev/zero of={PORT} bs={BLOCK} count={}",
+                bytes / BLOCK as u64
+            ),
+            Self::Program => format!("vbridge-raw {PORT} source {bytes}"),
+        }
+    }
+
+    /// Both end with a line of eight bytes.
+    fn sink(self, bytes: u64) -> String {
+        match self {
+            Self::Shell => format!(
+                "dd if={PORT} of=/dev/null bs={BLOCK} iflag=fullblock count={}; echo 7-bytes >{PORT}",
+                bytes / BLOCK as u64
+            ),
+            Self::Program => format!("vbridge-raw {PORT} sink {bytes}"),
+        }
+    }
+
+    fn echo(self) -> String {
+        match self {
+            Self::Shell => {
+                format!("exec 3<>{PORT}; while read -r line <&3; do echo \"$line\" >&3; done")
+            }
+            Self::Program => format!("vbridge-raw {PORT} echo"),
+        }
+    }
+}
+
 /// Starts the guest's part, and connects.
 async fn begin(guest: &Guest, what: &str) -> Result<UnixStream> {
-    guest.exec("killall vbridge-raw 2>/dev/null; true").await?;
+    // The one before ends by itself, or with this.
+    guest
+        .exec("kill -9 $(cat /tmp/raw.pid) 2>/dev/null; killall dd vbridge-raw 2>/dev/null; true")
+        .await?;
     let stream = UnixStream::connect(guest.vm().raw_channel()).await?;
     guest
         .exec(&format!(
-            "(vbridge-raw /dev/{PORT} {what} >/dev/null 2>&1 &)"
+            "(sh -c 'echo $$ >/tmp/raw.pid; {what}' >/dev/null 2>&1 &)"
         ))
         .await?;
     Ok(stream)
 }
 
 /// Bytes a second from the guest.
-pub(crate) async fn source(guest: &Guest, bytes: u64) -> Result<f64> {
-    let mut stream = begin(guest, &format!("source {bytes}")).await?;
+pub(crate) async fn source(guest: &Guest, peer: Peer, bytes: u64) -> Result<f64> {
+    let mut stream = begin(guest, &peer.source(bytes)).await?;
     let work = async {
         let mut buf = vec![0; BLOCK];
         let (mut total, mut started) = (0, None);
@@ -52,9 +97,9 @@ pub(crate) async fn source(guest: &Guest, bytes: u64) -> Result<f64> {
 }
 
 /// Bytes a second to the guest.
-pub(crate) async fn sink(guest: &Guest, bytes: u64) -> Result<f64> {
+pub(crate) async fn sink(guest: &Guest, peer: Peer, bytes: u64) -> Result<f64> {
     // First some bytes that show that the guest reads: the program is up when half of them are taken.
-    let mut stream = begin(guest, &format!("sink {bytes}")).await?;
+    let mut stream = begin(guest, &peer.sink(bytes)).await?;
     let work = async {
         let buf = vec![0; BLOCK];
         let (mut total, mut started) = (0, None);
@@ -67,8 +112,8 @@ pub(crate) async fn sink(guest: &Guest, bytes: u64) -> Result<f64> {
                 started = Some((Instant::now(), total));
             }
         }
-        let mut count = [0; 8];
-        stream.read_exact(&mut count).await?;
+        let mut end = [0; 8];
+        stream.read_exact(&mut end).await?;
         let (started, skipped) = started.context("more bytes are needed")?;
         anyhow::Ok((bytes - skipped) as f64 / started.elapsed().as_secs_f64())
     };
@@ -78,11 +123,12 @@ pub(crate) async fn sink(guest: &Guest, bytes: u64) -> Result<f64> {
 }
 
 /// Seconds for a round trip: the median.
-pub(crate) async fn echo(guest: &Guest) -> Result<f64> {
-    let mut stream = begin(guest, "echo").await?;
+pub(crate) async fn echo(guest: &Guest, peer: Peer) -> Result<f64> {
+    let mut stream = begin(guest, &peer.echo()).await?;
     let work = async {
         let mut times = Vec::with_capacity(ECHOES);
-        let (ping, mut pong) = ([7; ECHO_BYTES], [0; ECHO_BYTES]);
+        let (mut ping, mut pong) = ([b'x'; ECHO_BYTES], [0; ECHO_BYTES]);
+        ping[ECHO_BYTES - 1] = b'\n';
         for _ in 0..ECHOES + 10 {
             let begin = Instant::now();
             stream.write_all(&ping).await?;

@@ -127,6 +127,11 @@ impl Report {
         });
     }
 
+    /// A ratio that is told and has no goal.
+    pub(crate) fn compare(&mut self, name: &str, value: f64) {
+        self.add(Figure::new(name, value, "x"));
+    }
+
     pub(crate) fn print(&self) {
         println!(
             "\none guest with {} CPU(s) under {}, {} rounds of {} MiB, on {} (kernel {})\n",

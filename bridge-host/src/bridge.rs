@@ -290,13 +290,9 @@ impl BoundBridge {
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
         let routes = own_services(self.guests.clone()).await?;
         let mut tasks = JoinSet::new();
+        let leave = watch::Sender::new(false);
         for guest in self.guests.iter() {
-            let task = guest.look_after();
-            tasks.spawn(async move {
-                let guard = AbortOnDrop(task);
-                std::future::pending::<()>().await;
-                drop(guard);
-            });
+            tasks.spawn(Arc::clone(guest).look_after(leave.subscribe()));
         }
         let graceful = Arc::new(GracefulShutdown::new());
         let mut listeners = JoinSet::new();
@@ -322,17 +318,10 @@ impl BoundBridge {
         {
             info!("calls were still under way and are cut off");
         }
-        tasks.shutdown().await;
+        leave.send_replace(true);
+        // Each of them is bounded.
+        while tasks.join_next().await.is_some() {}
         Ok(())
-    }
-}
-
-/// Ends a task that nobody waits for.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 

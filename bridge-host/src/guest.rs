@@ -51,7 +51,8 @@ use crate::{
     forward::RequestBody,
     limits::{
         CONNECT_TIMEOUT, CONNECTION_WINDOW, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_CALLS_PER_GUEST,
-        MAX_FRAME, MAX_HEADER_LIST, RECONNECT_FIRST, RECONNECT_MAX, SEND_BUFFER, STREAM_WINDOW,
+        MAX_FRAME, MAX_HEADER_LIST, PARTING, PARTING_QUIET, RECONNECT_FIRST, RECONNECT_MAX,
+        SEND_BUFFER, STREAM_WINDOW,
     },
     monitor,
 };
@@ -358,33 +359,38 @@ impl Guest {
 
     // === Looking after the channel ===
 
-    /// Starts the task that keeps the guest connected. It ends when the handle is aborted.
-    pub(crate) fn look_after(self: &Arc<Self>) -> JoinHandle<()> {
-        let guest = Arc::clone(self);
-        tokio::spawn(async move {
-            let paused = watch::Sender::new(false);
-            let pauses = paused.subscribe();
-            match &guest.spec.monitor {
-                Some(monitor) => {
-                    let opened = Arc::clone(&guest.hurry);
-                    tokio::select! {
-                        () = monitor::follow(monitor, paused, opened) => {}
-                        () = guest.stay_connected(pauses) => {}
-                    }
+    /// Keeps the guest connected until `stop` is true; then it leaves in order.
+    pub(crate) async fn look_after(self: Arc<Self>, stop: watch::Receiver<bool>) {
+        let paused = watch::Sender::new(false);
+        let pauses = paused.subscribe();
+        match &self.spec.monitor {
+            Some(monitor) => {
+                let opened = Arc::clone(&self.hurry);
+                tokio::select! {
+                    () = monitor::follow(monitor, paused, opened) => {}
+                    () = self.stay_connected(pauses, stop) => {}
                 }
-                None => guest.stay_connected(pauses).await,
             }
-        })
+            None => self.stay_connected(pauses, stop).await,
+        }
     }
 
-    async fn stay_connected(&self, mut pauses: watch::Receiver<bool>) {
+    async fn stay_connected(
+        &self,
+        mut pauses: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let mut wait = RECONNECT_FIRST;
         let mut patience = DEAF_FIRST;
         loop {
             match connect(&self.spec.channel).await {
                 Ok(stream) => {
                     wait = RECONNECT_FIRST;
-                    match self.converse(stream, patience, &mut pauses).await {
+                    match self
+                        .converse(stream, patience, &mut pauses, &mut stop)
+                        .await
+                    {
+                        Parting::Stopped => return,
                         Parting::Deaf => {
                             patience = (patience * DEAF_FACTOR).min(DEAF_MAX);
                             continue;
@@ -404,6 +410,7 @@ impl Guest {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.hurry.notified() => {}
+                () = stopped(&mut stop) => return,
                 Ok(()) = pauses.changed() => {
                     let paused = *pauses.borrow_and_update();
                     self.set_paused(paused);
@@ -428,6 +435,7 @@ impl Guest {
         stream: UnixStream,
         patience: Duration,
         pauses: &mut watch::Receiver<bool>,
+        stop: &mut watch::Receiver<bool>,
     ) -> Parting {
         let config = HostConfig {
             software: concat!("vbridge/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -476,6 +484,7 @@ impl Guest {
                     self.follow(status);
                 }
                 () = self.hurry.notified() => handle.nudge(),
+                () = stopped(stop) => break Parting::Stopped,
                 Ok(()) = pauses.changed() => {
                     let paused = *pauses.borrow_and_update();
                     handle.set_paused(paused);
@@ -492,6 +501,11 @@ impl Guest {
         };
         if let Some(connection) = connection {
             connection.abort();
+            if parting == Parting::Stopped {
+                // With it the session is dropped. How it ended does not matter.
+                let _ = connection.await;
+                link.finish(PARTING_QUIET, PARTING).await;
+            }
         }
         self.stats.send_replace(None);
         self.sent.fetch_add(stats.sent_bytes(), Ordering::Relaxed);
@@ -499,6 +513,7 @@ impl Guest {
             .fetch_add(stats.received_bytes(), Ordering::Relaxed);
         match parting {
             Parting::Closed { .. } => info!(guest = %self.name(), "channel closed"),
+            Parting::Stopped => debug!(guest = %self.name(), "channel left"),
             Parting::Deaf => {
                 debug!(guest = %self.name(), "no answer: the channel is connected anew")
             }
@@ -555,6 +570,13 @@ enum Parting {
     Closed { heard: bool },
     /// Nothing was heard: this side closed it, to try another.
     Deaf,
+    /// The bridge stops.
+    Stopped,
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error is the bridge's end as well.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn usable(state: &State) -> Option<Ready> {

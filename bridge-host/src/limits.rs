@@ -79,6 +79,12 @@ pub const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// After SIGTERM, calls under way have so long to end.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
+/// When the bridge stops, it leaves a channel on which nothing has come for so long.
+pub const PARTING_QUIET: Duration = Duration::from_millis(20);
+
+/// ... or after so long in any case.
+pub const PARTING: Duration = Duration::from_millis(500);
+
 /// Changes of guests that a WatchGuests stream may be behind. More, and it gets a snapshot instead.
 pub const WATCH_BACKLOG: usize = 1024;
 

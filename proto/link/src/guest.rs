@@ -303,6 +303,14 @@ impl GuestEnd {
         }
     }
 
+    /// Whether what is to be transmitted may wait for more of the session's bytes. Not for long: somebody may wait for it.
+    pub fn may_wait(&self) -> bool {
+        match &self.state {
+            State::Open(stream) => stream.may_wait(&self.out),
+            _ => false,
+        }
+    }
+
     /// Ends session `id` in order, if it is still open. What was written before is still transmitted.
     pub fn close(&mut self, id: SessionId, reason: &str) {
         if matches!(&self.state, State::Open(stream) if stream.id() == id) {

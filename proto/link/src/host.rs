@@ -390,6 +390,14 @@ impl HostEnd {
         }
     }
 
+    /// Whether what is to be transmitted may wait for more of the session's bytes. Not for long: somebody may wait for it.
+    pub fn may_wait(&self) -> bool {
+        match &self.state {
+            State::Open(open) => open.stream.may_wait(&self.out),
+            _ => false,
+        }
+    }
+
     /// Ends session `id` in order, if it is still open, and greets anew after a while. What was written before is
     /// still transmitted.
     pub fn close(&mut self, now: Instant, id: SessionId, reason: &str) {

@@ -19,18 +19,24 @@ use crate::{
 pub(crate) struct Outbox {
     stuffer: Stuffer,
     bytes: BytesMut,
+    /// Somebody waits for a record in it: an acknowledgement, an answer.
+    is_urgent: bool,
 }
 
 impl Outbox {
     pub(crate) fn record(&mut self, session: SessionId, control: Control) {
+        self.is_urgent = true;
         Record::new(session, control).write(&mut self.stuffer, &mut self.bytes);
     }
 
     /// Drops what was not yet transmitted. What follows begins with a marker, so that a record or a marker may be cut
     /// anywhere.
     pub(crate) fn clear(&mut self) {
+        *self = Self {
+            bytes: std::mem::take(&mut self.bytes),
+            ..Self::default()
+        };
         self.bytes.clear();
-        self.stuffer = Stuffer::default();
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -144,11 +150,21 @@ impl Stream {
         if len > 0 {
             if out.is_empty() {
                 self.sync(out);
+                out.is_urgent = false;
             }
             out.stuffer.push(&data[..len], &mut out.bytes);
             self.sent += len as u64;
         }
         len
+    }
+
+    /// Whether what is in `out` may wait for more: it is the end of many bytes of which the peer has enough to take, and a
+    /// block that is half empty costs the port as much as a full one.
+    pub(crate) fn may_wait(&self, out: &Outbox) -> bool {
+        !out.is_empty()
+            && !out.is_urgent
+            && out.bytes.len() < MAX_BLOCK / 2
+            && self.sent - self.acknowledged > MAX_BLOCK as u64
     }
 
     /// Makes sure that the receiver holds nothing back of what it is about to get.

@@ -247,8 +247,10 @@ impl VmBuilder {
         let port = |chardev: &str, name: &str, id: &str| {
             format!("virtserialport,chardev={chardev},name={name},id={id},bus={id}-bus.0")
         };
-        // Each has a controller of its own, as docs/link.md advises: the agent may rebind its driver.
-        let controller = |id: &str| format!("virtio-serial-pci,id={id}-bus");
+        // Each has a controller of its own, as the README advises: the agent may rebind its driver, and with so few queues
+        // (port 0 is reserved) each gets an interrupt of its own, where one interrupt for the 64 queues of a default
+        // controller makes the guest look at all of them.
+        let controller = |id: &str| format!("virtio-serial-pci,id={id}-bus,max_ports=2");
         let mut arguments: Vec<String> = Vec::new();
         let mut add =
             |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));

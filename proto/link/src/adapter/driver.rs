@@ -22,6 +22,10 @@ const READ_BUFFER: usize = 64 * 1024;
 /// comes: with a whole window in one turn, the peer would wait for each acknowledgement.
 const TURN: usize = 32 * 1024;
 
+/// Turns of the other tasks that a small block is held back for, while the peer still has bytes to take: the session's task
+/// and the one behind it that makes the bytes may have more.
+const PATIENCE: u8 = 4;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
 }
@@ -31,6 +35,8 @@ pub(super) struct Driver<O: Observer> {
     observer: O,
     shared: Arc<Shared>,
     sleep: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Turns that the block has been held back for.
+    waited: u8,
 }
 
 impl<O: Observer + Unpin> Driver<O> {
@@ -39,7 +45,18 @@ impl<O: Observer + Unpin> Driver<O> {
             observer,
             shared,
             sleep: None,
+            waited: 0,
         }
+    }
+
+    /// Whether to hold the block back for this turn.
+    fn holds_back(&mut self, inner: &Inner) -> bool {
+        if self.waited < PATIENCE && inner.end.may_wait() {
+            self.waited += 1;
+            return true;
+        }
+        self.waited = 0;
+        false
     }
 
     /// Reads once, and says how much. `None` if there is nothing to read.
@@ -71,8 +88,9 @@ impl<O: Observer + Unpin> Driver<O> {
 
     fn poll_io(&mut self, cx: &mut Context<'_>, inner: &mut Inner) -> io::Result<()> {
         let mut taken = 0;
+        let holds_back = self.holds_back(inner);
         while taken < TURN {
-            let wrote = inner.write()?;
+            let wrote = !holds_back && inner.write()?;
             let read = self.read(cx, inner)?;
             if read.is_some() || wrote {
                 // Writing may open a session.
@@ -80,6 +98,7 @@ impl<O: Observer + Unpin> Driver<O> {
             }
             match read {
                 Some(len) => taken += len.max(1),
+                None if holds_back => break,
                 None => return Ok(()),
             }
         }

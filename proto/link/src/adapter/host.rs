@@ -1,6 +1,10 @@
 //! The host's end on tokio: one link for each connection to a channel's socket.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -110,6 +114,23 @@ impl HostLink {
         self.status.clone()
     }
 
+    /// Ends the session in order and waits until nothing comes any more, but not longer than `limit`; then closes the channel.
+    ///
+    /// What was under way is taken off QEMU's hands by that: for each client that leaves while QEMU holds bytes for it,
+    /// QEMU loses one of the port's buffers. Drop the [`Session`] before.
+    pub async fn finish(self, quiet: Duration, limit: Duration) {
+        let until = tokio::time::Instant::now() + limit;
+        let mut received = self.shared.stats.received_bytes();
+        while tokio::time::Instant::now() < until {
+            tokio::time::sleep(quiet).await;
+            let now = self.shared.stats.received_bytes();
+            if now == received {
+                return;
+            }
+            received = now;
+        }
+    }
+
     /// Speaks to the link from anywhere.
     pub fn handle(&self) -> LinkHandle {
         LinkHandle {
@@ -175,7 +196,7 @@ impl LinkHandle {
     }
 
     /// The last measured round trip, in the guest's agent and back.
-    pub fn round_trip(&self) -> Option<std::time::Duration> {
+    pub fn round_trip(&self) -> Option<Duration> {
         self.peek(HostEnd::round_trip)
     }
 

@@ -61,7 +61,7 @@ impl AsyncRead for Session {
             }
             Some(_) => {
                 // An acknowledgement may have to go out.
-                inner.write_at_once();
+                inner.write_soon();
                 Poll::Ready(Ok(()))
             }
             None => Poll::Ready(Ok(())),
@@ -91,7 +91,7 @@ impl AsyncWrite for Session {
                 match inner.end.write(self.id, rest) {
                     None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
                     // No room or no credit: whatever is there must go out before there is more.
-                    Some(0) if !inner.write_at_once() => {
+                    Some(0) if !inner.write_soon() => {
                         if total == 0 {
                             inner.writer.register(cx);
                             return Poll::Pending;

@@ -95,6 +95,10 @@ impl End {
         either!(self, end => end.is_writable(id))
     }
 
+    pub(super) fn may_wait(&self) -> bool {
+        either!(self, end => end.may_wait())
+    }
+
     pub(super) fn close(&mut self, now: Instant, id: SessionId) {
         match self {
             Self::Guest(end) => end.close(id, ""),
@@ -208,6 +212,15 @@ impl Inner {
             self.driver.wake_by_ref();
         }
         result.unwrap_or_default()
+    }
+
+    /// Writes as [`write_at_once`](Self::write_at_once) does, or leaves it to the driver if more may come with it.
+    pub(super) fn write_soon(&mut self) -> bool {
+        if self.end.may_wait() {
+            self.driver.wake_by_ref();
+            return false;
+        }
+        self.write_at_once()
     }
 
     /// Wakes the current session's task where it can go on.
