@@ -66,8 +66,11 @@ async fn run(options: &Options) -> Result<()> {
             (Peer::Program, &mut samples.program),
         ] {
             raw.to_host.push(raw::source(&guest, peer, bytes).await?);
+            raw::end(&guest).await?;
             raw.to_guest.push(raw::sink(&guest, peer, bytes).await?);
+            raw::end(&guest).await?;
             raw.round_trip.push(raw::echo(&guest, peer).await?);
+            raw::end(&guest).await?;
         }
         let client = grpc::Client::open(&place).await?;
         samples.to_host.push(client.read(bytes).await?);

@@ -63,10 +63,6 @@ impl Peer {
 
 /// Starts the guest's part, and connects.
 async fn begin(guest: &Guest, what: &str) -> Result<UnixStream> {
-    // The one before ends by itself, or with this.
-    guest
-        .exec("kill -9 $(cat /tmp/raw.pid) 2>/dev/null; killall dd vbridge-raw 2>/dev/null; true")
-        .await?;
     let stream = UnixStream::connect(guest.vm().raw_channel()).await?;
     guest
         .exec(&format!(
@@ -74,6 +70,14 @@ async fn begin(guest: &Guest, what: &str) -> Result<UnixStream> {
         ))
         .await?;
     Ok(stream)
+}
+
+/// Ends it. Some would end by themselves; an echo without a host looks for one a thousand times a second.
+pub(crate) async fn end(guest: &Guest) -> Result<()> {
+    guest
+        .exec("kill -9 $(cat /tmp/raw.pid) 2>/dev/null; killall dd vbridge-raw 2>/dev/null; true")
+        .await?;
+    Ok(())
 }
 
 /// Bytes a second from the guest.
