@@ -12,6 +12,7 @@
 //! | [`suite`] | tests that share a guest or a bridge |
 //! | [`matrix`] | every kind of call, told as a transcript that can be compared |
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
+//! | [`snapshot`] | a guest's state, saved and gone back to |
 //! | [`clients`] | grpcurl, Python and Node |
 //!
 //! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
@@ -30,4 +31,5 @@ pub mod place;
 pub mod process;
 pub mod programs;
 pub mod raw;
+pub mod snapshot;
 pub mod suite;
