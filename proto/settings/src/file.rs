@@ -10,11 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     access::{reason, regular_file},
+    limits::MAX_FILE,
     words,
 };
-
-/// Bytes of a configuration file: thousands of guests with long paths fit. A longer one is refused.
-pub const MAX_FILE: u64 = 1024 * 1024;
 
 /// How a configuration file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The known key that a misspelt one is most likely meant to be.
 
-/// Letters of a key that are looked at: one as long as a file is nobody's misspelling.
-const MAX_KEY: usize = 64;
+use crate::limits::MAX_NAME;
 
 /// What to say of a key that is not among the `known` ones: the nearest, or all if none is near.
 pub fn unknown_key(key: &str, known: &[&str]) -> String {
@@ -14,7 +13,7 @@ pub fn unknown_key(key: &str, known: &[&str]) -> String {
 
 /// The one with the fewest letters inserted, removed, replaced or swapped, if these are at most a third.
 fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
-    let key: String = key.chars().take(MAX_KEY).collect();
+    let key: String = key.chars().take(MAX_NAME).collect();
     let key = key.to_ascii_lowercase().replace('-', "_");
     known
         .iter()
