@@ -158,11 +158,6 @@ pub const REOPEN_DELAY: Duration = Duration::from_millis(250);
 /// Clients that may wait for their turn on a listening socket. QEMU has 1.
 pub const LISTEN_BACKLOG: i32 = 1;
 
-// === configuration ===
-
-/// Bytes of a configuration file; a larger one is not a configuration file.
-pub const MAX_CONFIG_FILE: usize = 1024 * 1024;
-
 const fn connection_window(streams: u32, window: u32) -> u32 {
     /// RFC 9113, section 6.9.1.
     const MAX: u32 = (1 << 31) - 1;

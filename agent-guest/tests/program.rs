@@ -79,9 +79,17 @@ fn bad_input_is_one_sentence_and_a_status() {
         1,
         "did you mean `port`",
     );
-    fails(&["--config", "/nonexistent.toml"], 1, "No such file");
+    fails(
+        &["--config", "/nonexistent.toml"],
+        1,
+        "there is no such file",
+    );
     fails(&["--key-file", &key], 1, "chmod 600");
-    fails(&["--key-file", "/nonexistent"], 1, "No such file");
+    fails(
+        &["--key-file", "/nonexistent"],
+        1,
+        "can't use the key file /nonexistent: there is no such file",
+    );
     fails(&["--log", "a=b=c"], 2, "no log filter");
 }
 

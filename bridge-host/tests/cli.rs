@@ -242,13 +242,19 @@ fn a_configuration_that_can_not_be_used_is_explained() {
     assert_fails(
         serve("c.toml", Some(unknown)),
         1,
-        &["c.toml, line 3", "\"chanel\"", "\"channel\""],
+        &[
+            "c.toml, line 3",
+            "unknown key `chanel`: did you mean `channel`?",
+        ],
     );
     let unknown = "guest:\n- name: web\n  chanel: unix:/x\n";
     assert_fails(
         serve("d.yaml", Some(unknown)),
         1,
-        &["d.yaml, line 3", "\"chanel\"", "\"channel\""],
+        &[
+            "d.yaml, line 3",
+            "unknown key `chanel`: did you mean `channel`?",
+        ],
     );
     let key = dir.path().join("key");
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();

@@ -1,85 +1,16 @@
-//! The configuration file: TOML or YAML, by its ending.
+//! The configuration file, as it becomes a layer of the settings.
 //!
 //! Every value is checked while it is read, so that an error names its line.
 
-use std::{
-    fmt,
-    fs::{self, File},
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::{fmt, fs, io, path::Path};
 
-use agent_guest::limits::MAX_CONFIG_FILE;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
 };
+use vbridge_settings::{FileError, checked, read, unknown_key};
 
-use super::{KEYS, Layer, unknown_key};
-
-/// Why a configuration file can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
-    /// It can't be read.
-    #[error("can't read the configuration file {path}: {why}")]
-    Read {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// Something in it is wrong.
-    #[error("{path}{}: {message}", .line.map(|line| format!(", line {line}")).unwrap_or_default())]
-    Content {
-        /// Where.
-        path: PathBuf,
-        /// On which line.
-        line: Option<usize>,
-        /// What.
-        message: String,
-    },
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Format {
-    Toml,
-    Yaml,
-}
-
-/// Reads a file.
-pub(super) fn read(path: &Path) -> Result<Layer, FileError> {
-    let failed = |why: String| FileError::Read {
-        path: path.to_owned(),
-        why,
-    };
-    let format = match path.extension().and_then(|ending| ending.to_str()) {
-        Some("toml") => Format::Toml,
-        Some("yaml" | "yml") => Format::Yaml,
-        _ => {
-            return Err(failed(
-                "its name must end with .toml, .yaml or .yml".to_owned(),
-            ));
-        }
-    };
-    let metadata = fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-    if !metadata.is_file() {
-        return Err(failed("it is no regular file".to_owned()));
-    }
-    let limit = u64::try_from(MAX_CONFIG_FILE).unwrap_or(u64::MAX);
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|error| failed(error.to_string()))?;
-    if bytes.len() > MAX_CONFIG_FILE {
-        return Err(failed(format!("it is longer than {MAX_CONFIG_FILE} bytes")));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| failed("it is not UTF-8 text".to_owned()))?;
-    parse(&text, format).map_err(|(line, message)| FileError::Content {
-        path: path.to_owned(),
-        line,
-        message,
-    })
-}
+use super::{KEYS, Layer};
 
 /// Reads a file that need not exist.
 pub(super) fn read_if_there(path: &Path) -> Result<Layer, FileError> {
@@ -87,49 +18,6 @@ pub(super) fn read_if_there(path: &Path) -> Result<Layer, FileError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Layer::default()),
         _ => read(path),
     }
-}
-
-/// Reads a text; an error has its line, if that is known, and a message of one line.
-fn parse(text: &str, format: Format) -> Result<Layer, (Option<usize>, String)> {
-    match format {
-        Format::Toml => toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| line_at(text, span.start));
-            (line, one_line(error.message()))
-        }),
-        // A file of comments alone is no mapping, but null.
-        Format::Yaml => serde_norway::from_str::<Option<Layer>>(text)
-            .map(Option::unwrap_or_default)
-            .map_err(|error| {
-                let location = error.location();
-                let message = error.to_string();
-                // It repeats the place, which is said already.
-                let message = match &location {
-                    Some(at) => message.replace(
-                        &format!(" at line {} column {}", at.line(), at.column()),
-                        "",
-                    ),
-                    None => message,
-                };
-                // So it does with the key of a wrong value.
-                let message = match message.split_once(": ") {
-                    Some((key, rest)) if rest.starts_with(&format!("{key}: ")) => rest,
-                    _ => &message,
-                };
-                (location.map(|at| at.line()), one_line(message))
-            }),
-    }
-}
-
-fn line_at(text: &str, offset: usize) -> usize {
-    text.bytes()
-        .take(offset)
-        .filter(|byte| *byte == b'\n')
-        .count()
-        + 1
-}
-
-fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl<'de> Deserialize<'de> for Layer {
@@ -152,7 +40,7 @@ impl<'de> Visitor<'de> for LayerVisitor {
         let mut seen = Vec::new();
         while let Some(KnownKey(key)) = map.next_key()? {
             if seen.contains(&key) {
-                return Err(A::Error::custom(format!("`{key}` is there twice")));
+                return Err(A::Error::duplicate_field(key));
             }
             seen.push(key);
             map.next_value_seed(Value {
@@ -169,27 +57,12 @@ struct KnownKey(&'static str);
 
 impl<'de> Deserialize<'de> for KnownKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(|key: &str| {
+        checked(deserializer, |key| {
             KEYS.into_iter()
                 .find(|known| *known == key)
                 .map(Self)
-                .ok_or_else(|| unknown_key(key))
-        }))
-    }
-}
-
-/// Checks a text while it is visited: only an error from there has the text's own line in YAML.
-struct Text<F>(F);
-
-impl<T, F: FnOnce(&str) -> Result<T, String>> Visitor<'_> for Text<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        self.0(text).map_err(E::custom)
+                .ok_or_else(|| unknown_key(key, &KEYS))
+        })
     }
 }
 
@@ -208,19 +81,21 @@ impl<'de> serde::de::DeserializeSeed<'de> for Value<'_> {
             return Ok(());
         }
         let Self { key, layer } = self;
-        deserializer.deserialize_str(Text(|value: &str| {
+        checked(deserializer, |value| {
             layer
                 .set(key, value)
                 .map_err(|message| format!("{key}: {message}"))
-        }))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    fn file(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
+    fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         fs::write(&path, content).unwrap();
@@ -229,7 +104,7 @@ mod tests {
 
     fn error(name: &str, content: &str) -> String {
         let (dir, path) = file(name, content);
-        let error = read(&path).unwrap_err().to_string();
+        let error = read::<Layer>(&path).unwrap_err().to_string();
         error.replace(dir.path().to_str().unwrap(), "DIR")
     }
 
@@ -239,7 +114,7 @@ mod tests {
         let yaml = "# all\nchannel: c\nwait: true\nlisten: unix:/run/x\nkey_file: /k\nlog: debug\n";
         let (_toml_dir, toml) = file("agent.toml", toml);
         let (_yaml_dir, yaml) = file("agent.yml", yaml);
-        let layer = read(&toml).unwrap();
+        let layer: Layer = read(&toml).unwrap();
         assert_eq!(layer, read(&yaml).unwrap());
         assert_eq!(layer.wait, Some(true));
         assert_eq!(layer.listen, Some("/run/x".into()));
@@ -250,7 +125,7 @@ mod tests {
         for name in ["agent.toml", "agent.yaml"] {
             for content in ["", "# nothing yet\n"] {
                 let (_dir, path) = file(name, content);
-                assert_eq!(read(&path).unwrap(), Layer::default());
+                assert_eq!(read::<Layer>(&path).unwrap(), Layer::default());
             }
         }
         assert_eq!(
@@ -305,29 +180,5 @@ mod tests {
             assert_eq!(text.lines().count(), 1, "{text}");
             assert!(text.contains(", line "), "{text}");
         }
-    }
-
-    #[test]
-    fn a_file_that_is_none_is_refused() {
-        assert!(error("agent.conf", "").contains("must end with .toml"));
-        let (_dir, path) = file("a.toml", b"\xff\xfe");
-        assert!(read(&path).unwrap_err().to_string().contains("not UTF-8"));
-        let (_dir, path) = file("a.toml", vec![b'#'; MAX_CONFIG_FILE + 1]);
-        assert!(read(&path).unwrap_err().to_string().contains("longer than"));
-        assert!(
-            read(Path::new("/nonexistent.toml"))
-                .unwrap_err()
-                .to_string()
-                .contains("No such file")
-        );
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("dir.toml");
-        fs::create_dir(&path).unwrap();
-        assert!(
-            read(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("no regular file")
-        );
     }
 }

@@ -4,8 +4,6 @@
 //! `--listen` works on a machine whose file names a port.
 
 mod file;
-mod names;
-mod secret;
 
 use std::{
     ffi::OsString,
@@ -16,9 +14,7 @@ use std::{
 use agent_guest::{DEFAULT_CHANNEL, Key, Rebind};
 use clap::Parser as _;
 use tracing_subscriber::filter::Targets;
-
-pub(crate) use file::FileError;
-use names::nearest;
+use vbridge_settings::{FileError, KeyFileError, read_key, unknown_key};
 
 /// Read if it exists and no other file is named.
 const DEFAULT_FILE: &str = "/etc/vbridge/agent.toml";
@@ -115,8 +111,13 @@ pub(crate) enum CliError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The key can't be used.
-    #[error(transparent)]
-    Key(#[from] secret::SecretError),
+    #[error("can't use the key file {path}: {why}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is the matter with it.
+        why: KeyFileError,
+    },
     /// Two places from one source.
     #[error("{0} names a port and a socket to listen on: choose one")]
     TwoPlaces(Origin),
@@ -177,17 +178,10 @@ impl Layer {
             "key_file" => self.key_file = Some(check_path(value)?),
             "rebind" => self.rebind = Some(check_rebind(value)?),
             "log" => self.log = Some(check_log(value)?),
-            unknown => return Err(unknown_key(unknown)),
+            unknown => return Err(unknown_key(unknown, &KEYS)),
         }
         Ok(())
     }
-}
-
-fn unknown_key(key: &str) -> String {
-    format!(
-        "unknown key `{key}`: did you mean `{}`?",
-        nearest(key, &KEYS)
-    )
 }
 
 fn check_channel(value: &str) -> Result<String, String> {
@@ -261,7 +255,7 @@ fn command_with(
     let mut environment = read_environment(environment)?;
     let config = args.config.clone().or(environment.config.take());
     let file = match &config {
-        Some(path) => file::read(path)?,
+        Some(path) => vbridge_settings::read(path)?,
         None => file::read_if_there(default_file)?,
     };
     let check = args.check_config;
@@ -308,6 +302,10 @@ fn flags(args: Args) -> Result<Layer, CliError> {
     Ok(layer)
 }
 
+fn key(path: PathBuf) -> Result<Key, CliError> {
+    read_key(&path).map_err(|why| CliError::Key { path, why })
+}
+
 #[derive(Default)]
 struct Environment {
     layer: Layer,
@@ -332,7 +330,7 @@ fn read_environment(
         if !KEYS.contains(&key.as_str()) {
             environment.warnings.push(format!(
                 "{name} in the environment is ignored: {}",
-                unknown_key(&key)
+                unknown_key(&key, &KEYS)
             ));
             continue;
         }
@@ -418,7 +416,7 @@ impl Layers {
             port: port.map(|(path, _)| path),
             wait: wait.map(|(wait, _)| wait),
             listen: listen.map(|(path, _)| path),
-            key: key_file.map(|(path, _)| secret::read(&path)).transpose()?,
+            key: key_file.map(|(path, _)| key(path)).transpose()?,
             rebind: rebind.map(|(rebind, _)| rebind).unwrap_or_default(),
             // Checked when it was read.
             log: log.parse().unwrap_or_default(),
