@@ -274,8 +274,9 @@ impl Story {
             }
             lost = now;
         }
+        // A QEMU without the fault loses none, and there is nothing to free.
         ensure!(
-            self.counts.stream_kills < 2 * PORT_BUFFERS,
+            lost == 0 || self.counts.stream_kills < 2 * PORT_BUFFERS,
             "QEMU has lost {lost} buffers only"
         );
         self.end(scene).await
