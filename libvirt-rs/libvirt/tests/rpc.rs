@@ -64,7 +64,7 @@ async fn calls_overlap_and_each_reply_finds_its_call() {
 #[tokio::test]
 async fn an_event_numbered_one_does_not_answer_call_one() {
     let (client, mut daemon) = support::connect();
-    let mut events = client.subscribe(&EVENT, None).unwrap();
+    let mut events = client.subscribe(&[EVENT], None).unwrap();
     let call = client.call(&PLAIN, Vec::new());
     let daemon = async {
         let packet = daemon.packet().await;
@@ -121,7 +121,7 @@ async fn everything_that_waits_fails_when_the_daemon_dies() {
     let (mut reader, _) = open(&client, &mut daemon).await;
     let (mut writer, _) = open(&client, &mut daemon).await;
     let (finished, _) = open(&client, &mut daemon).await;
-    let mut events = client.subscribe(&EVENT, None).unwrap();
+    let mut events = client.subscribe(&[EVENT], None).unwrap();
     let calls: Vec<_> = (0..100)
         .map(|_| {
             let client = client.clone();
@@ -156,7 +156,7 @@ async fn everything_that_waits_fails_when_the_daemon_dies() {
         Err(Error::Connection(ConnectionError::ClosedByDaemon))
     ));
     assert!(matches!(
-        client.subscribe(&EVENT, None),
+        client.subscribe(&[EVENT], None),
         Err(Error::Connection(_))
     ));
 }
@@ -222,8 +222,8 @@ async fn a_daemons_ping_is_answered() {
 #[tokio::test]
 async fn a_slow_subscriber_misses_the_oldest_and_is_told() {
     let (client, mut daemon) = support::connect();
-    let mut slow = client.subscribe(&EVENT, Some(10)).unwrap();
-    let mut all = client.subscribe(&EVENT, None).unwrap();
+    let mut slow = client.subscribe(&[EVENT], Some(10)).unwrap();
+    let mut all = client.subscribe(&[EVENT], None).unwrap();
     for n in 0..1000_u32 {
         daemon.say(318, MESSAGE, 1, OK, &n.to_be_bytes()).await;
     }
@@ -246,7 +246,7 @@ async fn a_slow_subscriber_misses_the_oldest_and_is_told() {
 #[tokio::test]
 async fn a_subscription_can_be_narrowed_to_one_callback() {
     let (client, mut daemon) = support::connect();
-    let mut events = client.subscribe(&EVENT, None).unwrap();
+    let mut events = client.subscribe(&[EVENT], None).unwrap();
     for callback in [1, 2, 1_u32] {
         daemon
             .say(318, MESSAGE, 1, OK, &callback.to_be_bytes())
@@ -254,7 +254,7 @@ async fn a_subscription_can_be_narrowed_to_one_callback() {
     }
     let (reply, ()) = tokio::join!(client.call(&PLAIN, Vec::new()), daemon.answer(b""));
     reply.unwrap();
-    events.only(2);
+    events.only(&EVENT, 2);
     daemon.say(318, MESSAGE, 1, OK, b"\0\0\0\x01").await;
     daemon.say(318, MESSAGE, 1, OK, b"\0\0\0\x02last").await;
     assert_eq!(

@@ -1,5 +1,6 @@
 //! The handle on a connection: calls, and what the daemon sends unasked.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -22,7 +23,7 @@ use super::limits::{
 };
 use super::messages::Messages;
 use super::procedure::Procedure;
-use super::state::{Shared, Subscription, Waiting};
+use super::state::{Shared, Subscription, Waiting, Wanted};
 use super::stream::RawStream;
 use super::wire::Wire;
 use crate::error::Error;
@@ -195,7 +196,8 @@ impl Client {
         state.wake_driver();
     }
 
-    /// Receives what the daemon sends under a procedure from now on; at most `capacity` messages wait (`None`: 16,384).
+    /// Receives what the daemon sends under some procedures from now on, in the order in which it does; at most `capacity`
+    /// messages wait (`None`: 16,384).
     ///
     /// Subscribe before you ask the daemon for its events, and none is missed.
     ///
@@ -203,7 +205,7 @@ impl Client {
     /// The connection has ended, or has 4,096 subscriptions already.
     pub fn subscribe(
         &self,
-        procedure: &Procedure,
+        procedures: &[Procedure],
         capacity: Option<usize>,
     ) -> Result<Messages, Error> {
         let mut state = self.handle.shared.lock();
@@ -215,13 +217,16 @@ impl Client {
         }
         let id = state.next_subscription;
         state.next_subscription += 1;
+        let wanted = procedures.iter().map(|procedure| Wanted {
+            program: procedure.program,
+            procedure: procedure.number,
+            callback: None,
+        });
         state.subscriptions.insert(
             id,
             Subscription {
-                program: procedure.program,
-                procedure: procedure.number,
-                callback: None,
-                queue: std::collections::VecDeque::new(),
+                wanted: wanted.collect(),
+                queue: VecDeque::new(),
                 capacity: capacity.unwrap_or(MESSAGES).max(1),
                 missed: 0,
                 waker: None,

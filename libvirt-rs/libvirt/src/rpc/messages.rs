@@ -9,6 +9,7 @@ use futures_util::Stream;
 use super::client::Handle;
 use super::connection::Message;
 use super::error::ConnectionError;
+use super::procedure::Procedure;
 
 /// A bounded queue of the messages that one subscriber wants, in the order in which the daemon sent them.
 ///
@@ -44,12 +45,16 @@ impl Messages {
         }
     }
 
-    /// From now on, and among those that wait, only the messages of this callback: the number that the daemon gave
-    /// when it was asked for the events.
-    pub fn only(&mut self, callback: i32) {
+    /// Of this procedure's messages only those of one callback, from now on and among those that wait: `callback` is
+    /// the number that the daemon gave when it was asked for the events.
+    pub fn only(&mut self, procedure: &Procedure, callback: i32) {
         let mut state = self.handle.shared.lock();
         if let Some(subscription) = state.subscriptions.get_mut(&self.id) {
-            subscription.callback = Some(callback);
+            for wanted in &mut subscription.wanted {
+                if (wanted.program, wanted.procedure) == (procedure.program, procedure.number) {
+                    wanted.callback = Some(callback);
+                }
+            }
             let mut queue = std::mem::take(&mut subscription.queue);
             queue.retain(|message| subscription.wants(message));
             subscription.queue = queue;

@@ -69,14 +69,20 @@ pub enum Chunk {
 
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) program: u32,
-    pub(crate) procedure: i32,
-    /// The number that the daemon has given the subscription; it is the first word of the payload.
-    pub(crate) callback: Option<i32>,
+    pub(crate) wanted: Vec<Wanted>,
     pub(crate) queue: VecDeque<Message>,
     pub(crate) capacity: usize,
     pub(crate) missed: u64,
     pub(crate) waker: Option<Waker>,
+}
+
+/// Messages that a subscriber wants.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) program: u32,
+    pub(crate) procedure: i32,
+    /// The number that the daemon has given to the registration; it is the first word of the payload.
+    pub(crate) callback: Option<i32>,
 }
 
 // === impl Shared ===
@@ -260,11 +266,13 @@ impl StreamState {
 
 impl Subscription {
     pub(crate) fn wants(&self, message: &Message) -> bool {
-        self.program == message.program
-            && self.procedure == message.procedure
-            && self.callback.is_none_or(|callback| {
-                message.payload.first_chunk::<4>() == Some(&callback.to_be_bytes())
-            })
+        self.wanted.iter().any(|wanted| {
+            wanted.program == message.program
+                && wanted.procedure == message.procedure
+                && wanted.callback.is_none_or(|callback| {
+                    message.payload.first_chunk::<4>() == Some(&callback.to_be_bytes())
+                })
+        })
     }
 
     fn offer(&mut self, message: &Message) {
