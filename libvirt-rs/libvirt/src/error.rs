@@ -67,6 +67,29 @@ pub enum Error {
     /// The stream was finished or aborted.
     #[error("the stream is over: it was finished, or the daemon has ended it")]
     StreamOver,
+    /// The URI is wrong.
+    #[error(transparent)]
+    Uri(#[from] crate::uri::Error),
+    /// Nobody could be reached.
+    #[error(transparent)]
+    Transport(Arc<crate::transport::Error>),
+    /// The daemon did not accept us.
+    #[error(transparent)]
+    Auth(Arc<crate::auth::Error>),
+    /// A connection was not open in time.
+    #[error("{uri} could not be opened within {limit:?}; does a person have to approve it, or does the daemon hang?")]
+    OpeningTooSlow {
+        /// The URI.
+        uri: String,
+        /// The time that was given.
+        limit: Duration,
+    },
+    /// The daemon sent an event that was not asked for.
+    #[error("the daemon sent an event as procedure {procedure}, which nobody asked for")]
+    UnknownEvent {
+        /// The procedure's number.
+        procedure: i32,
+    },
     /// A hole that the protocol cannot express.
     #[error("a hole of {length} bytes is longer than the 2^63 - 1 that the protocol can express")]
     HoleTooLong {
@@ -95,44 +118,97 @@ pub struct RemoteError {
 
 // === impl RemoteError ===
 
+/// `VIR_ERR_RPC`, with which a daemon also says that it does not know a procedure.
+const RPC: i32 = 39;
+/// `VIR_FROM_RPC` and `VIR_FROM_REMOTE`, which say so.
+const RPC_DOMAINS: [i32; 2] = [7, 13];
+
 impl RemoteError {
+    /// What went wrong, if this crate knows libvirt's number for it.
+    pub fn kind(&self) -> Option<ErrorNumber> {
+        ErrorNumber::from_raw(self.code)
+    }
+
+    /// Whether it is this.
+    pub fn is(&self, kind: ErrorNumber) -> bool {
+        self.kind() == Some(kind)
+    }
+
     /// The error in the payload of a packet.
     pub(crate) fn decode(payload: &[u8]) -> Error {
-        let word = |at: usize| {
-            payload
-                .get(at..at + 4)
-                .and_then(|w| w.try_into().ok())
-                .map_or(0, i32::from_be_bytes)
-        };
-        let length = usize::try_from(word(12)).unwrap_or(0);
-        let message = payload
-            .get(16..16 + length)
-            .map(|m| String::from_utf8_lossy(m).into_owned())
-            .unwrap_or_default();
-        Error::Libvirt(Box::new(Self {
-            code: word(0),
-            domain: word(4),
-            level: 2,
+        match libvirt_xdr::from_bytes::<VirNetMessageError>(payload) {
+            Ok(error) => Error::Libvirt(Box::new(error.into())),
+            Err(error) => Error::Decode(error),
+        }
+    }
+}
+
+impl From<VirNetMessageError> for RemoteError {
+    fn from(raw: VirNetMessageError) -> Self {
+        let message = raw.message.unwrap_or_default();
+        // An old daemon has no number of its own for a procedure that it does not know; libvirt's client does the same.
+        let unknown = raw.code == RPC
+            && RPC_DOMAINS.contains(&raw.domain)
+            && message.starts_with("unknown procedure");
+        Self {
+            code: if unknown {
+                ErrorNumber::NoSupport.as_raw()
+            } else {
+                raw.code
+            },
+            domain: raw.domain,
+            level: raw.level,
             message,
-            details: [None, None, None],
-            numbers: [0, 0],
-        }))
+            details: [raw.str1, raw.str2, raw.str3],
+            numbers: [raw.int1, raw.int2],
+        }
     }
 }
 
 impl fmt::Display for RemoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "libvirt: {} (code {}, domain {})",
-            self.message, self.code, self.domain
-        )
+        let message = if self.message.is_empty() {
+            "the daemon gave no reason"
+        } else {
+            &self.message
+        };
+        match self.kind() {
+            Some(kind) => write!(f, "{message} (libvirt: {kind:?})"),
+            None => write!(f, "{message} (libvirt: error {})", self.code),
+        }
     }
 }
 
 impl std::error::Error for RemoteError {}
 
 // === impl Error ===
+
+impl Error {
+    /// Whether the daemon reported this.
+    pub fn is(&self, kind: ErrorNumber) -> bool {
+        matches!(self, Self::Libvirt(error) if error.is(kind))
+    }
+
+    /// The daemon's error, if it is one.
+    pub fn remote(&self) -> Option<&RemoteError> {
+        match self {
+            Self::Libvirt(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<crate::transport::Error> for Error {
+    fn from(error: crate::transport::Error) -> Self {
+        Self::Transport(Arc::new(error))
+    }
+}
+
+impl From<crate::auth::Error> for Error {
+    fn from(error: crate::auth::Error) -> Self {
+        Self::Auth(Arc::new(error))
+    }
+}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

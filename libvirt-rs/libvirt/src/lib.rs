@@ -1,4 +1,31 @@
 //! A libvirt client in pure Rust.
+mod code;
+mod connect;
+pub mod domain;
 mod error;
+pub mod events;
+mod interface;
+mod network;
+mod node;
+mod node_device;
+mod nwfilter;
+mod object;
+mod params;
+pub mod raw;
 pub mod rpc;
+mod secret;
+mod storage;
+
+pub use code::{Code, Enumeration};
+pub use connect::{Backoff, Builder, Connect, ConnectState};
+pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
 pub use error::{Error, RemoteError};
+pub use events::{Events, Notice};
+pub use interface::Interface;
+pub use network::{DhcpLease, Network, NetworkPort};
+pub use node::{CpuMap, NodeInfo, SecurityModel, Version};
+pub use node_device::NodeDevice;
+pub use nwfilter::{NwFilter, NwFilterBinding};
+pub use params::{Params, Value};
+pub use secret::Secret;
+pub use storage::{StoragePool, StoragePoolInfo, StorageVol, StorageVolInfo};

@@ -254,8 +254,14 @@ impl Client {
 
     /// Waits until the connection has ended, and says why.
     pub async fn wait_ended(&self) -> ConnectionError {
-        std::future::poll_fn(|cx| {
-            let mut state = self.handle.shared.lock();
+        self.watch_end().await
+    }
+
+    /// As [`wait_ended`](Self::wait_ended), without keeping the connection open.
+    pub(crate) fn watch_end(&self) -> impl Future<Output = ConnectionError> + Send + use<> {
+        let shared = Arc::clone(&self.handle.shared);
+        std::future::poll_fn(move |cx| {
+            let mut state = shared.lock();
             if let Some(why) = &state.ended {
                 return Poll::Ready(why.clone());
             }
@@ -268,13 +274,12 @@ impl Client {
             }
             Poll::Pending
         })
-        .await
     }
 
     /// Closes the connection once what is queued has been sent. Calls that are not answered by then fail.
     pub async fn close(self) {
         self.handle.shared.lock().close();
-        self.wait_ended().await;
+        self.watch_end().await;
     }
 
     /// Packets that belonged to no call or stream and were dropped, since the connection began. It stays zero with a
