@@ -1,1 +1,7 @@
 //! A libvirt client in pure Rust.
+
+mod environment;
+mod files;
+pub mod uri;
+
+pub use environment::Environment;
