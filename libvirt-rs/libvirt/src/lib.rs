@@ -2,6 +2,7 @@
 
 mod environment;
 mod files;
+pub mod transport;
 pub mod uri;
 
 pub use environment::Environment;
