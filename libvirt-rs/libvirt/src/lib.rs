@@ -1,9 +1,12 @@
 //! A libvirt client in pure Rust.
+pub mod auth;
 mod code;
 mod connect;
 pub mod domain;
+mod environment;
 mod error;
 pub mod events;
+mod files;
 mod interface;
 mod network;
 mod node;
@@ -15,10 +18,13 @@ pub mod raw;
 pub mod rpc;
 mod secret;
 mod storage;
+pub mod transport;
+pub mod uri;
 
 pub use code::{Code, Enumeration};
 pub use connect::{Backoff, Builder, Connect, ConnectState};
 pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
+pub use environment::Environment;
 pub use error::{Error, RemoteError};
 pub use events::{Events, Notice};
 pub use interface::Interface;
