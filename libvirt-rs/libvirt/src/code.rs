@@ -66,3 +66,46 @@ impl<E: Enumeration> fmt::Display for Code<E> {
         fmt::Debug::fmt(self, f)
     }
 }
+
+macro_rules! enumerations {
+    ($($name:ident),* $(,)?) => {
+        $(impl Enumeration for crate::raw::api::$name {
+            fn from_raw(raw: i32) -> Option<Self> {
+                Self::from_raw(raw)
+            }
+
+            fn as_raw(self) -> i32 {
+                Self::as_raw(self)
+            }
+        })*
+    };
+}
+
+enumerations!(
+    ConnectDomainEventAgentLifecycleReason,
+    ConnectDomainEventAgentLifecycleState,
+    ConnectDomainEventBlockJobStatus,
+    ConnectDomainEventDiskChangeReason,
+    DomainBlockJobType,
+    DomainEventGraphicsPhase,
+    DomainEventIoErrorAction,
+    DomainMemoryFailureActionType,
+    DomainMemoryFailureRecipientType,
+    DomainEventTrayChangeReason,
+    DomainEventType,
+    DomainEventWatchdogAction,
+    DomainMetadataType,
+    DomainMemoryStatTags,
+    VcpuState,
+    DomainJobType,
+    DomainState,
+    NetworkEventLifecycleType,
+    NetworkMetadataType,
+    NodeDeviceEventLifecycleType,
+    SecretEventLifecycleType,
+    StoragePoolEventLifecycleType,
+    StoragePoolState,
+    StorageVolType,
+    SecretUsageType,
+    CpuCompareResult
+);

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::raw::api::ErrorNumber;
+use crate::raw::virnet::VirNetMessageError;
 use crate::rpc::ConnectionError;
 use crate::rpc::limits::{DESCRIPTORS_MAX, PAYLOAD_MAX, SUBSCRIPTIONS};
 
@@ -77,7 +80,9 @@ pub enum Error {
     #[error(transparent)]
     Auth(Arc<crate::auth::Error>),
     /// A connection was not open in time.
-    #[error("{uri} could not be opened within {limit:?}; does a person have to approve it, or does the daemon hang?")]
+    #[error(
+        "{uri} could not be opened within {limit:?}; does a person have to approve it, or does the daemon hang?"
+    )]
     OpeningTooSlow {
         /// The URI.
         uri: String,

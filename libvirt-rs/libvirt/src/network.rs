@@ -9,9 +9,9 @@ use crate::connect::Connect;
 use crate::object::{calls, object, text};
 use crate::params::Params;
 use crate::raw::api::{
-    ConnectListAllNetworksFlags, NetworkCreateFlags, NetworkDefineFlags, NetworkMetadataType,
-    NetworkPortCreateFlags, NetworkUpdateCommand, NetworkUpdateFlags, NetworkUpdateSection,
-    NetworkXmlFlags, DomainModificationImpact,
+    ConnectListAllNetworksFlags, DomainModificationImpact, NetworkCreateFlags, NetworkDefineFlags,
+    NetworkMetadataType, NetworkPortCreateFlags, NetworkUpdateCommand, NetworkUpdateFlags,
+    NetworkUpdateSection, NetworkXmlFlags,
 };
 use crate::raw::remote::NetworkDhcpLease;
 

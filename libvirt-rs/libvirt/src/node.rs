@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use crate::code::Code;
 use crate::connect::Connect;
 use crate::object::{calls, text, texts};
 use crate::params::{Params, Value};
 use crate::raw::api::{
     ConnectBaselineCpuFlags, ConnectCompareCpuFlags, CpuCompareResult, NodeSuspendTarget,
 };
-use crate::code::Code;
 
 /// The hypervisor's hardware.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +91,7 @@ calls!(Connect {
         |found| Code::new(found.result);
     /// What all these CPUs can do, as XML.
     baseline_cpu(xmls: &[&str], flags: ConnectBaselineCpuFlags) -> String
-        = connect_baseline_cpu(ConnectBaselineCpuArgs { xml_cp_us: texts(xmls), flags: flags.bits() })
+        = connect_baseline_cpu(ConnectBaselineCpuArgs { xml_cpus: texts(xmls), flags: flags.bits() })
         |found| found.cpu;
     /// The most CPUs that a kind of domain can have.
     max_vcpus(kind: Option<&str>) -> i32

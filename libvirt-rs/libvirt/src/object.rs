@@ -31,7 +31,7 @@ macro_rules! object {
                 &self.raw
             }
 
-            fn remote(&self) -> Result<crate::raw::remote::Remote, crate::error::Error> {
+            pub(crate) fn remote(&self) -> Result<crate::raw::remote::Remote, crate::error::Error> {
                 self.connect.raw()
             }
         }
@@ -57,15 +57,16 @@ macro_rules! object {
 /// makes the result of the reply and the connection. With `[FIELD]` behind the type, that field of all arguments is what
 /// names the object.
 macro_rules! calls {
+    ($type:ident { $($calls:tt)* }) => { calls!(@all $type [] $($calls)*); };
+    ($type:ident [$key:ident] { $($calls:tt)* }) => { calls!(@all $type [$key] $($calls)*); };
     (
-        $type:ident $([$key:ident])? {
-            $(
-                $(#[$doc:meta])*
-                $name:ident($($parameter:ident: $kind:ty),* $(,)?) $(-> $result:ty)?
-                    = $procedure:ident($($args:ident { $($field:ident: $value:expr),* $(,)? })?)
-                    $(|$reply:ident $(, $connect:ident)?| $made:expr)?;
-            )*
-        }
+        @all $type:ident $key:tt
+        $(
+            $(#[$doc:meta])*
+            $name:ident($($parameter:ident: $kind:ty),* $(,)?) $(-> $result:ty)?
+                = $procedure:ident($($args:ident { $($field:ident $(: $value:expr)?),* $(,)? })?)
+                $(|$reply:ident $(, $connect:ident)?| $made:expr)?;
+        )*
     ) => {
         impl $type {
             $(
@@ -78,8 +79,8 @@ macro_rules! calls {
                     $($parameter: $kind),*
                 ) -> Result<calls!(@result $($result)?), crate::error::Error> {
                     let remote = self.remote()?;
-                    calls!(@key (self $($key)?) remote $procedure $($args { $($field: $value),* })?
-                        => reply);
+                    calls!(@call self $key remote $procedure
+                        $($args { $($field $(: $value)?),* })? => reply);
                     calls!(@made reply, self.connect() $(, |$reply $(, $connect)?| $made)?)
                 }
             )*
@@ -87,22 +88,16 @@ macro_rules! calls {
     };
     (@result) => { () };
     (@result $result:ty) => { $result };
-    (@key ($self:ident) $remote:ident $procedure:ident => $reply:ident) => {
+    (@call $self:ident [] $remote:ident $procedure:ident => $reply:ident) => {
         let $reply = $remote.$procedure().await?;
     };
-    (@key ($self:ident) $remote:ident $procedure:ident
-        $args:ident { $($field:ident: $value:expr),* } => $reply:ident) => {
-        let $reply = $remote
-            .$procedure(&crate::raw::remote::$args { $($field: $value),* })
-            .await?;
+    (@call $self:ident [] $remote:ident $procedure:ident $args:ident { $($fields:tt)* } => $reply:ident) => {
+        let $reply = $remote.$procedure(&crate::raw::remote::$args { $($fields)* }).await?;
     };
-    (@key ($self:ident $key:ident) $remote:ident $procedure:ident
-        $args:ident { $($field:ident: $value:expr),* } => $reply:ident) => {
+    (@call $self:ident [$key:ident] $remote:ident $procedure:ident $args:ident { $($fields:tt)* }
+        => $reply:ident) => {
         let $reply = $remote
-            .$procedure(&crate::raw::remote::$args {
-                $key: $self.raw.clone().into(),
-                $($field: $value),*
-            })
+            .$procedure(&crate::raw::remote::$args { $key: $self.raw.clone().into(), $($fields)* })
             .await?;
     };
     (@made $from:ident, $of:expr) => {{

@@ -44,7 +44,13 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_longest_and_vary_by_half() {
         let backoff = Backoff::default();
-        for (failures, whole) in [(1, 100), (2, 200), (3, 400), (10, 10_000), (u32::MAX, 10_000)] {
+        for (failures, whole) in [
+            (1, 100),
+            (2, 200),
+            (3, 400),
+            (10, 10_000),
+            (u32::MAX, 10_000),
+        ] {
             for _ in 0..50 {
                 let pause = backoff.pause(failures).as_millis();
                 assert!((whole / 2..=whole).contains(&pause), "{failures}: {pause}");

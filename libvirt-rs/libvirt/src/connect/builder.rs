@@ -8,14 +8,16 @@ use tokio::sync::watch;
 use super::session::{self, Purpose};
 use super::{Backoff, Connect, Inner, State, supervisor};
 use crate::auth::Credentials;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::events::Registrations;
 use crate::rpc::KeepaliveConfig;
+use crate::transport;
 use crate::uri::Uri;
 
 /// The time in which a connection must be opened, unless the caller says otherwise. It covers the transport, the
 /// authentication and the daemon's own opening of the hypervisor.
-pub const OPENING: Duration = Duration::from_secs(30);
+pub(super) const OPENING: Duration = Duration::from_secs(30);
 
 /// Opens a connection.
 #[derive(Debug, Clone)]
@@ -29,6 +31,7 @@ pub struct Builder {
 pub(super) struct Settings {
     /// The parsed URI; the builder's text until `open`.
     pub(super) uri: Uri,
+    pub(super) transport: transport::Options,
     pub(super) read_only: bool,
     pub(super) opening: Duration,
     pub(super) deadline: Option<Duration>,
@@ -46,6 +49,7 @@ impl Builder {
             uri: uri.to_owned(),
             settings: Settings {
                 uri: Uri::default(),
+                transport: transport::Options::default(),
                 read_only: false,
                 opening: OPENING,
                 deadline: None,
@@ -91,6 +95,12 @@ impl Builder {
         self
     }
 
+    /// The surroundings in which sockets, certificates and credentials are looked for. Default: this process's.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.settings.transport.environment = environment;
+        self
+    }
+
     /// A name and a password for SASL. Default: libvirt's file of credentials (`auth.conf`).
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.settings.credentials = Some(credentials);
@@ -112,7 +122,9 @@ impl Builder {
     /// The URI is wrong, or nobody answers there, or the daemon refuses us, or it takes too long.
     pub async fn open(self) -> Result<Connect, Error> {
         let mut settings = self.settings;
-        settings.uri = Uri::resolve(&self.uri)?;
+        settings.uri = Uri::resolve(&self.uri, &settings.transport.environment)?;
+        // The opening as a whole is bounded; the transport gets no less.
+        settings.transport.timeout = settings.opening;
         let session = session::open(&settings, Purpose::Calls).await?;
         let deadline = settings.deadline;
         let (state, _) = watch::channel(State::Up(session.client.clone()));

@@ -118,6 +118,15 @@ impl Connect {
         Ok(Remote::new(self.client()?))
     }
 
+    // For the macro `calls`, which sees a handle and a connection alike.
+    pub(crate) fn remote(&self) -> Result<Remote, Error> {
+        self.raw()
+    }
+
+    pub(crate) fn connect(&self) -> &Self {
+        self
+    }
+
     /// The connection under all this, as it is at the moment.
     ///
     /// # Errors
@@ -160,7 +169,7 @@ impl Connect {
         }
     }
 
-    /// Closes the connection for all who share it. Calls that are not answered yet fail.
+    /// Closes the connection for all who share it. What is not answered within a second fails.
     pub async fn close(&self) {
         let ended = State::Ended(Error::Connection(ConnectionError::ClosedHere));
         let before = self.inner.state.send_replace(ended);

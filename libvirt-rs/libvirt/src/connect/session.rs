@@ -6,11 +6,11 @@
 //!                             polkit                         destroys the connection
 //! ```
 
-use crate::auth;
+use crate::auth::{Context, Credentials, Sasl};
 use crate::error::Error;
 use crate::raw::remote::{
-    self, AuthSaslStartArgs, AuthSaslStepArgs, AuthType, ConnectOpenArgs,
-    ConnectSupportsFeatureArgs, Remote,
+    AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
+    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
 use crate::rpc::{Client, KeepaliveConfig};
 use crate::transport::{self, Connected, Io};
@@ -48,15 +48,16 @@ pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Sessio
 }
 
 async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
-    let connected = transport::connect(&settings.uri, &settings.transport, settings.read_only).await?;
-    let encrypted = connected.is_private();
+    let uri = &settings.uri;
+    let connected = transport::connect(uri, &settings.transport, settings.read_only).await?;
+    let private = connected.kind.is_private();
     let client = start(connected, settings.keepalive.unwrap_or_default());
     let remote = Remote::new(client.clone());
-    authenticate(&remote, settings, encrypted).await?;
+    authenticate(&remote, settings, private).await?;
     if settings.keepalive.is_some() && purpose == Purpose::Calls {
         enable_keepalive(&remote, &client).await?;
     }
-    let name = settings.uri.name_for_server();
+    let name = uri.name_for_server();
     let probing = name.is_empty();
     remote
         .connect_open(&ConnectOpenArgs {
@@ -64,10 +65,11 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
             flags: if settings.read_only { READ_ONLY } else { 0 },
         })
         .await?;
-    let uri = if purpose == Purpose::Calls {
-        remote.connect_get_uri().await?.uri
-    } else {
-        String::new()
+    // A daemon to which nobody says good-bye logs an error.
+    client.set_farewell(CONNECT_CLOSE);
+    let uri = match purpose {
+        Purpose::Calls => remote.connect_get_uri().await?.uri,
+        Purpose::Stream => String::new(),
     };
     Ok(Session { client, uri })
 }
@@ -89,12 +91,80 @@ async fn enable_keepalive(remote: &Remote, client: &Client) -> Result<(), Error>
     Ok(())
 }
 
-async fn authenticate(remote: &Remote, settings: &Settings, encrypted: bool) -> Result<(), Error> {
+async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
     // The daemon offers the one way that it wants.
     match remote.auth_list().await?.types.first() {
         None | Some(AuthType::None) => Ok(()),
         // The daemon asks polkit, which may ask a person.
         Some(AuthType::Polkit) => remote.auth_polkit().await.map(drop),
-        Some(AuthType::Sasl) => sasl(remote, settings, encrypted).await,
+        Some(AuthType::Sasl) => sasl(remote, settings, private).await,
     }
+}
+
+/// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.
+async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+    let offered = remote.auth_sasl_init().await?.mechlist;
+    let host = settings.uri.host_or_localhost();
+    let credentials = match &settings.credentials {
+        Some(credentials) => credentials.clone(),
+        None => Credentials::find(&settings.uri, &settings.transport.environment)?,
+    };
+    let context = Context::new(host, private);
+    let mut sasl = Sasl::new(&offered, &credentials, &context)?;
+    let first = sasl.start()?;
+    let mut answer: Challenge = remote
+        .auth_sasl_start(&AuthSaslStartArgs {
+            mech: sasl.mechanism().to_owned(),
+            nil: first.is_none().into(),
+            data: chars(&first.unwrap_or_default()),
+        })
+        .await?
+        .into();
+    loop {
+        // Also when the daemon is content: its last message proves to us that it knows the password.
+        let next = sasl.step(answer.data.as_deref())?;
+        if answer.complete {
+            sasl.finish()?;
+            return Ok(());
+        }
+        answer = remote
+            .auth_sasl_step(&AuthSaslStepArgs {
+                nil: next.is_none().into(),
+                data: chars(&next.unwrap_or_default()),
+            })
+            .await?
+            .into();
+    }
+}
+
+/// What the daemon answers to a step.
+struct Challenge {
+    complete: bool,
+    data: Option<Vec<u8>>,
+}
+
+impl From<AuthSaslStartRet> for Challenge {
+    fn from(raw: AuthSaslStartRet) -> Self {
+        Self::new(raw.complete, raw.nil, &raw.data)
+    }
+}
+
+impl From<AuthSaslStepRet> for Challenge {
+    fn from(raw: AuthSaslStepRet) -> Self {
+        Self::new(raw.complete, raw.nil, &raw.data)
+    }
+}
+
+impl Challenge {
+    fn new(complete: i32, nil: i32, data: &[i8]) -> Self {
+        Self {
+            complete: complete != 0,
+            data: (nil == 0).then(|| data.iter().map(|char| char.cast_unsigned()).collect()),
+        }
+    }
+}
+
+/// The protocol sends these bytes as C's `char`, four bytes each.
+fn chars(bytes: &[u8]) -> Vec<i8> {
+    bytes.iter().map(|byte| byte.cast_signed()).collect()
 }

@@ -6,9 +6,9 @@ use crate::code::Code;
 use crate::object::{calls, text};
 use crate::params::Params;
 use crate::raw::api::{
-    DomainBlockCommitFlags, DomainBlockCopyFlags, DomainBlockJobAbortFlags, DomainBlockJobInfoFlags,
-    DomainBlockJobSetSpeedFlags, DomainBlockJobType, DomainBlockPullFlags, DomainBlockRebaseFlags,
-    DomainBlockResizeFlags, DomainModificationImpact,
+    DomainBlockCommitFlags, DomainBlockCopyFlags, DomainBlockJobAbortFlags,
+    DomainBlockJobInfoFlags, DomainBlockJobSetSpeedFlags, DomainBlockJobType, DomainBlockPullFlags,
+    DomainBlockRebaseFlags, DomainBlockResizeFlags, DomainModificationImpact,
 };
 
 /// A disk's sizes in bytes.

@@ -147,7 +147,11 @@ impl Domain {
     ///
     /// # Errors
     /// What the daemon reports, or the end of the connection.
-    pub async fn redefine(&self, xml: &str, flags: DomainDefineFlags) -> Result<Self, crate::Error> {
+    pub async fn redefine(
+        &self,
+        xml: &str,
+        flags: DomainDefineFlags,
+    ) -> Result<Self, crate::Error> {
         self.connect.define_domain(xml, flags).await
     }
 }

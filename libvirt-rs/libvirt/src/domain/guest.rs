@@ -12,9 +12,7 @@ use crate::raw::api::{
     DomainInterfaceAddressesSource, DomainProcessSignal, DomainSetTimeFlags,
     DomainSetUserPasswordFlags, KeycodeSet, NodeSuspendTarget,
 };
-use crate::raw::qemu::{
-    DomainAgentCommandArgs, DomainMonitorCommandArgs, Qemu,
-};
+use crate::raw::qemu::{DomainAgentCommandArgs, DomainMonitorCommandArgs, Qemu};
 
 /// A file system that is mounted in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]

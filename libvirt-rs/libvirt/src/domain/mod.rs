@@ -28,9 +28,7 @@ pub use block::{BlockInfo, BlockJob};
 pub use checkpoint::DomainCheckpoint;
 pub use guest::{FileSystem, GuestInterface, GuestTime};
 pub use snapshot::DomainSnapshot;
-pub use statistics::{
-    BlockStats, DomainStats, InterfaceStats, JobStats, MemoryStat, Vcpu,
-};
+pub use statistics::{BlockStats, DomainStats, InterfaceStats, JobStats, MemoryStat, Vcpu};
 
 use crate::code::Code;
 use crate::connect::Connect;
@@ -109,6 +107,14 @@ impl Domain {
         Uuid::from_bytes(self.raw.uuid)
     }
 
+    /// The same domain with the name and number that it has now.
+    ///
+    /// # Errors
+    /// It is gone; what else the daemon reports, or the end of the connection.
+    pub async fn refreshed(&self) -> Result<Self, Error> {
+        self.connect.domain_by_uuid(self.uuid()).await
+    }
+
     /// Its number, if it ran when this handle was made.
     pub fn id(&self) -> Option<i32> {
         Some(self.raw.id).filter(|id| *id >= 0)
@@ -177,8 +183,4 @@ calls!(Domain [dom] {
     inject_nmi() = domain_inject_nmi(DomainInjectNmiArgs { flags: 0 });
     /// Ends the job that runs on it, such as a migration.
     abort_job() = domain_abort_job(DomainAbortJobArgs {});
-    /// The id of the domain's UUID and number as they are now.
-    refreshed() -> Domain
-        = domain_lookup_by_uuid(DomainLookupByUuidArgs {})
-        |found, connect| Domain::new(connect, found.dom);
 });

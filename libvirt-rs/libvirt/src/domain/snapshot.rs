@@ -3,8 +3,8 @@
 use super::Domain;
 use crate::object::{calls, object};
 use crate::raw::api::{
-    DomainSnapshotCreateFlags, DomainSnapshotDeleteFlags, DomainSnapshotListFlags, DomainSnapshotRevertFlags,
-    DomainSnapshotXmlFlags,
+    DomainSnapshotCreateFlags, DomainSnapshotDeleteFlags, DomainSnapshotListFlags,
+    DomainSnapshotRevertFlags, DomainSnapshotXmlFlags,
 };
 
 object!(

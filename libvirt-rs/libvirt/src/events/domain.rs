@@ -9,9 +9,9 @@ use crate::params::Params;
 use crate::raw::api::{
     ConnectDomainEventAgentLifecycleReason, ConnectDomainEventAgentLifecycleState,
     ConnectDomainEventBlockJobStatus, ConnectDomainEventDiskChangeReason, DomainBlockJobType,
-    DomainEventGraphicsPhase, DomainEventIoErrorAction, DomainEventMemoryFailureActionType,
-    DomainEventMemoryFailureRecipientType, DomainEventTrayChangeReason, DomainEventType,
-    DomainEventWatchdogAction, DomainMetadataType,
+    DomainEventGraphicsPhase, DomainEventIoErrorAction, DomainEventTrayChangeReason,
+    DomainEventType, DomainEventWatchdogAction, DomainMemoryFailureActionType,
+    DomainMemoryFailureRecipientType, DomainMetadataType,
 };
 use crate::raw::remote::{
     self, ConnectDomainEventCallbackRegisterAnyArgs, DomainEventGraphicsAddress,
@@ -192,9 +192,9 @@ pub enum DomainEventKind {
     /// The hypervisor's memory failed under the guest.
     MemoryFailure {
         /// Whom it hit.
-        recipient: Code<DomainEventMemoryFailureRecipientType>,
+        recipient: Code<DomainMemoryFailureRecipientType>,
         /// What was done.
-        action: Code<DomainEventMemoryFailureActionType>,
+        action: Code<DomainMemoryFailureActionType>,
         /// `virDomainMemoryFailureFlags`.
         flags: u32,
     },
@@ -601,9 +601,7 @@ fn read(connect: &Connect, message: &Message) -> Result<DomainEvent, Error> {
         }
         n if n == remote::DOMAIN_EVENT_VCPU_REMOVED.number => {
             let event: remote::DomainEventVcpuRemovedMsg = decode(payload)?;
-            let kind = Kind::VcpuRemoved {
-                vcpu: event.vcpuid,
-            };
+            let kind = Kind::VcpuRemoved { vcpu: event.vcpuid };
             (event.dom, kind)
         }
         n if n == remote::DOMAIN_EVENT_CALLBACK_CHANNEL_LIFECYCLE.number => {

@@ -244,7 +244,9 @@ impl Registration {
 
 /// The callback's number, where a reply has one.
 fn callback(reply: &Bytes) -> Option<i32> {
-    reply.first_chunk::<4>().map(|word| i32::from_be_bytes(*word))
+    reply
+        .first_chunk::<4>()
+        .map(|word| i32::from_be_bytes(*word))
 }
 
 // === impl Slot ===

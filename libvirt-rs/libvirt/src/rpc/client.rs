@@ -242,6 +242,11 @@ impl Client {
         state.wake_driver();
     }
 
+    /// Says this, without arguments, to the daemon when the connection closes.
+    pub(crate) fn set_farewell(&self, procedure: Procedure) {
+        self.handle.shared.lock().farewell = Some(procedure);
+    }
+
     /// Whether file descriptors can be sent and received.
     pub fn carries_descriptors(&self) -> bool {
         self.handle.carries_descriptors
@@ -276,7 +281,7 @@ impl Client {
         })
     }
 
-    /// Closes the connection once what is queued has been sent. Calls that are not answered by then fail.
+    /// Closes the connection once what is queued has been sent. What is not answered within a second then fails.
     pub async fn close(self) {
         self.handle.shared.lock().close();
         self.watch_end().await;

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::{Instant, Sleep};
 
 use super::error::ConnectionError;
-use super::limits::{READ, WRITE};
+use super::limits::{CLOSING, READ, WRITE};
 use super::state::Shared;
 use super::wire::Wire;
 
@@ -32,6 +32,8 @@ pub(crate) struct Driver {
     flushed: bool,
     paused: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// When the last answers must have come.
+    close_at: Option<Instant>,
 }
 
 /// Something on its way to the wire.
@@ -59,6 +61,7 @@ impl Driver {
             flushed: true,
             paused: false,
             timer: None,
+            close_at: None,
         }
     }
 
@@ -139,7 +142,9 @@ impl Driver {
         }
         self.writing.extend(whole(joined));
         if self.writing.is_empty() && state.closing && self.flushed {
-            return Err(ConnectionError::ClosedHere);
+            if state.connection.unfinished() == 0 {
+                return Err(ConnectionError::ClosedHere);
+            }
         }
         Ok(!self.writing.is_empty())
     }
@@ -149,6 +154,9 @@ impl Driver {
         let now = Instant::now().into_std();
         {
             let mut state = self.shared.lock();
+            if state.closing && self.close_at.is_none() {
+                self.close_at = Some(Instant::now() + CLOSING);
+            }
             // What has been read already comes first: it may hold more packets than the reader could take.
             while !state.is_full() {
                 match state.connection.handle_input(now, &mut self.input)? {
@@ -193,7 +201,8 @@ impl Driver {
             let now = Instant::now();
             let due = self.shared.lock().connection.timeout();
             let look = self.paused.then(|| now + LOOK);
-            let Some(at) = due.map(Instant::from_std).into_iter().chain(look).min() else {
+            let others = look.into_iter().chain(self.close_at);
+            let Some(at) = due.map(Instant::from_std).into_iter().chain(others).min() else {
                 self.timer = None;
                 return Ok(());
             };
@@ -208,6 +217,9 @@ impl Driver {
                 return Ok(());
             }
             self.timer = None;
+            if self.close_at.is_some_and(|at| Instant::now() >= at) {
+                return Err(ConnectionError::ClosedHere);
+            }
             if self.paused && self.wire.hung_up() {
                 return Err(ConnectionError::ClosedByDaemon);
             }

@@ -50,3 +50,6 @@ pub const SUBSCRIPTIONS: usize = 4_096;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The pings that may stay unanswered before the connection is given up; libvirt's own default.
 pub const KEEPALIVE_COUNT: u32 = 5;
+/// How long a connection that is being closed waits for the daemon's last answers, a confirmation that a stream was
+/// aborted for one. Then it closes without.
+pub const CLOSING: Duration = Duration::from_secs(1);

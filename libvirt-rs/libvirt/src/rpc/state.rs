@@ -11,6 +11,7 @@ use super::connection::{Connection, Event, Message, Reply};
 use super::error::ConnectionError;
 use super::keepalive::KeepaliveConfig;
 use super::limits::{CALL_BUDGET, STREAM_RECEIVED};
+use super::procedure::Procedure;
 use crate::error::{Error, RemoteError};
 
 #[derive(Debug)]
@@ -29,8 +30,10 @@ pub(crate) struct State {
     pub(crate) next_subscription: u64,
     /// Why the connection is over.
     pub(crate) ended: Option<ConnectionError>,
-    /// Its users have left; what is queued is still sent.
+    /// Its users have left; what is queued is still sent, and answered if that does not take long.
     pub(crate) closing: bool,
+    /// What is said to the daemon before the connection closes.
+    pub(crate) farewell: Option<Procedure>,
     pub(crate) driver: Option<Waker>,
     pub(crate) ended_wakers: Vec<Waker>,
 }
@@ -98,6 +101,7 @@ impl Shared {
                 next_subscription: 0,
                 ended: None,
                 closing: false,
+                farewell: None,
                 driver: None,
                 ended_wakers: Vec::new(),
             }),
@@ -130,6 +134,9 @@ impl State {
 
     /// Its users have left: what is queued is sent, and then the connection ends.
     pub(crate) fn close(&mut self) {
+        if let Some(farewell) = self.farewell.take() {
+            self.connection.call(&farewell, &[], Vec::new());
+        }
         self.closing = true;
         self.wake_driver();
     }
