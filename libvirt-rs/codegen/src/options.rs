@@ -20,6 +20,8 @@ pub struct Options {
 pub(crate) struct Import {
     pub(crate) module: String,
     pub(crate) model: Model,
+    /// Whether its types go over the wire, too.
+    pub(crate) wire: bool,
 }
 
 /// What libvirt's interface files take from its C headers.
@@ -72,9 +74,18 @@ impl Options {
     /// A file whose types and constants this one may use, and the path of the module that holds its generated code,
     /// such as `crate::raw::remote`. Of several with the same name, the last one's is taken.
     #[must_use]
-    pub fn import(mut self, module: impl Into<String>, model: Model) -> Self {
+    pub fn import(self, module: impl Into<String>, model: Model) -> Self {
+        self.import_as(module, model, true)
+    }
+
+    #[must_use]
+    pub(crate) fn import_as(mut self, module: impl Into<String>, model: Model, wire: bool) -> Self {
         let module = module.into();
-        self.imports.push(Import { module, model });
+        self.imports.push(Import {
+            module,
+            model,
+            wire,
+        });
         self
     }
 
