@@ -1,0 +1,181 @@
+//! Types that contain themselves.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::limits::MAX_TYPEDEF_CHAIN;
+
+use super::{Form, Type, TypeDefinition, TypeKind};
+
+/// The types of one file, by name.
+pub(super) struct Graph<'a> {
+    types: &'a [TypeDefinition],
+    index: HashMap<&'a str, usize>,
+}
+
+/// A type that contains itself without end, and why.
+pub(super) struct Endless {
+    pub(super) name: String,
+    pub(super) message: String,
+}
+
+type Edges = Vec<Vec<usize>>;
+
+impl<'a> Graph<'a> {
+    pub(super) fn new(types: &'a [TypeDefinition]) -> Self {
+        let names = types.iter().enumerate();
+        Self {
+            types,
+            index: names.map(|(index, of)| (of.name.as_str(), index)).collect(),
+        }
+    }
+
+    /// The types that contain themselves behind a `*` or within an array of variable length; an error if one does
+    /// without.
+    pub(super) fn check(&self) -> Result<BTreeSet<String>, Endless> {
+        self.typedefs()?;
+        let by_value = self.edges(|form| matches!(form, Form::Plain(_) | Form::Fixed(_, _)));
+        let endless = core(&by_value);
+        if let Some(first) = endless.iter().position(|alive| *alive) {
+            return Err(self.describe(first, &by_value, &endless));
+        }
+        // An array of variable length needs no box in Rust, so that only these count.
+        let pointers = self.edges(|form| !matches!(form, Form::Variable(_, _)));
+        let inner = core(&pointers);
+        let cycles = core(&reverse(&restrict(&pointers, &inner)));
+        let names = self.types.iter().zip(cycles);
+        Ok(names
+            .filter(|(_, alive)| *alive)
+            .map(|(of, _)| of.name.clone())
+            .collect())
+    }
+
+    /// A typedef leads to something else than itself.
+    fn typedefs(&self) -> Result<(), Endless> {
+        for start in 0..self.types.len() {
+            let mut chain = Vec::new();
+            let mut next = Some(start);
+            while let Some(current) = next {
+                let TypeKind::Typedef(form) = &self.types[current].kind else {
+                    break;
+                };
+                let message = if chain.contains(&current) {
+                    Some(format!(
+                        "`{}` is defined by itself",
+                        self.types[current].name
+                    ))
+                } else if chain.len() == MAX_TYPEDEF_CHAIN {
+                    Some(format!(
+                        "more than {MAX_TYPEDEF_CHAIN} typedefs stand for one another"
+                    ))
+                } else {
+                    None
+                };
+                if let Some(message) = message {
+                    let name = self.types[start].name.clone();
+                    return Err(Endless { name, message });
+                }
+                chain.push(current);
+                next = self.target(form);
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&self, form: &Form) -> Option<usize> {
+        match form.element()? {
+            Type::Named(name) => self.index.get(name.as_str()).copied(),
+            Type::Primitive(_) => None,
+        }
+    }
+
+    fn edges(&self, counts: impl Fn(&Form) -> bool) -> Edges {
+        let of = |definition: &TypeDefinition| {
+            let forms = forms(definition).into_iter();
+            let counted = forms.filter(|form| counts(form));
+            counted.filter_map(|form| self.target(form)).collect()
+        };
+        self.types.iter().map(of).collect()
+    }
+
+    /// Follows the edges from `start` until a type comes a second time.
+    fn describe(&self, start: usize, edges: &Edges, alive: &[bool]) -> Endless {
+        let mut path = vec![start];
+        let cycle = loop {
+            // Whatever is alive has an edge to something alive.
+            let last = path[path.len() - 1];
+            let next = edges[last].iter().find(|next| alive[**next]);
+            let Some(next) = next.copied() else {
+                break path;
+            };
+            if let Some(begin) = path.iter().position(|seen| *seen == next) {
+                let mut cycle = path.split_off(begin);
+                cycle.push(next);
+                break cycle;
+            }
+            path.push(next);
+        };
+        let names: Vec<&str> = cycle
+            .iter()
+            .map(|index| self.types[*index].name.as_str())
+            .collect();
+        Endless {
+            name: names.first().copied().unwrap_or_default().to_owned(),
+            message: format!(
+                "a value would be of endless size ({}): put a `*` or an array of variable length in between",
+                names.join(" contains ")
+            ),
+        }
+    }
+}
+
+/// What a type contains.
+pub(crate) fn forms(definition: &TypeDefinition) -> Vec<&Form> {
+    match &definition.kind {
+        TypeKind::Typedef(form) => vec![form],
+        TypeKind::Enum(_) => Vec::new(),
+        TypeKind::Struct(fields) => fields.iter().map(|field| &field.form).collect(),
+        TypeKind::Union(union) => {
+            let arms = union.arms.iter().filter_map(|arm| arm.field.as_ref());
+            let default = union.default.iter().flatten();
+            let fields = arms.chain(default).chain([&union.discriminant]);
+            fields.map(|field| &field.form).collect()
+        }
+    }
+}
+
+fn reverse(edges: &Edges) -> Edges {
+    let mut reversed = vec![Vec::new(); edges.len()];
+    for (from, targets) in edges.iter().enumerate() {
+        for to in targets {
+            reversed[*to].push(from);
+        }
+    }
+    reversed
+}
+
+/// Only the edges between nodes that are alive.
+fn restrict(edges: &Edges, alive: &[bool]) -> Edges {
+    let keep = |(from, targets): (usize, &Vec<usize>)| {
+        let targets = targets.iter().filter(|to| alive[from] && alive[**to]);
+        targets.copied().collect()
+    };
+    edges.iter().enumerate().map(keep).collect()
+}
+
+/// What is left when nodes without a way on are taken away until there are none: the cycles and what leads to them.
+fn core(edges: &Edges) -> Vec<bool> {
+    let backwards = reverse(edges);
+    let mut ways: Vec<usize> = edges.iter().map(Vec::len).collect();
+    let mut ends: Vec<usize> = (0..edges.len()).filter(|node| ways[*node] == 0).collect();
+    let mut alive = vec![true; edges.len()];
+    while let Some(end) = ends.pop() {
+        alive[end] = false;
+        for before in &backwards[end] {
+            ways[*before] -= 1;
+            if ways[*before] == 0 {
+                ends.push(*before);
+            }
+        }
+    }
+    alive
+}
