@@ -1,5 +1,6 @@
 //! A libvirt client in pure Rust.
 
+pub mod auth;
 mod environment;
 mod files;
 pub mod transport;
