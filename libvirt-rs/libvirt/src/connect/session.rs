@@ -6,7 +6,8 @@
 //!                             polkit                         destroys the connection
 //! ```
 
-use crate::auth::{Context, Credentials, Sasl};
+use crate::auth::sasl::Context;
+use crate::auth::{Credentials, Sasl};
 use crate::error::Error;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
@@ -14,6 +15,7 @@ use crate::raw::remote::{
 };
 use crate::rpc::{Client, KeepaliveConfig};
 use crate::transport::{self, Connected, Io};
+use crate::uri::Auth;
 
 use super::builder::Settings;
 
@@ -104,12 +106,16 @@ async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Re
 /// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.
 async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
     let offered = remote.auth_sasl_init().await?.mechlist;
-    let host = settings.uri.host_or_localhost();
+    let uri = &settings.uri;
     let credentials = match &settings.credentials {
         Some(credentials) => credentials.clone(),
-        None => Credentials::find(&settings.uri, &settings.transport.environment)?,
+        None => Credentials::for_uri(uri, &settings.transport.environment)?,
     };
-    let context = Context::new(host, private);
+    let mut context = Context::new(uri.host_or_localhost());
+    context.encrypted = private;
+    if let Some(Auth::Sasl(mechanism)) = uri.auth() {
+        context.mechanism = mechanism.as_deref();
+    }
     let mut sasl = Sasl::new(&offered, &credentials, &context)?;
     let first = sasl.start()?;
     let mut answer: Challenge = remote
@@ -121,12 +127,12 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
         .await?
         .into();
     loop {
-        // Also when the daemon is content: its last message proves to us that it knows the password.
-        let next = sasl.step(answer.data.as_deref())?;
         if answer.complete {
-            sasl.finish()?;
+            // The last message proves to us that the daemon knows the password.
+            sasl.finish(answer.data.as_deref())?;
             return Ok(());
         }
+        let next = sasl.step(answer.data.as_deref())?;
         answer = remote
             .auth_sasl_step(&AuthSaslStepArgs {
                 nil: next.is_none().into(),

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// Time that the whole of connecting may take where the caller names none. Then the attempt is given up.
 ///
-/// It is the longest of what sensible networks need: a lost SYN is repeated after 1, 3 and 7 seconds.
+/// A lost SYN is repeated after 1, 3, 7 and 15 seconds: the last of these can still be answered, and TLS can follow.
 pub const CONNECT: Duration = Duration::from_secs(30);
 
-/// Time that one address has to answer while further ones wait for their turn; at its end it is given up.
-pub const ADDRESS: Duration = Duration::from_secs(10);
+/// Time that one address of a host has to answer; at its end it is given up.
+pub const ADDRESS: Duration = Duration::from_secs(20);
 
 /// Time for which an address is tried alone. Then the next is tried beside it (RFC 8305, section 5).
 pub const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);

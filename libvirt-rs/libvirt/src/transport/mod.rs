@@ -25,6 +25,8 @@ mod process;
 mod shell;
 mod ssh;
 mod tcp;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 mod unix;
 
@@ -78,7 +80,8 @@ pub enum Kind {
 impl Kind {
     /// Whether nobody on the way can read or change what passes: then a password may be sent.
     ///
-    /// Of a program of the user's nothing is known, so it counts as open to all.
+    /// Of a program of the user's nothing is known, so it counts as open to all. TLS with `no_verify` hides what passes
+    /// from all but whoever has answered, as the user wants it.
     #[must_use]
     pub fn is_private(self) -> bool {
         matches!(self, Self::Unix | Self::Tls | Self::Ssh)
@@ -105,8 +108,9 @@ pub struct Connected {
 /// Files named by URI and environment are read when they are needed, on the calling thread: they are local and small.
 ///
 /// # Errors
-/// No transport came about. With ssh and other programs more may fail later, when they are on their way: then the
-/// stream's first read or write says so, with [`Ended`] inside.
+/// No transport came about. With ssh and other programs more may fail later, when they are on their way, for only the
+/// daemon's first word shows that they have got there: then the stream's first read or write says so, with [`Ended`]
+/// inside. The time for that is the caller's to bound.
 ///
 /// # Cancellation
 /// Dropping the future ends the attempt and leaves nothing behind, neither sockets nor processes.

@@ -117,14 +117,16 @@ async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
 mod tests {
     use std::time::Duration;
 
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
 
-    async fn listener() -> (TcpListener, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        (listener, address)
+    /// A port that refuses. It is held, or else another test could come to listen there.
+    fn refusing() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
     }
 
     #[test]
@@ -153,9 +155,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_refuses_makes_room_for_the_next() {
-        let (closed, refused) = listener().await;
-        drop(closed);
-        let (_open, address) = listener().await;
+        let (_held, refused) = refusing();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let stream = race(vec![refused, address]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), address);
         let (kind, why) = race(vec![refused, refused]).await.unwrap_err();
@@ -165,8 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_names_host_port_and_what_to_start() {
-        let (closed, address) = listener().await;
-        drop(closed);
+        let (_held, address) = refusing();
         let deadline = Deadline::new(Duration::from_secs(60), String::new());
         let error = connect("127.0.0.1", address.port(), &deadline)
             .await

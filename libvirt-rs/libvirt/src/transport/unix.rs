@@ -158,6 +158,8 @@ fn why(error: &io::Error) -> String {
 mod tests {
     use std::{fs, os::unix::net::UnixListener, time::Duration};
 
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     /// A system and a user's session, each with the sockets that a test makes.
@@ -315,6 +317,25 @@ mod tests {
             text.contains("XDG_RUNTIME_DIR") && text.contains("1000"),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_behind_with_accepting_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            queued.push(stream);
+        }
+        let deadline = Deadline::new(Duration::from_secs(60), String::new());
+        let mut connecting = std::pin::pin!(connect(path, &deadline));
+        assert!((&mut connecting).now_or_never().is_none());
+        for _ in &queued {
+            listener.accept().unwrap();
+        }
+        connecting.await.unwrap();
     }
 
     #[tokio::test]
