@@ -115,66 +115,50 @@ pub struct Connected {
 /// # Cancellation
 /// Dropping the future ends the attempt and leaves nothing behind, neither sockets nor processes.
 pub async fn connect(uri: &Uri, options: &Options, read_only: bool) -> Result<Connected, Error> {
-    let environment = &options.environment;
-    match uri.transport() {
-        uri::Transport::Unix => {
-            let path = unix::socket(uri, environment, read_only)?;
-            let peer = path.display().to_string();
-            let deadline = Deadline::new(options.timeout, peer.clone());
-            let io = Io::Unix(unix::connect(path, &deadline).await?);
-            Ok(Connected {
-                io,
-                kind: Kind::Unix,
-                peer,
-            })
-        }
-        transport @ (uri::Transport::Tcp | uri::Transport::Tls) => {
-            local_only(uri)?;
-            // Both have a port of their own, so the default is never reached.
-            let (host, port) = (uri.host_or_localhost(), uri.port().unwrap_or_default());
-            let peer = address(host, port);
-            let deadline = Deadline::new(options.timeout, peer.clone());
-            if transport == uri::Transport::Tcp {
-                let io = Io::Tcp(tcp::connect(host, port, &deadline).await?);
-                return Ok(Connected {
-                    io,
-                    kind: Kind::Tcp,
-                    peer,
-                });
-            }
-            // What is wrong here is told before anybody is spoken to.
-            let client = tls::Client::new(uri, environment)?;
-            let tcp = tcp::connect(host, port, &deadline).await?;
-            let io = Io::Tls(Box::new(client.open(tcp, &deadline).await?));
-            Ok(Connected {
-                io,
-                kind: Kind::Tls,
-                peer,
-            })
-        }
-        uri::Transport::Ssh | uri::Transport::LibSsh | uri::Transport::LibSsh2 => {
-            local_only(uri)?;
-            let command = ssh::command(uri, environment, read_only)?;
-            let peer = command.title.clone();
-            let io = Io::Process(Box::new(command.start()?));
-            Ok(Connected {
-                io,
-                kind: Kind::Ssh,
-                peer,
-            })
-        }
-        uri::Transport::Ext => {
-            local_only(uri)?;
-            let command = ssh::external(uri)?;
-            let peer = command.title.clone();
-            let io = Io::Process(Box::new(command.start()?));
-            Ok(Connected {
-                io,
-                kind: Kind::Command,
-                peer,
-            })
-        }
+    if uri.transport() != uri::Transport::Unix {
+        local_only(uri)?;
     }
+    let (kind, command) = match uri.transport() {
+        uri::Transport::Unix => return to_socket(uri, options, read_only).await,
+        uri::Transport::Tcp | uri::Transport::Tls => return to_host(uri, options).await,
+        uri::Transport::Ssh | uri::Transport::LibSsh | uri::Transport::LibSsh2 => (
+            Kind::Ssh,
+            ssh::command(uri, &options.environment, read_only)?,
+        ),
+        uri::Transport::Ext => (Kind::Command, ssh::external(uri)?),
+    };
+    let peer = command.title.clone();
+    let io = Io::Process(Box::new(command.start()?));
+    Ok(Connected { io, kind, peer })
+}
+
+/// A socket of this host.
+async fn to_socket(uri: &Uri, options: &Options, read_only: bool) -> Result<Connected, Error> {
+    let path = unix::socket(uri, &options.environment, read_only)?;
+    let peer = path.display().to_string();
+    let deadline = Deadline::new(options.timeout, peer.clone());
+    let io = Io::Unix(unix::connect(path, &deadline).await?);
+    let kind = Kind::Unix;
+    Ok(Connected { io, kind, peer })
+}
+
+/// TCP, and TLS over it.
+async fn to_host(uri: &Uri, options: &Options) -> Result<Connected, Error> {
+    // Both have a port of their own, so the default is never reached.
+    let (host, port) = (uri.host_or_localhost(), uri.port().unwrap_or_default());
+    let peer = address(host, port);
+    let deadline = Deadline::new(options.timeout, peer.clone());
+    if uri.transport() == uri::Transport::Tcp {
+        let io = Io::Tcp(tcp::connect(host, port, &deadline).await?);
+        let kind = Kind::Tcp;
+        return Ok(Connected { io, kind, peer });
+    }
+    // What is wrong here is told before anybody is spoken to.
+    let client = tls::Client::new(uri, &options.environment)?;
+    let stream = tcp::connect(host, port, &deadline).await?;
+    let io = Io::Tls(Box::new(client.open(stream, &deadline).await?));
+    let kind = Kind::Tls;
+    Ok(Connected { io, kind, peer })
 }
 
 /// Refuses what only a local connection can do.

@@ -169,29 +169,17 @@ impl Settings {
             "pkipath" => self.pkipath = path()?,
             "known_hosts" => self.known_hosts = text(),
             "known_hosts_verify" => {
-                self.known_hosts_verify = match value {
-                    "normal" => KnownHosts::Normal,
-                    "auto" => KnownHosts::Auto,
-                    "ignore" => KnownHosts::Ignore,
-                    _ => return Err(wrong("it is normal, auto or ignore")),
-                }
+                let found = choice(value, ["normal", "auto", "ignore"], KNOWN_HOSTS);
+                self.known_hosts_verify = found.ok_or(wrong("it is normal, auto or ignore"))?;
             }
             "tls_priority" => self.tls_priority = text(),
             "mode" => {
-                self.mode = match value {
-                    "auto" => Mode::Auto,
-                    "legacy" => Mode::Legacy,
-                    "direct" => Mode::Direct,
-                    _ => return Err(wrong("it is auto, legacy or direct")),
-                }
+                let found = choice(value, ["auto", "legacy", "direct"], MODES);
+                self.mode = found.ok_or(wrong("it is auto, legacy or direct"))?;
             }
             "proxy" => {
-                self.proxy = match value {
-                    "auto" => Proxy::Auto,
-                    "native" => Proxy::Native,
-                    "netcat" => Proxy::Netcat,
-                    _ => return Err(wrong("it is auto, native or netcat")),
-                }
+                let found = choice(value, ["auto", "native", "netcat"], PROXIES);
+                self.proxy = found.ok_or(wrong("it is auto, native or netcat"))?;
             }
             "no_verify" => self.no_verify = yes()?,
             "no_tty" => self.no_tty = yes()?,
@@ -201,6 +189,16 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+const MODES: [Mode; 3] = [Mode::Auto, Mode::Legacy, Mode::Direct];
+const PROXIES: [Proxy; 3] = [Proxy::Auto, Proxy::Native, Proxy::Netcat];
+const KNOWN_HOSTS: [KnownHosts; 3] = [KnownHosts::Normal, KnownHosts::Auto, KnownHosts::Ignore];
+
+/// What stands where the value does among the names.
+fn choice<T: Copy>(value: &str, names: [&str; 3], of: [T; 3]) -> Option<T> {
+    let at = names.iter().position(|name| *name == value)?;
+    Some(of[at])
 }
 
 const AUTH: &str = "it is none, polkit, sasl, or sasl. and a mechanism like sasl.scram-sha-256";

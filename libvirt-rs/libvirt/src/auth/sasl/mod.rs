@@ -165,8 +165,9 @@ impl Sasl {
 
     /// The answer to a message of a server that does not say it is complete. `None` is none at all.
     ///
-    /// With SCRAM the first of them hashes the password as often as the server asks for, on the calling thread. It takes
-    /// from a millisecond, which is common, to a second or two ([`MAX_ITERATIONS`](super::limits::MAX_ITERATIONS)).
+    /// With SCRAM the first of them hashes the password as often as the server asks for, on the calling thread. That
+    /// takes from a millisecond, as is common, to a second or two
+    /// ([`MAX_ITERATIONS`](super::limits::MAX_ITERATIONS)).
     ///
     /// # Errors
     /// The server breaks the rules, does not take the password, or does not prove that it knows it. The exchange is

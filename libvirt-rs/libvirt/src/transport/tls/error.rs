@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// The server's certificate is for no host.
     #[error(
-        "the certificate of {host} has no subjectAltName, and a common name (CN) does not count as a host's \
+        "the certificate of {host} names no host as subjectAltName, and a common name (CN) does not count as one \
          (RFC 9525); make one with `dns_name` or `ip_address` in certtool's template"
     )]
     NoName {

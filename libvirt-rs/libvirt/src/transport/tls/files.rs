@@ -11,15 +11,14 @@ use zeroize::Zeroizing;
 use super::Error;
 use crate::{Environment, files, transport::limits::MAX_PEM};
 
-/// What TLS is done with.
+/// Whom the server's certificate may be from.
 #[derive(Debug)]
-pub(super) struct Credentials {
+pub(super) struct Trust {
     /// The trusted authorities, and the file that they are from.
     pub(super) authorities: Vec<CertificateDer<'static>>,
     pub(super) authority: PathBuf,
     /// What those have revoked, if there is a list.
     pub(super) revoked: Option<(PathBuf, Vec<CertificateRevocationListDer<'static>>)>,
-    pub(super) client: Client,
 }
 
 /// This client's certificate.
@@ -35,7 +34,7 @@ pub(super) enum Client {
 }
 
 /// The directories that are looked at, the user's own first.
-struct Places(Vec<Place>);
+pub(super) struct Places(Vec<Place>);
 
 struct Place {
     authority: PathBuf,
@@ -70,32 +69,26 @@ impl Place {
     }
 }
 
-impl Credentials {
-    /// Those of a directory, or else those that libvirt's tools use.
-    pub(super) fn load(pkipath: Option<&Path>, environment: &Environment) -> Result<Self, Error> {
-        let own = environment.home.as_ref().filter(|_| !environment.is_root());
-        let places = match pkipath {
-            Some(dir) => vec![Place::own(dir)],
-            None => own
-                .map(|home| Place::own(&home.join(".pki/libvirt")))
-                .into_iter()
-                .chain([Place::of_system(environment)])
-                .collect(),
-        };
-        Places(places).load()
-    }
-}
-
 impl Places {
-    fn load(self) -> Result<Credentials, Error> {
+    /// A directory that the user names, or else those that libvirt's tools use.
+    pub(super) fn new(pkipath: Option<&Path>, environment: &Environment) -> Self {
+        if let Some(dir) = pkipath {
+            return Self(vec![Place::own(dir)]);
+        }
+        let home = environment.home.as_ref().filter(|_| !environment.is_root());
+        let own = home.map(|home| Place::own(&home.join(".pki/libvirt")));
+        let system = Place::of_system(environment);
+        Self(own.into_iter().chain([system]).collect())
+    }
+
+    pub(super) fn trust(&self) -> Result<Trust, Error> {
         let (authority, authorities) = self.authorities()?.ok_or_else(|| Error::NoAuthority {
             looked: self.paths(|place| &place.authority),
         })?;
-        Ok(Credentials {
+        Ok(Trust {
             authorities,
             authority,
             revoked: self.revoked()?,
-            client: self.client()?,
         })
     }
 
@@ -128,7 +121,7 @@ impl Places {
     }
 
     /// The first place that has both certificate and key.
-    fn client(&self) -> Result<Client, Error> {
+    pub(super) fn client(&self) -> Result<Client, Error> {
         let mut absent = Vec::new();
         for place in &self.0 {
             let mut found = |path: &Path| match files::read(path, MAX_PEM) {

@@ -33,6 +33,7 @@ pub(super) struct Client {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     host: String,
+    /// The file with the trusted authorities. Empty where any certificate is taken, so that none is found wrong.
     authority: PathBuf,
     revoked: Option<PathBuf>,
     /// The file with this client's certificate, or why there is none.
@@ -53,7 +54,7 @@ impl Client {
         }
         let host = uri.host_or_localhost().to_owned();
         let name = server_name(&host).ok_or_else(|| Error::Name(host.clone()))?;
-        let credentials = files::Credentials::load(settings.pkipath.as_deref(), environment)?;
+        let places = files::Places::new(settings.pkipath.as_deref(), environment);
         // The process may have another provider as its default, or none.
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -62,13 +63,16 @@ impl Client {
                 host: host.clone(),
                 why: error.to_string(),
             })?;
-        let builder = if settings.no_verify {
+        let (builder, authority, revoked) = if settings.no_verify {
             let anyone = Arc::new(verify::Anyone(provider));
-            builder.dangerous().with_custom_certificate_verifier(anyone)
+            let builder = builder.dangerous().with_custom_certificate_verifier(anyone);
+            (builder, PathBuf::new(), None)
         } else {
-            builder.with_webpki_verifier(verify::trusting(&credentials, &provider)?)
+            let trust = places.trust()?;
+            let builder = builder.with_webpki_verifier(verify::trusting(&trust, &provider)?);
+            (builder, trust.authority, trust.revoked)
         };
-        let (mut config, certificate) = match credentials.client {
+        let (mut config, certificate) = match places.client()? {
             files::Client::Absent(why) => (builder.with_no_client_auth(), Err(why)),
             files::Client::Present { path, chain, key } => {
                 let config = builder.with_client_auth_cert(chain, key);
@@ -82,8 +86,8 @@ impl Client {
             config: Arc::new(config),
             name,
             host,
-            authority: credentials.authority,
-            revoked: credentials.revoked.map(|(path, _)| path),
+            authority,
+            revoked: revoked.map(|(path, _)| path),
             certificate,
         })
     }

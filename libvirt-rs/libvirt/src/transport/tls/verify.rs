@@ -12,25 +12,25 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-use super::{Error, files::Credentials};
+use super::{Error, files::Trust};
 
 /// Checks it against the trusted authorities and what they have revoked.
 pub(super) fn trusting(
-    credentials: &Credentials,
+    trust: &Trust,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
     let unusable = |why: String| Error::File {
-        path: credentials.authority.clone(),
+        path: trust.authority.clone(),
         why,
     };
     let mut roots = RootCertStore::empty();
-    for certificate in &credentials.authorities {
+    for certificate in &trust.authorities {
         let added = roots.add(certificate.clone());
         added
             .map_err(|error| unusable(format!("it is not an authority's certificate ({error})")))?;
     }
     let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let Some((path, lists)) = &credentials.revoked else {
+    let Some((path, lists)) = &trust.revoked else {
         return builder.build().map_err(|error| unusable(error.to_string()));
     };
     // libvirt's list is one authority's and says what it revokes. What it does not speak of is not revoked.
