@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::session::{self, Purpose, Session};
 use super::{Inner, State};
 use crate::error::Error;
+use crate::events::Topics;
 use crate::rpc::ConnectionError;
 
 /// Runs until the connection is over for good, or nobody holds it any more.
@@ -89,14 +90,15 @@ async fn adopt(
 ) -> Result<impl Future<Output = ConnectionError> + Send + use<>, Error> {
     let client = session.client;
     let ended = client.watch_end();
+    let topics = Topics::new(&client);
     let waiting = inner.registrations().all();
     for registration in waiting {
-        registration.register_again(&client).await?;
+        registration.register_again(&topics).await?;
     }
     let adopted = inner.state.send_if_modified(|state| {
         let wanted = !matches!(state, State::Ended(_));
         if wanted {
-            *state = State::Up(client.clone());
+            *state = State::Up(topics.clone());
         }
         wanted
     });

@@ -1,0 +1,187 @@
+//! What the libvirt client does when a real daemon dies.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use libvirt::events::{DomainEventId, Notice};
+use libvirt::raw::api::{
+    StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags, StorageVolCreateFlags,
+    StorageVolDownloadFlags, StorageVolUploadFlags,
+};
+use libvirt::{Backoff, Connect, Error, StorageVol};
+use tokio::io::AsyncReadExt as _;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
+
+/// In which everything that waits for a dead daemon has failed.
+const FAILED: Duration = Duration::from_secs(1);
+/// For a connection to stand again.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A volume of so many bytes in a pool of a private daemon.
+async fn volume(connect: &Connect, daemon: &Libvirtd, bytes: u64) -> Result<StorageVol> {
+    let path = daemon.folder().join("pool");
+    let inside = daemon.path_inside(&path);
+    let xml = format!(
+        "<pool type='dir'><name>pool</name><target><path>{}</path></target></pool>",
+        inside.display()
+    );
+    let pool = connect
+        .define_storage_pool(&xml, StoragePoolDefineFlags::empty())
+        .await?;
+    pool.build(StoragePoolBuildFlags::empty()).await?;
+    pool.start(StoragePoolCreateFlags::empty()).await?;
+    let xml = format!("<volume><name>volume</name><capacity>{bytes}</capacity></volume>");
+    Ok(pool
+        .create_volume(&xml, StorageVolCreateFlags::empty())
+        .await?)
+}
+
+#[test]
+fn a_daemon_that_is_killed_fails_every_call_within_a_second() {
+    story(
+        Libvirtd::builder()
+            .max_client_requests(100)
+            .run(async |daemon| {
+                let connect = Connect::builder(&daemon.uri("test"))
+                    .reconnect(Backoff::default())
+                    .open()
+                    .await?;
+                for round in 0..10 {
+                    timeout(SOON, connect.ready()).await??;
+                    let mut callers = JoinSet::new();
+                    for _ in 0..64 {
+                        let connect = connect.clone();
+                        callers.spawn(async move {
+                            loop {
+                                if let Err(error) = connect.capabilities().await {
+                                    return (error, Instant::now());
+                                }
+                            }
+                        });
+                    }
+                    // Let them get going: an event of theirs, not time.
+                    connect.capabilities().await?;
+                    let killed = Instant::now();
+                    daemon.kill9().await?;
+                    while let Some(failed) = timeout(FAILED, callers.join_next())
+                        .await
+                        .context("a call hangs")?
+                    {
+                        let (error, at) = failed?;
+                        ensure!(matches!(error, Error::Connection(_)), "{round}: {error}");
+                        let after = at.saturating_duration_since(killed);
+                        ensure!(after < FAILED, "{round}: it took {after:?}");
+                    }
+                    daemon.start_again().await?;
+                }
+                timeout(SOON, connect.ready()).await??;
+                connect.capabilities().await?;
+                Ok(())
+            }),
+    );
+}
+
+#[test]
+fn streams_and_events_end_with_the_daemon_within_a_second() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::builder(&daemon.uri("qemu"))
+            .reconnect(Backoff::default())
+            .open()
+            .await?;
+        let volume = volume(&connect, daemon, 1 << 30).await?;
+        let mut events = connect
+            .domain_events(&[DomainEventId::Lifecycle], None, None)
+            .await?;
+        let mut upload = volume.upload(0, 0, StorageVolUploadFlags::empty()).await?;
+        let mut download = volume
+            .download(0, 0, StorageVolDownloadFlags::empty())
+            .await?;
+        let unread = volume
+            .download(0, 0, StorageVolDownloadFlags::empty())
+            .await?;
+        let (went, gone) = tokio::sync::oneshot::channel();
+        let writing = tokio::spawn(async move {
+            let mut went = Some(went);
+            let block = vec![1; 1 << 20];
+            loop {
+                if let Err(error) = upload.send(&block).await {
+                    return error;
+                }
+                if let Some(went) = went.take() {
+                    let _ = went.send(());
+                }
+            }
+        });
+        let reading = tokio::spawn(async move {
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                match download.read(&mut buffer).await {
+                    Err(error) => return error,
+                    // The whole volume was read before the daemon died; a slower one would not get here.
+                    Ok(0) => return std::io::ErrorKind::UnexpectedEof.into(),
+                    Ok(_) => {}
+                }
+            }
+        });
+        gone.await?;
+        daemon.kill9().await?;
+        let failed = timeout(FAILED, writing)
+            .await
+            .context("an upload hangs")??;
+        ensure!(matches!(failed, Error::Connection(_)), "{failed}");
+        timeout(FAILED, reading)
+            .await
+            .context("a download hangs")??;
+        let failed = timeout(FAILED, unread.finish())
+            .await
+            .context("a finish hangs")?;
+        ensure!(matches!(failed, Err(Error::Connection(_))), "{failed:?}");
+        daemon.start_again().await?;
+        let notice = timeout(SOON, events.next())
+            .await
+            .with_context(|| format!("{:?}", connect.state()))?
+            .context("an item")??;
+        ensure!(matches!(notice, Notice::Reconnected), "{notice:?}");
+        connect.storage_vol_by_path(&volume.path().await?).await?;
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_connection_that_was_closed_is_not_opened_again() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::builder(&daemon.uri("test"))
+            .reconnect(Backoff::default())
+            .open()
+            .await?;
+        connect.close().await;
+        let error = connect.hostname().await.err().context("it is closed")?;
+        ensure!(error.to_string().contains("this side closed"), "{error}");
+        ensure!(connect.ready().await.is_err());
+        // And the daemon saw an orderly end.
+        ensure!(!daemon.log().contains("End of file"), "{}", daemon.log());
+        Ok(())
+    }));
+}
+
+#[test]
+fn what_is_dropped_leaves_no_connection_behind() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let client = connect.client()?;
+        let ended = tokio::spawn({
+            let events = connect
+                .domain_events(&[DomainEventId::Lifecycle], None, None)
+                .await?;
+            async move { drop(events) }
+        });
+        ended.await?;
+        drop(connect);
+        // The client alone keeps it open; without it the driver ends.
+        let raw = libvirt::raw::remote::Remote::new(client);
+        raw.connect_get_hostname().await?;
+        Ok(())
+    }));
+}
