@@ -48,7 +48,7 @@ pub enum ItemKind {
     /// `struct name { … };`
     Struct(Name, Vec<Declaration>),
     /// `union name switch (…) { … };`
-    Union(Name, UnionBody),
+    Union(Name, Box<UnionBody>),
     /// `program NAME { … } = number;`
     Program(Program),
 }

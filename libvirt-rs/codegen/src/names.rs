@@ -7,7 +7,7 @@ use crate::model::Model;
 
 /// Names that generated code uses for what Rust's prelude has.
 const PRELUDE: &[&str] = &[
-    "Box", "Err", "None", "Ok", "Option", "Result", "Self", "Some", "String", "Vec",
+    "Box", "Err", "None", "Ok", "Option", "Result", "Self", "Some", "String", "TryFrom", "Vec",
 ];
 
 /// Words at the end of an enum's name that say what kind of enum it is, and that its members lack.
@@ -52,7 +52,9 @@ pub(crate) fn upper_camel(name: &str) -> String {
 
 /// Any name as an identifier, escaped if it is a keyword.
 pub(crate) fn ident(name: &str) -> Ident {
-    if syn::parse_str::<Ident>(name).is_ok() {
+    // A keyword since edition 2024, of which `syn` does not know.
+    let is_plain = name != "gen" && syn::parse_str::<Ident>(name).is_ok();
+    if is_plain {
         return Ident::new(name, Span::call_site());
     }
     match name {

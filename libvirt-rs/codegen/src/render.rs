@@ -261,7 +261,7 @@ fn notes(procedure: &Procedure) -> Vec<String> {
 }
 
 /// The word of an annotation's value. What is the default has none.
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> Option<&'static str> {
+fn word<T: PartialEq + Copy>(words: &[(&'static str, T)], value: T) -> Option<&'static str> {
     let found = words.iter().find(|(_, known)| *known == value);
     found.map(|(word, _)| *word)
 }

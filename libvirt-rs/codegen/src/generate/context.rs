@@ -54,7 +54,7 @@ impl<'a> Context<'a> {
         for definition in &self.model.types {
             unique(
                 &mut taken,
-                self.type_name(&definition.name),
+                &self.type_name(&definition.name),
                 &definition.name,
             )?;
         }
@@ -222,10 +222,10 @@ impl<'a> Context<'a> {
 /// Takes a Rust name for something of the file.
 pub(super) fn unique<'a>(
     taken: &mut HashMap<String, &'a str>,
-    rust: String,
+    rust: &str,
     name: &'a str,
 ) -> Result<(), Error> {
-    if let Some(other) = taken.insert(rust.clone(), name) {
+    if let Some(other) = taken.insert(rust.to_owned(), name) {
         let why = format!("in Rust both it and `{other}` would be `{rust}`: rename one of them");
         return Err(Error::generate(name, why));
     }

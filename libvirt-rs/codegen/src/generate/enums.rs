@@ -42,11 +42,11 @@ pub(super) fn enumeration(
         if let Some(first) = numbers.get(&member.value.number) {
             // Two names of one value: Rust's enums have one.
             let alias = names::ident(short);
-            unique(&mut taken, short.to_owned(), &member.name)?;
+            unique(&mut taken, short, &member.name)?;
             aliases.extend(quote!(#doc pub const #alias: Self = Self::#first;));
             continue;
         }
-        unique(&mut taken, camel, &member.name)?;
+        unique(&mut taken, &camel, &member.name)?;
         variants.extend(quote!(#doc #variant = #literal,));
         cases.extend(quote!(#literal => Some(Self::#variant),));
         numbers.insert(member.value.number, variant);
@@ -121,7 +121,7 @@ fn flags(
     let mut constants = String::new();
     let mut taken = HashMap::new();
     for (member, short) in of.members.iter().zip(short_names(definition, of)) {
-        unique(&mut taken, short.to_owned(), &member.name)?;
+        unique(&mut taken, short, &member.name)?;
         let constant = names::ident(short);
         let doc = Doc::of_member(member).comments("        ");
         // What an `i32` has as its sign is the highest bit here.

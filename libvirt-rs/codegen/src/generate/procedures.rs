@@ -29,12 +29,12 @@ pub(super) fn program(
     sorted.sort_by_key(|procedure| procedure.number);
     let mut taken = HashMap::from([("PROCEDURES".to_owned(), program.name.as_str())]);
     for constant in &context.model.constants {
-        unique(&mut taken, constant.name.clone(), &constant.name)?;
+        unique(&mut taken, &constant.name, &constant.name)?;
     }
     let mut constants = Vec::with_capacity(sorted.len());
     for procedure in &sorted {
         let name = bare(program, procedure).to_uppercase();
-        unique(&mut taken, name.clone(), &procedure.name)?;
+        unique(&mut taken, &name, &procedure.name)?;
         constants.push(names::ident(&name));
     }
     let first = format!("The procedures of `{}`, by number.", program.name);

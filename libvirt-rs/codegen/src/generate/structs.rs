@@ -107,7 +107,7 @@ pub(super) fn structure(
     let mut entries = String::new();
     for (index, field) in fields.iter().enumerate() {
         let snake = names::snake(&field.name);
-        unique(&mut taken, snake.clone(), &field.name)?;
+        unique(&mut taken, &snake, &field.name)?;
         let ident = names::ident(&snake);
         let doc = Doc::of_field(field);
         let rust = context.rust(&field.form)?;

@@ -177,7 +177,7 @@ fn variants<'a>(definition: &TypeDefinition, union: &'a Union) -> Result<Vec<Var
                 .map(|short| names::upper_camel(short));
             let own = own.filter(|own| syn::parse_str::<Ident>(own).is_ok());
             let name = own.unwrap_or_else(|| numbered(label.number));
-            unique(&mut taken, name.clone(), &label.text)?;
+            unique(&mut taken, &name, &label.text)?;
             let what = arm.field.as_ref().map_or("void".to_owned(), |field| {
                 render::declaration(&field.form, &field.name)
             });
@@ -226,8 +226,12 @@ fn default(
     };
     let name = names::ident(DEFAULT);
     let clash = format!("{{case}} is a case of its own in {}", definition.name);
+    let listed = match labels {
+        [label] => quote!(#label),
+        labels => quote!((#(#labels)|*)),
+    };
     let refuse = quote! {
-        Self::#name(case @ (#(#labels)|*), ..) => {
+        Self::#name(case @ #listed, ..) => {
             Err(serde::ser::Error::custom(format_args!(#clash)))
         }
     };

@@ -40,11 +40,9 @@ impl<'a> Graph<'a> {
         }
         // An array of variable length needs no box in Rust, so that only these count.
         let pointers = self.edges(|form| !matches!(form, Form::Variable(_, _)));
-        let inner = core(&pointers);
-        let cycles = core(&reverse(&restrict(&pointers, &inner)));
-        let names = self.types.iter().zip(cycles);
+        let names = self.types.iter().zip(cyclic(&pointers));
         Ok(names
-            .filter(|(_, alive)| *alive)
+            .filter(|(_, cyclic)| *cyclic)
             .map(|(of, _)| of.name.clone())
             .collect())
     }
@@ -153,15 +151,6 @@ fn reverse(edges: &Edges) -> Edges {
     reversed
 }
 
-/// Only the edges between nodes that are alive.
-fn restrict(edges: &Edges, alive: &[bool]) -> Edges {
-    let keep = |(from, targets): (usize, &Vec<usize>)| {
-        let targets = targets.iter().filter(|to| alive[from] && alive[**to]);
-        targets.copied().collect()
-    };
-    edges.iter().enumerate().map(keep).collect()
-}
-
 /// What is left when nodes without a way on are taken away until there are none: the cycles and what leads to them.
 fn core(edges: &Edges) -> Vec<bool> {
     let backwards = reverse(edges);
@@ -178,4 +167,43 @@ fn core(edges: &Edges) -> Vec<bool> {
         }
     }
     alive
+}
+
+/// The nodes from which a way leads back to themselves: Kosaraju's search for components, without recursion.
+fn cyclic(edges: &Edges) -> Vec<bool> {
+    let mut seen = vec![false; edges.len()];
+    let mut finished = Vec::with_capacity(edges.len());
+    for start in 0..edges.len() {
+        visit(edges, start, &mut seen, &mut finished);
+    }
+    let backwards = reverse(edges);
+    let mut seen = vec![false; edges.len()];
+    let mut cyclic = vec![false; edges.len()];
+    for start in finished.into_iter().rev() {
+        let mut component = Vec::new();
+        visit(&backwards, start, &mut seen, &mut component);
+        let is_cycle = component.len() > 1 || edges[start].contains(&start);
+        for node in component {
+            cyclic[node] = is_cycle;
+        }
+    }
+    cyclic
+}
+
+/// Adds what can be reached from `start` and has not been seen, each node behind those that it leads to.
+fn visit(edges: &Edges, start: usize, seen: &mut [bool], finished: &mut Vec<usize>) {
+    if std::mem::replace(&mut seen[start], true) {
+        return;
+    }
+    let mut path = vec![(start, 0)];
+    while let Some((node, next)) = path.pop() {
+        let Some(target) = edges[node].get(next) else {
+            finished.push(node);
+            continue;
+        };
+        path.push((node, next + 1));
+        if !std::mem::replace(&mut seen[*target], true) {
+            path.push((*target, 0));
+        }
+    }
 }

@@ -87,7 +87,7 @@ pub enum TypeKind {
     /// A struct.
     Struct(Vec<Field>),
     /// A union.
-    Union(Union),
+    Union(Box<Union>),
 }
 
 /// An enum.

@@ -161,9 +161,16 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// `typedef struct { … } name;` is `struct name { … };`.
+    /// `typedef struct { … } name;` is `struct name { … };`, and `typedef struct name name;` says nothing new.
     fn typedef(&mut self, declaration: &ast::Declaration, mut notes: Notes) -> Result<(), Fault> {
         let name = &declaration.name;
+        if let (SpecifierKind::Named(of), ast::Form::Plain) =
+            (&declaration.specifier.kind, &declaration.form)
+            && *of == name.text
+        {
+            self.uses.push((of.clone(), declaration.specifier.span));
+            return Ok(());
+        }
         let kind = match (&declaration.specifier.kind, &declaration.form) {
             (SpecifierKind::Enum(members), ast::Form::Plain) => {
                 TypeKind::Enum(self.enumeration(members, &mut notes)?)
@@ -247,11 +254,11 @@ impl<'a> Resolver<'a> {
                 .map(|field| self.field(name, field, &mut seen))
                 .transpose()
         });
-        Ok(TypeKind::Union(Union {
+        Ok(TypeKind::Union(Box::new(Union {
             discriminant,
             arms,
             default: default.transpose()?,
-        }))
+        })))
     }
 
     fn field(

@@ -54,7 +54,7 @@ fn item(input: Tokens<'_>) -> Parsed<'_, ItemKind> {
         ),
         map(
             keyword("union", (name, union_body, semicolon())),
-            |(name, body, _)| ItemKind::Union(name, body),
+            |(name, body, _)| ItemKind::Union(name, Box::new(body)),
         ),
         map(program, ItemKind::Program),
         pass_through,

@@ -106,6 +106,9 @@ impl<'a> Lexer<'a> {
                      line with `%` if it is meant for the C compiler",
                 ));
             }
+            Some('/') if self.rest.starts_with("/*") && !self.rest[2..].contains("*/") => {
+                return Err(self.error(start, 2, "this comment has no end: `*/` is missing"));
+            }
             Some(_) => {}
         }
         let Ok((rest, (piece, text))) = piece(self.rest) else {
@@ -149,6 +152,11 @@ impl<'a> Lexer<'a> {
     }
 
     fn push(&mut self, kind: Kind, start: usize, text: &'a str) {
+        // A comment between two tokens of one line belongs to the second.
+        for comment in &mut self.comments[self.counted..] {
+            let same_line = !self.text[comment.span.end..start].contains('\n');
+            comment.trails &= kind == Kind::End || !same_line;
+        }
         self.tokens.push(Token {
             kind,
             text,
@@ -159,9 +167,6 @@ impl<'a> Lexer<'a> {
     }
 
     fn stray(&self, start: usize) -> LexError {
-        if self.rest.starts_with("/*") {
-            return self.error(start, 2, "this comment has no end: `*/` is missing");
-        }
         let character = self.rest.chars().next().unwrap_or_default();
         let message = format!("the character {character:?} has no meaning here");
         self.error(start, character.len_utf8(), message)
@@ -251,8 +256,8 @@ mod tests {
     #[test]
     fn a_text_is_split_into_words_numbers_and_symbols() {
         assert_eq!(
-            texts("string a_1<<2>;%x\n %y z \n"),
-            ["string", "a_1", "<<", "2", ">", ";", "%y z", ""][..].to_vec()
+            texts("string a_1<<2>;\n %y z \n"),
+            ["string", "a_1", "<<", "2", ">", ";", "%y z", ""]
         );
     }
 
@@ -294,7 +299,7 @@ mod tests {
                 (" a ", false, false),
                 (" b", false, true),
                 ("* c ", true, false),
-                ("*", true, true),
+                ("*", true, false),
                 ("", false, true),
             ]
         );
