@@ -4,14 +4,26 @@
 //! cargo run -p libvirt --example list_domains -- test:///default
 //! ```
 
-use libvirt::Connect;
-use libvirt::raw::api::ConnectListAllDomainsFlags;
+use anyhow::Result;
+use clap::Parser;
+use futures_util::future::join_all;
+use libvirt::raw::api::{ConnectListAllDomainsFlags, ErrorNumber};
+use libvirt::{Connect, Domain};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The hypervisor; without one: LIBVIRT_DEFAULT_URI, or whatever the daemon finds.
+    #[arg(default_value = "", hide_default_value = true)]
+    uri: String,
+}
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), libvirt::Error> {
-    // Without an argument: LIBVIRT_DEFAULT_URI, or whatever hypervisor the daemon finds.
-    let uri = std::env::args().nth(1).unwrap_or_default();
-    let connect = Connect::open(&uri).await?;
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let connect = Connect::builder(&arguments.uri)
+        .read_only(true)
+        .open()
+        .await?;
     println!(
         "{} is {} {}, served by libvirt {}",
         connect.uri(),
@@ -19,13 +31,20 @@ async fn main() -> Result<(), libvirt::Error> {
         connect.hypervisor_version().await?,
         connect.libvirt_version().await?,
     );
-    for domain in connect.domains(ConnectListAllDomainsFlags::empty()).await? {
-        let info = domain.info().await?;
+    let domains = connect.domains(ConnectListAllDomainsFlags::empty()).await?;
+    // All are asked at once: calls share the connection, and none waits for another's reply.
+    let infos = join_all(domains.iter().map(Domain::info)).await;
+    for (domain, info) in domains.iter().zip(infos) {
+        let info = match info {
+            // It went between the two questions.
+            Err(error) if error.is(ErrorNumber::NoDomain) => continue,
+            info => info?,
+        };
         println!(
             "{:>4}  {:<24} {:<10} {:>3} CPUs {:>8} MiB",
             domain.id().map_or("-".to_owned(), |id| id.to_string()),
             domain.name(),
-            format!("{:?}", info.state),
+            info.state.to_string(),
             info.vcpus,
             info.memory / 1024,
         );

@@ -143,7 +143,8 @@ impl Connect {
         self.inner.state.borrow().public()
     }
 
-    /// Waits until the state changes, and gives the new one.
+    /// Waits for the next change from now on, and gives the state after it. Changes that follow each other closely may be
+    /// seen as one.
     pub async fn state_changed(&self) -> ConnectState {
         let mut watch = self.inner.state.subscribe();
         // The sender lives in what we hold, so this cannot fail.
