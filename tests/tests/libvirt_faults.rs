@@ -144,7 +144,8 @@ fn streams_and_events_end_with_the_daemon_within_a_second() {
             .with_context(|| format!("{:?}", connect.state()))?
             .context("an item")??;
         ensure!(matches!(notice, Notice::Reconnected), "{notice:?}");
-        connect.storage_vol_by_path(&volume.path().await?).await?;
+        // Whoever hears of the new connection can use it at once.
+        connect.storage_pool_by_name("pool").await?;
         Ok(())
     }));
 }

@@ -92,8 +92,11 @@ async fn adopt(
     let ended = client.watch_end();
     let topics = Topics::new(&client);
     let waiting = inner.registrations().all();
+    let mut registered = Vec::with_capacity(waiting.len());
     for registration in waiting {
-        registration.register_again(&topics).await?;
+        if let Some(events) = registration.register_again(&topics).await? {
+            registered.push((registration, events));
+        }
     }
     let adopted = inner.state.send_if_modified(|state| {
         let wanted = !matches!(state, State::Ended(_));
@@ -102,6 +105,9 @@ async fn adopt(
         }
         wanted
     });
+    for (registration, events) in registered {
+        registration.install(events);
+    }
     if adopted {
         tracing::debug!(uri = inner.uri, "the connection is up again");
     }

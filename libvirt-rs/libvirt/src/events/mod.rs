@@ -66,6 +66,13 @@ pub(crate) struct Registration {
     slot: Mutex<Slot>,
 }
 
+/// Topics that are registered on one connection.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    messages: Messages,
+    leases: Vec<Lease>,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     /// The queues of the connections so far; all but the last belong to connections that have ended.
@@ -107,7 +114,8 @@ impl<T> Events<T> {
             decode,
             done: false,
         };
-        events.registration.register(&on).await?;
+        let registered = events.registration.register(&on).await?;
+        events.registration.install(registered);
         Ok(events)
     }
 
@@ -186,8 +194,8 @@ impl<T> std::fmt::Debug for Events<T> {
 // === impl Registration ===
 
 impl Registration {
-    /// Registers all topics on a connection; events from then on are in the slot's newest queue.
-    pub(crate) async fn register(&self, on: &Topics) -> Result<(), Error> {
+    /// Registers all topics on a connection; events from then on are in the queue that this gives.
+    async fn register(&self, on: &Topics) -> Result<Registered, Error> {
         let events: Vec<_> = self.topics.iter().map(|topic| topic.event).collect();
         // Before the daemon is asked: then no event can be missed.
         let mut messages = on.client().subscribe(&events, self.capacity)?;
@@ -203,28 +211,32 @@ impl Registration {
             }
             leases.push(lease);
         }
-        let mut slot = self.slot();
-        slot.queues.push_back(messages);
-        slot.leases = leases;
-        if slot.ended {
-            slot.clear();
-        }
-        slot.wake();
-        Ok(())
+        Ok(Registered { messages, leases })
     }
 
     /// As [`register`](Self::register), on a connection that was opened anew: what the daemon refuses there is told to the
     /// subscriber, and is no reason not to use the connection.
-    pub(crate) async fn register_again(&self, on: &Topics) -> Result<(), Error> {
+    pub(crate) async fn register_again(&self, on: &Topics) -> Result<Option<Registered>, Error> {
         match self.register(on).await {
             Err(refusal @ Error::Libvirt(_)) => {
                 let mut slot = self.slot();
                 slot.refused = Some(refusal);
                 slot.wake();
-                Ok(())
+                Ok(None)
             }
-            result => result,
+            registered => registered.map(Some),
         }
+    }
+
+    /// Lets the subscriber have the events of a connection. Whoever hears of the connection by that can use it: it is up.
+    pub(crate) fn install(&self, registered: Registered) {
+        let mut slot = self.slot();
+        slot.queues.push_back(registered.messages);
+        slot.leases = registered.leases;
+        if slot.ended {
+            slot.clear();
+        }
+        slot.wake();
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
