@@ -58,7 +58,11 @@ async fn main() -> Result<()> {
             state(values),
             shown(values.number("vcpu.current")),
             shown(used.map(|used| format!("{used:.1}"))),
-            bytes(values.number("balloon.current").map(|kib| kib * 1024)),
+            bytes(
+                values
+                    .number("balloon.current")
+                    .map(|kib| kib.saturating_mul(1024)),
+            ),
             bytes(sum(values, "block", "rd.bytes")),
             bytes(sum(values, "block", "wr.bytes")),
             bytes(sum(values, "net", "rx.bytes")),
