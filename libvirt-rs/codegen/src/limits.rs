@@ -27,5 +27,8 @@ pub const MAX_FIXED_LENGTH: i64 = 65_536;
 /// Elements of an array of fixed length for which Rust's library has `Default`. A struct with a longer one has none.
 pub const MAX_DEFAULT_LENGTH: i64 = 32;
 
+/// Types that an error names of those that contain one another in a circle; of a longer one, the first.
+pub const MAX_CIRCLE: usize = 8;
+
 /// Characters that an error quotes of a line; of a longer one, it quotes those around the place.
 pub const MAX_QUOTE: usize = 100;

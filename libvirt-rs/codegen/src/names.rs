@@ -57,12 +57,14 @@ pub(crate) fn ident(name: &str) -> Ident {
     if is_plain {
         return Ident::new(name, Span::call_site());
     }
+    let ident = |name: &str| Ident::new(name, Span::call_site());
     match name {
+        // Of names that are nothing but underscores, this is left.
+        "" | "_" => ident("__"),
         // These can't be escaped.
-        "self" | "Self" | "super" | "crate" | "_" => {
-            Ident::new(&format!("{name}_"), Span::call_site())
-        }
-        // A name of an interface file is a letter or an underscore, then letters, digits and underscores.
+        "self" | "Self" | "super" | "crate" => ident(&format!("{name}_")),
+        _ if name.starts_with(|first: char| first.is_ascii_digit()) => ident(&format!("_{name}")),
+        // Names of interface files are letters, digits and underscores: what is left are keywords.
         _ => Ident::new_raw(name, Span::call_site()),
     }
 }
@@ -249,6 +251,8 @@ mod tests {
             ("name", "name"),
             ("self", "self_"),
             ("gen", "r#gen"),
+            ("_", "__"),
+            ("1", "_1"),
         ] {
             assert_eq!(ident(name).to_string(), expected);
         }

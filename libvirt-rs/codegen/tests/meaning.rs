@@ -204,6 +204,11 @@ fn the_files_own_constants_come_before_those_from_outside() {
 
 #[test]
 fn types_of_endless_size_are_refused_with_the_way_round() {
+    let links =
+        (0..20_000).map(|index| format!("struct t{index} {{ t{} x; }};", (index + 1) % 20_000));
+    let (message, _, _) = refusal(&links.collect::<String>());
+    assert!(message.contains("t0 contains t1"), "{message}");
+    assert!(message.len() < 300, "{message}");
     for (text, way) in [
         ("struct a { a x; };", "a contains a"),
         (
@@ -503,6 +508,15 @@ fn procedures_need_their_programs_numbers() {
     );
     let text = "const P_PROGRAM = -1; enum p_procedure { P_PROC_A = 1 };";
     assert!(refusal(text).0.contains("no unsigned int"));
+}
+
+#[test]
+fn many_comments_in_one_line_take_no_time_to_speak_of() {
+    let text = format!(
+        "struct a {{ int x; }}; {} struct b {{ int x; }};",
+        "/**/".repeat(500_000)
+    );
+    assert_eq!(model(&text).types.len(), 2);
 }
 
 #[test]

@@ -7,14 +7,16 @@ mod common;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    path::Path,
 };
 
 use common::{PROTOCOLS, interface, protocols};
 use libvirt_codegen::{
     Input, Model, Options, compile_to, generate,
     model::{Enum, StreamDirection, TypeKind},
-    parse_file, render,
+    parse, parse_file, render,
 };
+use proptest::{prelude::*, test_runner::RngSeed};
 use syn::{ImplItem, Item};
 
 fn api() -> Model {
@@ -253,4 +255,55 @@ fn errors_name_the_file_that_they_are_about() {
         error.contains("the type `remote_nonnull_domain` is unknown"),
         "{error}"
     );
+}
+
+/// Puts a word of the text somewhere else in it, takes one away, or has one twice.
+fn damage(text: &str, from: usize, to: usize, how: usize) -> String {
+    let mut words: Vec<&str> = text
+        .split_inclusive(|c: char| !c.is_alphanumeric())
+        .collect();
+    let (from, to) = (from % words.len(), to % words.len());
+    match how {
+        0 => words.swap(from, to),
+        1 => drop(words.remove(from)),
+        2 => words.insert(to, words[from]),
+        _ => words[from] = ["_", "__1", "0x", "self ", "{ ", "*", "type "][to % 7],
+    }
+    words.concat()
+}
+
+proptest! {
+    // The same cases every time; another seed gives others.
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(4506),
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(300)
+    })]
+
+    #[test]
+    fn a_damaged_file_is_refused_or_becomes_code_but_nothing_panics(
+        damages in prop::collection::vec((any::<usize>(), any::<usize>(), 0..4_usize), 1..4)
+    ) {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        for path in [golden.join("types.x"), golden.join("program.x"), interface("virnet")] {
+            let mut text = fs::read_to_string(path).unwrap();
+            for (from, to, how) in &damages {
+                text = damage(&text, *from, *to, *how);
+            }
+            let options = Options::libvirt();
+            let Ok(specification) = parse(&text) else {
+                continue;
+            };
+            let Ok(model) = Model::new(&specification, &options) else {
+                continue;
+            };
+            prop_assert_eq!(
+                Model::new(&parse(&render(&model)).unwrap(), &options).unwrap(),
+                model.clone()
+            );
+            if let Ok(code) = generate(&model, &options) {
+                prop_assert!(syn::parse_file(&code).is_ok(), "{}", code);
+            }
+        }
+    }
 }

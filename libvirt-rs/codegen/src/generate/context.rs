@@ -1,6 +1,6 @@
 //! How the types of an interface file look in Rust.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
@@ -18,6 +18,8 @@ pub(super) struct Context<'a> {
     pub(super) model: &'a Model,
     pub(super) options: &'a Options,
     prefix: String,
+    /// The types of the model itself.
+    own: HashSet<&'a str>,
     definitions: HashMap<&'a str, &'a TypeDefinition>,
     abilities: HashMap<&'a str, Abilities>,
 }
@@ -41,6 +43,7 @@ impl<'a> Context<'a> {
             model,
             options,
             prefix: names::prefix(model, options.wire),
+            own: model.types.iter().map(|of| of.name.as_str()).collect(),
             abilities: abilities(&definitions),
             definitions,
         };
@@ -80,7 +83,7 @@ impl<'a> Context<'a> {
 
     /// A type of this model or of an imported one.
     pub(super) fn path(&self, name: &str) -> Result<TokenStream, Error> {
-        if self.model.definition(name).is_some() {
+        if self.own.contains(name) {
             let name = names::ident(&self.type_name(name));
             return Ok(quote!(#name));
         }
@@ -197,11 +200,23 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Whether a union's discriminant is an `unsigned int`. On the wire, enums and bools are ints.
+    pub(super) fn is_unsigned(&self, discriminant: &Form) -> bool {
+        match discriminant {
+            Form::Plain(Type::Primitive(primitive)) => *primitive == Primitive::UnsignedInt,
+            // The model has found no typedef that leads to itself.
+            Form::Plain(Type::Named(name)) => self
+                .typedef(name)
+                .is_some_and(|form| self.is_unsigned(form)),
+            _ => false,
+        }
+    }
+
     fn is_recursive(&self, of: &Type) -> bool {
         let Type::Named(name) = of else {
             return false;
         };
-        if self.model.definition(name).is_some() {
+        if self.own.contains(name.as_str()) {
             return self.model.recursive.contains(name);
         }
         let imported = self.options.imported(name);

@@ -55,10 +55,11 @@ fn element<'de, C: xdr::Codec, A: serde::de::SeqAccess<'de>>(
 /// | `struct` | a struct with serde's traits, each field in its codec of `libvirt_xdr` |
 /// | `enum` | an enum with serde's traits, as an `i32` |
 /// | `union` | an enum with a variant for each case |
-/// | a program's procedures | `PROCEDURES`, a constant for each, methods of `crate::raw::Program`, `Event` |
+/// | a program's procedures | `PROCEDURES`, a constant for each, `impl Remote` with a method for each, `Event` |
 ///
 /// The code stands on the crates `libvirt_xdr`, `serde` and, for sets of flags, `bitflags`; a program's code also on
-/// `crate::rpc` and `crate::raw` as the crate `libvirt` has them.
+/// `crate::Error`, `crate::rpc` and `crate::raw` as the crate `libvirt` has them. The client itself, such as
+/// `struct Remote(crate::rpc::Client)`, is to be written beside the `include!`.
 ///
 /// # Errors
 /// Two names would be one in Rust, a procedure has arguments for which there is no method, or there are several

@@ -147,7 +147,10 @@ fn client(
     context.check_free(&name, "the client")?;
     let name = names::ident(&name);
     let mut methods = TokenStream::new();
+    let mut taken = HashMap::new();
     for procedure in procedures.iter().filter(|procedure| !procedure.event) {
+        let name = names::snake(bare(program, procedure));
+        unique(&mut taken, &name, &procedure.name)?;
         methods.extend(method(context, program, procedure)?);
     }
     Ok(quote! {
@@ -347,19 +350,15 @@ fn events(
     if events.is_empty() {
         return Ok(TokenStream::new());
     }
-    let taken = context.model.types.iter();
-    if let Some(taken) = taken
-        .into_iter()
-        .find(|of| context.type_name(&of.name) == "Event")
-    {
-        let why = "its name is that of the enum of all events: rename it";
-        return Err(Error::generate(&taken.name, why));
-    }
+    context.check_free("Event", "the enum of all events")?;
+    let mut taken = HashMap::new();
     let mut variants = TokenStream::new();
     let mut cases = TokenStream::new();
     for procedure in events {
         let bare = bare(program, procedure);
-        let variant = names::ident(&names::upper_camel(bare));
+        let variant = names::upper_camel(bare);
+        unique(&mut taken, &variant, &procedure.name)?;
+        let variant = names::ident(&variant);
         let number = Literal::i32_unsuffixed(procedure.number);
         let doc = Doc::new(format!("Procedure {number}"), &procedure.docs);
         match &procedure.message {

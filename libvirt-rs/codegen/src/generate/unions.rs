@@ -7,7 +7,7 @@ use quote::quote;
 
 use crate::{
     error::Error,
-    model::{Docs, Field, Form, Primitive, Type, TypeDefinition, Union, Value},
+    model::{Docs, Field, TypeDefinition, Union, Value},
     names, render,
 };
 
@@ -72,7 +72,8 @@ pub(super) fn union(
     let name = names::ident(&context.type_name(&definition.name));
     let doc = Doc::of_type("union", definition, None);
     let derives = context.derives(definition);
-    let case = discriminant(union);
+    let unsigned = context.is_unsigned(&union.discriminant.form);
+    let case = if unsigned { quote!(u32) } else { quote!(i32) };
     let variants = variants(definition, union)?;
     let mut declared = TokenStream::new();
     let mut written = TokenStream::new();
@@ -82,7 +83,7 @@ pub(super) fn union(
             name, doc, field, ..
         } = variant;
         let label = Literal::i64_unsuffixed(variant.label.number);
-        let typed = typed(variant.label.number, union);
+        let typed = typed(variant.label.number, unsigned);
         let Some(field) = field else {
             declared.extend(quote!(#doc #name,));
             written.extend(quote!(Self::#name => void(serializer, #typed),));
@@ -136,23 +137,9 @@ pub(super) fn union(
     output.items(&definition.name, items)
 }
 
-/// On the wire, enums and bools are ints.
-fn discriminant(union: &Union) -> TokenStream {
-    if is_unsigned(union) {
-        quote!(u32)
-    } else {
-        quote!(i32)
-    }
-}
-
-fn is_unsigned(union: &Union) -> bool {
-    let unsigned = Type::Primitive(Primitive::UnsignedInt);
-    union.discriminant.form == Form::Plain(unsigned)
-}
-
 /// A case as a literal of its type. The model has found it to be in range.
-fn typed(case: i64, union: &Union) -> Literal {
-    let suffix = if is_unsigned(union) { "u32" } else { "i32" };
+fn typed(case: i64, unsigned: bool) -> Literal {
+    let suffix = if unsigned { "u32" } else { "i32" };
     let text = format!("{case}{suffix}");
     text.parse().unwrap_or(Literal::i64_unsuffixed(case))
 }
@@ -168,6 +155,9 @@ fn variants<'a>(definition: &TypeDefinition, union: &'a Union) -> Result<Vec<Var
     let short = names::members(&definition.name, &named);
     let short: HashMap<&str, &str> = named.into_iter().zip(short).collect();
     let mut taken = HashMap::new();
+    if union.default.is_some() {
+        unique(&mut taken, DEFAULT, "default")?;
+    }
     let mut variants = Vec::new();
     for arm in &union.arms {
         for label in &arm.labels {

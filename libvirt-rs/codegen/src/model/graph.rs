@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::limits::MAX_TYPEDEF_CHAIN;
+use crate::limits::{MAX_CIRCLE, MAX_TYPEDEF_CHAIN};
 
 use super::{Form, Type, TypeDefinition, TypeKind};
 
@@ -98,31 +98,33 @@ impl<'a> Graph<'a> {
     /// Follows the edges from `start` until a type comes a second time.
     fn describe(&self, start: usize, edges: &Edges, alive: &[bool]) -> Endless {
         let mut path = vec![start];
-        let cycle = loop {
-            // Whatever is alive has an edge to something alive.
-            let last = path[path.len() - 1];
-            let next = edges[last].iter().find(|next| alive[**next]);
-            let Some(next) = next.copied() else {
-                break path;
-            };
-            if let Some(begin) = path.iter().position(|seen| *seen == next) {
-                let mut cycle = path.split_off(begin);
-                cycle.push(next);
-                break cycle;
+        let mut places = HashMap::from([(start, 0)]);
+        let mut begin = 0;
+        // Whatever is alive has an edge to something alive, so that a type does come again.
+        while let Some(next) = path
+            .last()
+            .and_then(|last| edges[*last].iter().find(|next| alive[**next]))
+        {
+            path.push(*next);
+            if let Some(first) = places.insert(*next, path.len() - 1) {
+                begin = first;
+                break;
             }
-            path.push(next);
-        };
-        let names: Vec<&str> = cycle
-            .iter()
+        }
+        let circle = path[begin..].iter();
+        let mut names: Vec<&str> = circle
             .map(|index| self.types[*index].name.as_str())
             .collect();
-        Endless {
-            name: names.first().copied().unwrap_or_default().to_owned(),
-            message: format!(
-                "a value would be of endless size ({}): put a `*` or an array of variable length in between",
-                names.join(" contains ")
-            ),
+        let name = names.first().copied().unwrap_or_default().to_owned();
+        if names.len() > MAX_CIRCLE {
+            names.truncate(MAX_CIRCLE);
+            names.push("…");
         }
+        let circle = names.join(" contains ");
+        let message = format!(
+            "a value would be of endless size ({circle}): put a `*` or an array of variable length in between"
+        );
+        Endless { name, message }
     }
 }
 

@@ -42,8 +42,8 @@ pub(super) struct Resolver<'a> {
     pub(super) names: Names<'a>,
     pub(super) options: &'a Options,
     pub(super) model: Model,
-    /// Where each type is defined, by name.
-    places: HashMap<String, Span>,
+    /// Where each type is defined, and which of the model's it is.
+    places: HashMap<String, (Span, usize)>,
     /// The types that are used, and where.
     uses: Vec<(String, Span)>,
 }
@@ -81,10 +81,9 @@ impl<'a> Resolver<'a> {
             procedures::program(&mut self, item)?;
         }
         self.check_uses()?;
-        self.model.recursive = Graph::new(&self.model.types).check().map_err(|endless| {
-            let place = self.places.get(&endless.name).copied();
-            Fault::new(place.unwrap_or_default(), endless.message)
-        })?;
+        self.model.recursive = Graph::new(&self.model.types)
+            .check()
+            .map_err(|endless| Fault::new(self.place(&endless.name), endless.message))?;
         self.check_unions()?;
         Ok(self.model)
     }
@@ -152,7 +151,8 @@ impl<'a> Resolver<'a> {
 
     fn push(&mut self, name: &ast::Name, kind: TypeKind, notes: Notes) -> Result<(), Fault> {
         self.names.define(&name.text, name.span)?;
-        self.places.insert(name.text.clone(), name.span);
+        self.places
+            .insert(name.text.clone(), (name.span, self.model.types.len()));
         self.model.types.push(TypeDefinition {
             name: name.text.clone(),
             docs: notes.finish()?,
@@ -359,14 +359,27 @@ impl<'a> Resolver<'a> {
         })
     }
 
+    fn place(&self, name: &str) -> Span {
+        let place = self.places.get(name);
+        place.map(|(span, _)| *span).unwrap_or_default()
+    }
+
+    fn definition(&self, name: &str) -> Option<&TypeDefinition> {
+        if let Some((_, index)) = self.places.get(name) {
+            return self.model.types.get(*index);
+        }
+        let imported = self.options.imported(name);
+        imported.map(|(_, definition)| definition)
+    }
+
     /// Discriminants are integers or enums, and the cases are values that they can have.
     fn check_unions(&self) -> Result<(), Fault> {
         for definition in &self.model.types {
             let TypeKind::Union(union) = &definition.kind else {
                 continue;
             };
-            let place = self.places.get(&definition.name).copied();
-            let fault = |message: String| Err(Fault::new(place.unwrap_or_default(), message));
+            let place = self.place(&definition.name);
+            let fault = |message: String| Err(Fault::new(place, message));
             let Some(discriminant) = self.discriminant(&union.discriminant.form) else {
                 return fault(format!(
                     "`{}` switches over what is neither int, unsigned int, bool nor an enum",
@@ -399,12 +412,7 @@ impl<'a> Resolver<'a> {
                 Type::Primitive(_) => return None,
                 Type::Named(name) => name,
             };
-            let imported = || {
-                self.options
-                    .imported(name)
-                    .map(|(_, definition)| definition)
-            };
-            match &self.model.definition(name).or_else(imported)?.kind {
+            match &self.definition(name)?.kind {
                 TypeKind::Typedef(target) => form = target,
                 TypeKind::Enum(of) => return Some(Discriminant::Enum(of)),
                 TypeKind::Struct(_) | TypeKind::Union(_) => return None,

@@ -53,6 +53,7 @@ pub(super) fn lex(text: &str) -> Result<Lexed<'_>, LexError> {
         text,
         rest: text,
         begins_line: true,
+        after_line: true,
         tokens: Vec::new(),
         comments: Vec::new(),
         counted: 0,
@@ -67,8 +68,10 @@ pub(super) fn lex(text: &str) -> Result<Lexed<'_>, LexError> {
 struct Lexer<'a> {
     text: &'a str,
     rest: &'a str,
-    /// Only white space has come since the line's begin.
+    /// Only white space and comments have come since the line's begin.
     begins_line: bool,
+    /// A line has ended since the last token.
+    after_line: bool,
     tokens: Vec<Token<'a>>,
     comments: Vec<Comment>,
     counted: usize,
@@ -117,15 +120,16 @@ impl<'a> Lexer<'a> {
         self.rest = rest;
         let begins_line = self.begins_line;
         self.begins_line = false;
+        let ends_line = text.contains('\n');
         match piece {
-            Piece::Space => self.begins_line = begins_line || text.contains('\n'),
+            Piece::Space => self.begins_line = begins_line || ends_line,
             Piece::Comment(inner) => {
                 self.begins_line = begins_line;
                 self.comments.push(Comment {
                     text: inner.to_owned(),
                     span: span(start, text),
                     documents: text.starts_with("/**") && text.len() > "/**/".len(),
-                    trails: self.trails(start),
+                    trails: !self.after_line,
                 });
             }
             Piece::Word => self.push(Kind::Word, start, text),
@@ -135,13 +139,8 @@ impl<'a> Lexer<'a> {
                 self.push(Kind::Number(value), start, text);
             }
         }
+        self.after_line |= ends_line;
         Ok(true)
-    }
-
-    /// Whether a comment at `start` is in the line in which the last token ends.
-    fn trails(&self, start: usize) -> bool {
-        let last = self.tokens.last().map(|token| token.span.end);
-        last.is_some_and(|end| !self.text[end..start].contains('\n'))
     }
 
     fn take_line(&mut self) -> &'a str {
@@ -153,10 +152,14 @@ impl<'a> Lexer<'a> {
 
     fn push(&mut self, kind: Kind, start: usize, text: &'a str) {
         // A comment between two tokens of one line belongs to the second.
-        for comment in &mut self.comments[self.counted..] {
-            let same_line = !self.text[comment.span.end..start].contains('\n');
-            comment.trails &= kind == Kind::End || !same_line;
+        let mut behind = start;
+        let mut same_line = kind != Kind::End;
+        for comment in self.comments[self.counted..].iter_mut().rev() {
+            same_line &= !self.text[comment.span.end..behind].contains('\n');
+            comment.trails &= !same_line;
+            behind = comment.span.end;
         }
+        self.after_line = false;
         self.tokens.push(Token {
             kind,
             text,

@@ -471,6 +471,60 @@ impl<'de> serde::Deserialize<'de> for Sized {
     }
 }
 
+/// `typedef unsigned int size`
+pub type Size = u32;
+
+/// `union other_size`
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum OtherSize {
+    /// `case 0xfffffffe: int value`
+    Case4294967294(i32),
+}
+impl serde::Serialize for OtherSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Case4294967294(value) => {
+                arm::<xdr::Plain<i32>, S>(serializer, 4294967294u32, value)
+            }
+        }
+    }
+}
+impl<'de> serde::Deserialize<'de> for OtherSize {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        struct Arms;
+        impl<'de> serde::de::Visitor<'de> for Arms {
+            type Value = OtherSize;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("union OtherSize")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut sequence: A,
+            ) -> Result<OtherSize, A::Error> {
+                match element::<xdr::Plain<u32>, A>(&mut sequence, 0, &self)? {
+                    4294967294 => {
+                        Ok(
+                            Self::Value::Case4294967294(
+                                element::<xdr::Plain<i32>, A>(&mut sequence, 1, &self)?,
+                            ),
+                        )
+                    }
+                    other => {
+                        Err(
+                            serde::de::Error::custom(
+                                format_args!("{other} is no case of other_size"),
+                            ),
+                        )
+                    }
+                }
+            }
+        }
+        deserializer.deserialize_tuple(2, Arms)
+    }
+}
+
 /// `union optional`
 #[derive(Debug, Clone, PartialEq)]
 pub enum Optional {
