@@ -1,5 +1,7 @@
 //! The libvirt client's events, on a real daemon.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -1,6 +1,9 @@
 //! Watches a connection, and opens it again.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::session::{self, Purpose, Session};
 use super::{Inner, State};
@@ -8,9 +11,14 @@ use crate::error::Error;
 use crate::events::Topics;
 use crate::rpc::ConnectionError;
 
+/// A connection that has lasted so long was a good one: the next attempt follows at once.
+const STABLE: Duration = Duration::from_secs(2);
+
 /// Runs until the connection is over for good, or nobody holds it any more.
 pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = ConnectionError> + Send) {
+    let mut since = Instant::now();
     let mut why = Error::Connection(ended.await);
+    let mut failures = 0;
     loop {
         let Some(strong) = inner.upgrade() else {
             return;
@@ -27,10 +35,17 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
             return;
         }
         drop(strong);
-        let Some(session) = reopen(&inner, why).await else {
+        // A daemon that accepts us and dies at once is as bad as one that does not accept us.
+        failures = if since.elapsed() < STABLE {
+            failures + 1
+        } else {
+            0
+        };
+        let Some(ended) = reopen(&inner, why, &mut failures).await else {
             return;
         };
-        why = Error::Connection(session.await);
+        since = Instant::now();
+        why = Error::Connection(ended.await);
     }
 }
 
@@ -38,8 +53,8 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
 async fn reopen(
     inner: &Weak<Inner>,
     mut why: Error,
+    failures: &mut u32,
 ) -> Option<impl Future<Output = ConnectionError> + Send + use<>> {
-    let mut failures = 0;
     loop {
         let strong = inner.upgrade()?;
         let backoff = strong.settings.reconnect?;
@@ -47,7 +62,7 @@ async fn reopen(
             let going_on = !matches!(state, State::Ended(_));
             if going_on {
                 *state = State::Reconnecting {
-                    attempt: failures + 1,
+                    attempt: failures.saturating_add(1),
                     why: why.clone(),
                 };
             }
@@ -61,8 +76,8 @@ async fn reopen(
         let settings = strong.settings.clone();
         // Only a weak hold while we wait: a connection that nobody holds must not be opened for ever.
         drop(strong);
-        if failures > 0 {
-            let pause = tokio::time::sleep(backoff.pause(failures));
+        if *failures > 0 {
+            let pause = tokio::time::sleep(backoff.pause(*failures));
             tokio::select! {
                 () = pause => {}
                 // Closed, or dropped.
@@ -79,7 +94,7 @@ async fn reopen(
             }
             Err(error) => why = error,
         }
-        failures = failures.saturating_add(1);
+        *failures = failures.saturating_add(1);
     }
 }
 
