@@ -1,0 +1,183 @@
+//! Transports: how bytes reach the daemon that a URI names.
+//!
+//! ```text
+//!             ┌ unix ──────── socket of this host
+//!             ├ tcp ───────── socket of a host, in the clear
+//!  connect ───┤ tls ───────── the same within TLS
+//!             ├ ssh ───────── child process `ssh` ─── virt-ssh-helper or nc ─── socket of a host
+//!             └ ext ───────── child process of the user's
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `unix` | chooses the socket of this host |
+//! | `tcp` | finds the host's addresses, and one of them that answers |
+//! | [`tls`] | certificates, the handshake, and one sentence for each way in which it fails |
+//! | `ssh`, `shell` | what `ssh` is told, and what the far shell is told |
+//! | `process` | a child process as a stream |
+//! | [`limits`] | how long and how much |
+
+mod deadline;
+mod error;
+mod io;
+pub mod limits;
+mod process;
+mod shell;
+mod ssh;
+mod tcp;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+mod unix;
+
+use std::time::Duration;
+
+use deadline::Deadline;
+pub use error::{Ended, Error};
+pub use io::Io;
+pub use process::ProcessStream;
+
+use crate::{
+    Environment,
+    uri::{self, Uri},
+};
+
+/// How to connect.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Time that the whole of connecting may take. [`limits::CONNECT`] by default.
+    pub timeout: Duration,
+    /// The process around the library. This process's own by default.
+    pub environment: Environment,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeout: limits::CONNECT,
+            environment: Environment::of_process(),
+        }
+    }
+}
+
+/// What carries the bytes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A socket of this host.
+    Unix,
+    /// TCP without encryption.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+    /// ssh.
+    Ssh,
+    /// A program of the user's (`ext`).
+    Command,
+}
+
+impl Kind {
+    /// Whether nobody on the way can read or change what passes: then a password may be sent.
+    ///
+    /// Of a program of the user's nothing is known, so it counts as open to all. TLS with `no_verify` hides what passes
+    /// from all but whoever has answered, as the user wants it.
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        matches!(self, Self::Unix | Self::Tls | Self::Ssh)
+    }
+}
+
+/// A transport that stands.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Connected {
+    /// The stream of bytes.
+    pub io: Io,
+    /// What it is.
+    pub kind: Kind,
+    /// The other end, for people: the path of a socket, host and port, or program and host.
+    pub peer: String,
+}
+
+/// Connects to the daemon that a URI names, as far as to a stream on which it can be spoken to.
+///
+/// `read_only` chooses the socket for readers where there is one of its own; elsewhere the daemon must be told when
+/// the connection is opened.
+///
+/// Files named by URI and environment are read when they are needed, on the calling thread: they are local and small.
+///
+/// # Errors
+/// No transport came about. With ssh and other programs more may fail later, when they are on their way, for only the
+/// daemon's first word shows that they have got there: then the stream's first read or write says so, with [`Ended`]
+/// inside. The time for that is the caller's to bound.
+///
+/// # Cancellation
+/// Dropping the future ends the attempt and leaves nothing behind, neither sockets nor processes.
+pub async fn connect(uri: &Uri, options: &Options, read_only: bool) -> Result<Connected, Error> {
+    if uri.transport() != uri::Transport::Unix {
+        local_only(uri)?;
+    }
+    let (kind, command) = match uri.transport() {
+        uri::Transport::Unix => return to_socket(uri, options, read_only).await,
+        uri::Transport::Tcp | uri::Transport::Tls => return to_host(uri, options).await,
+        uri::Transport::Ssh | uri::Transport::LibSsh | uri::Transport::LibSsh2 => (
+            Kind::Ssh,
+            ssh::command(uri, &options.environment, read_only)?,
+        ),
+        uri::Transport::Ext => (Kind::Command, ssh::external(uri)?),
+    };
+    let peer = command.title.clone();
+    let io = Io::Process(Box::new(command.start()?));
+    Ok(Connected { io, kind, peer })
+}
+
+/// A socket of this host.
+async fn to_socket(uri: &Uri, options: &Options, read_only: bool) -> Result<Connected, Error> {
+    let path = unix::socket(uri, &options.environment, read_only)?;
+    let peer = path.display().to_string();
+    let deadline = Deadline::new(options.timeout, peer.clone());
+    let io = Io::Unix(unix::connect(path, &deadline).await?);
+    let kind = Kind::Unix;
+    Ok(Connected { io, kind, peer })
+}
+
+/// TCP, and TLS over it.
+async fn to_host(uri: &Uri, options: &Options) -> Result<Connected, Error> {
+    // Both have a port of their own, so the default is never reached.
+    let (host, port) = (uri.host_or_localhost(), uri.port().unwrap_or_default());
+    let peer = address(host, port);
+    let deadline = Deadline::new(options.timeout, peer.clone());
+    if uri.transport() == uri::Transport::Tcp {
+        let io = Io::Tcp(tcp::connect(host, port, &deadline).await?);
+        let kind = Kind::Tcp;
+        return Ok(Connected { io, kind, peer });
+    }
+    // What is wrong here is told before anybody is spoken to.
+    let client = tls::Client::new(uri, &options.environment)?;
+    let stream = tcp::connect(host, port, &deadline).await?;
+    let io = Io::Tls(Box::new(client.open(stream, &deadline).await?));
+    let kind = Kind::Tls;
+    Ok(Connected { io, kind, peer })
+}
+
+/// Refuses what only a local connection can do.
+fn local_only(uri: &Uri) -> Result<(), Error> {
+    if uri.settings().mode == uri::Mode::Direct {
+        return Err(Error::Unsupported {
+            what: "mode=direct".to_owned(),
+            why: "names a socket of this host, and the transport reaches another",
+            remedy: "leave mode= out, or use a local URI".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Host and port as one word.
+fn address(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
