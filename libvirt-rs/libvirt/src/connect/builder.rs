@@ -1,0 +1,142 @@
+//! What a connection may be told before it is opened.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::session::{self, Purpose};
+use super::{Backoff, Connect, Inner, State, supervisor};
+use crate::auth::Credentials;
+use crate::environment::Environment;
+use crate::error::Error;
+use crate::events::Registrations;
+use crate::rpc::KeepaliveConfig;
+use crate::transport;
+use crate::uri::Uri;
+
+/// The time in which a connection must be opened, unless the caller says otherwise. It covers the transport, the
+/// authentication and the daemon's own opening of the hypervisor.
+pub(super) const OPENING: Duration = Duration::from_secs(30);
+
+/// Opens a connection.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens before `open`"]
+pub struct Builder {
+    uri: String,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    /// The parsed URI; the builder's text until `open`.
+    pub(super) uri: Uri,
+    pub(super) transport: transport::Options,
+    pub(super) read_only: bool,
+    pub(super) opening: Duration,
+    pub(super) deadline: Option<Duration>,
+    pub(super) keepalive: Option<KeepaliveConfig>,
+    pub(super) reconnect: Option<Backoff>,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) share_streams: bool,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    pub(super) fn new(uri: &str) -> Self {
+        Self {
+            uri: uri.to_owned(),
+            settings: Settings {
+                uri: Uri::default(),
+                transport: transport::Options::default(),
+                read_only: false,
+                opening: OPENING,
+                deadline: None,
+                keepalive: Some(KeepaliveConfig::default()),
+                reconnect: None,
+                credentials: None,
+                share_streams: false,
+            },
+        }
+    }
+
+    /// Allows only what reads. Default: all that the daemon allows us.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.settings.read_only = read_only;
+        self
+    }
+
+    /// How long opening may take, with authentication. Default: 30 s.
+    pub fn open_within(mut self, opening: Duration) -> Self {
+        self.settings.opening = opening;
+        self
+    }
+
+    /// The time in which each call must be answered; see [`Connect::with_deadline`]. Default: none, since some calls
+    /// (a migration, a save) may take hours.
+    pub fn deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.settings.deadline = deadline.into();
+        self
+    }
+
+    /// How an idle connection is watched; `None`: not at all. Default: a ping after each 5 s of silence, and the end
+    /// after five of them without an answer.
+    pub fn keepalive(mut self, keepalive: impl Into<Option<KeepaliveConfig>>) -> Self {
+        self.settings.keepalive = keepalive.into();
+        self
+    }
+
+    /// Opens the connection again whenever it breaks. Default: it ends.
+    ///
+    /// The first opening is tried once.
+    pub fn reconnect(mut self, backoff: impl Into<Option<Backoff>>) -> Self {
+        self.settings.reconnect = backoff.into();
+        self
+    }
+
+    /// The surroundings in which sockets, certificates and credentials are looked for. Default: this process's.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.settings.transport.environment = environment;
+        self
+    }
+
+    /// A name and a password for SASL. Default: libvirt's file of credentials (`auth.conf`).
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.settings.credentials = Some(credentials);
+        self
+    }
+
+    /// Lets streams share the connection. Default: each has one of its own.
+    ///
+    /// Sharing saves a connection per stream, which over ssh is an ssh; but a stream that is not read then holds up
+    /// all other calls.
+    pub fn share_streams(mut self, share: bool) -> Self {
+        self.settings.share_streams = share;
+        self
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The URI is wrong, or nobody answers there, or the daemon refuses us, or it takes too long.
+    pub async fn open(self) -> Result<Connect, Error> {
+        let mut settings = self.settings;
+        settings.uri = Uri::resolve(&self.uri, &settings.transport.environment)?;
+        // The opening as a whole is bounded; the transport gets no less.
+        settings.transport.timeout = settings.opening;
+        let session = session::open(&settings, Purpose::Calls).await?;
+        let deadline = settings.deadline;
+        let (state, _) = watch::channel(State::Up(session.client.clone()));
+        let inner = Arc::new(Inner {
+            settings,
+            state,
+            registrations: Mutex::new(Registrations::default()),
+            uri: session.uri,
+        });
+        let ended = session.client.watch_end();
+        drop(session.client);
+        tokio::spawn(supervisor::run(Arc::downgrade(&inner), ended));
+        Ok(Connect { inner, deadline })
+    }
+}

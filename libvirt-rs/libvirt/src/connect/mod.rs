@@ -1,0 +1,237 @@
+//! A connection to a hypervisor: opened, authenticated, and opened again when it breaks.
+//!
+//! ```text
+//!                      the connection ends, no reconnect
+//!   open ──▶ Up ─────────────────────────────────────────────▶ Ended
+//!            ▲ │ the connection ends                             ▲
+//!            │ ▼                                                 │ close
+//!         Reconnecting ──── an attempt fails: a longer pause ──┐ │
+//!            ▲  └──────────────────────────────────────────────┼─┘
+//!            └─────────────────────────────────────────────────┘
+//! ```
+//!
+//! Before a new connection counts as *Up*, every subscription has been registered on it.
+
+mod backoff;
+mod builder;
+mod session;
+mod supervisor;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+pub use backoff::Backoff;
+pub use builder::Builder;
+
+use crate::error::Error;
+use crate::events::Registrations;
+use crate::raw::remote::Remote;
+use crate::rpc::{Client, ConnectionError};
+use builder::Settings;
+
+/// A connection to a hypervisor, through its libvirt daemon.
+///
+/// It is cheap to clone, and clones share it. Objects such as [`Domain`](crate::Domain) hold one, and stay usable when
+/// it was opened anew.
+#[derive(Clone)]
+pub struct Connect {
+    pub(crate) inner: Arc<Inner>,
+    deadline: Option<Duration>,
+}
+
+pub(crate) struct Inner {
+    settings: Settings,
+    state: watch::Sender<State>,
+    registrations: Mutex<Registrations>,
+    /// The URI as the daemon knows it.
+    uri: String,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Up(Client),
+    Reconnecting { attempt: u32, why: Error },
+    Ended(Error),
+}
+
+/// Whether a connection is up.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ConnectState {
+    /// Calls can be made.
+    Up,
+    /// It has broken and is being opened anew.
+    Reconnecting {
+        /// Which attempt comes next, from 1.
+        attempt: u32,
+        /// Why it broke, or why the last attempt failed.
+        why: Error,
+    },
+    /// It is over.
+    Ended(Error),
+}
+
+// === impl Connect ===
+
+impl Connect {
+    /// Opens a connection with the defaults of [`Builder`]. An empty URI is the one of the environment.
+    ///
+    /// # Errors
+    /// The URI is wrong, or nobody answers there, or the daemon refuses us.
+    pub async fn open(uri: &str) -> Result<Self, Error> {
+        Self::builder(uri).open().await
+    }
+
+    /// Opens a connection in another way than the default.
+    pub fn builder(uri: &str) -> Builder {
+        Builder::new(uri)
+    }
+
+    /// The same connection, on which each call must be answered within `deadline`; objects that are made through it
+    /// inherit that.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: impl Into<Option<Duration>>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            deadline: deadline.into(),
+        }
+    }
+
+    /// The URI as the daemon knows it.
+    pub fn uri(&self) -> &str {
+        &self.inner.uri
+    }
+
+    /// Whether it was opened for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.settings.read_only
+    }
+
+    /// Every procedure of the protocol as it is.
+    ///
+    /// # Errors
+    /// The connection is not up.
+    pub fn raw(&self) -> Result<Remote, Error> {
+        Ok(Remote::new(self.client()?))
+    }
+
+    // For the macro `calls`, which sees a handle and a connection alike.
+    pub(crate) fn remote(&self) -> Result<Remote, Error> {
+        self.raw()
+    }
+
+    pub(crate) fn connect(&self) -> &Self {
+        self
+    }
+
+    /// The connection under all this, as it is at the moment.
+    ///
+    /// # Errors
+    /// The connection is not up.
+    pub fn client(&self) -> Result<Client, Error> {
+        match &*self.inner.state.borrow() {
+            State::Up(client) => Ok(client.with_deadline(self.deadline)),
+            State::Reconnecting { why, .. } | State::Ended(why) => Err(why.clone()),
+        }
+    }
+
+    /// Whether it is up.
+    pub fn state(&self) -> ConnectState {
+        self.inner.state.borrow().public()
+    }
+
+    /// Waits for the next change from now on, and gives the state after it. Changes that follow each other closely may be
+    /// seen as one.
+    pub async fn state_changed(&self) -> ConnectState {
+        let mut watch = self.inner.state.subscribe();
+        watch.mark_unchanged();
+        // The sender lives in what we hold.
+        let _ = watch.changed().await;
+        let state = watch.borrow().public();
+        state
+    }
+
+    /// Waits until the connection is up.
+    ///
+    /// # Errors
+    /// It has ended for good.
+    pub async fn ready(&self) -> Result<(), Error> {
+        let mut watch = self.inner.state.subscribe();
+        let settled = watch
+            .wait_for(|state| !matches!(state, State::Reconnecting { .. }))
+            .await;
+        match settled.as_deref() {
+            Ok(State::Ended(why)) => Err(why.clone()),
+            // An error would mean that the sender is gone, and we hold it.
+            Ok(State::Up(_) | State::Reconnecting { .. }) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Closes the connection for all who share it. What is not answered within a second fails.
+    pub async fn close(&self) {
+        let ended = State::Ended(Error::Connection(ConnectionError::ClosedHere));
+        let before = self.inner.state.send_replace(ended);
+        self.registrations().end();
+        if let State::Up(client) = before {
+            client.close().await;
+        }
+    }
+
+    /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else.
+    pub(crate) async fn for_stream(&self) -> Result<Remote, Error> {
+        if self.inner.settings.share_streams {
+            return self.raw();
+        }
+        let session = session::open(&self.inner.settings, session::Purpose::Stream).await?;
+        Ok(Remote::new(session.client.with_deadline(self.deadline)))
+    }
+
+    /// Why it is not up.
+    pub(crate) fn why_ended(&self) -> Error {
+        match &*self.inner.state.borrow() {
+            State::Reconnecting { why, .. } | State::Ended(why) => why.clone(),
+            State::Up(_) => Error::Connection(ConnectionError::ClosedHere),
+        }
+    }
+
+    pub(crate) fn registrations(&self) -> MutexGuard<'_, Registrations> {
+        self.inner.registrations()
+    }
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connect")
+            .field("uri", &self.inner.uri)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn registrations(&self) -> MutexGuard<'_, Registrations> {
+        self.registrations
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn public(&self) -> ConnectState {
+        match self {
+            Self::Up(_) => ConnectState::Up,
+            Self::Reconnecting { attempt, why } => ConnectState::Reconnecting {
+                attempt: *attempt,
+                why: why.clone(),
+            },
+            Self::Ended(why) => ConnectState::Ended(why.clone()),
+        }
+    }
+}

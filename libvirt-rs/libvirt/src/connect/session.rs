@@ -1,0 +1,176 @@
+//! How a connection is opened: transport, authentication, features, and the hypervisor's driver.
+//!
+//! ```text
+//!   transport ─▶ AUTH_LIST ─▶ authenticate ─▶ feature 10? ─▶ CONNECT_OPEN ─▶ CONNECT_GET_URI
+//!                             none, SASL,     keepalive      once: a second one
+//!                             polkit                         destroys the connection
+//! ```
+
+use crate::auth::sasl::Context;
+use crate::auth::{Credentials, Sasl};
+use crate::error::Error;
+use crate::raw::remote::{
+    AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
+    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
+};
+use crate::rpc::{Client, KeepaliveConfig};
+use crate::transport::{self, Connected, Io};
+use crate::uri::Auth;
+
+use super::builder::Settings;
+
+/// `VIR_DRV_FEATURE_PROGRAM_KEEPALIVE`: the daemon answers pings. Who asks must answer them as well.
+const FEATURE_KEEPALIVE: i32 = 10;
+/// `VIR_CONNECT_RO`.
+const READ_ONLY: u32 = 1;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Calls, with keepalive if that was asked for.
+    Calls,
+    /// One stream, whose reader may take its time.
+    Stream,
+}
+
+/// An open connection.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) uri: String,
+}
+
+/// Opens a connection within the time that the settings give.
+pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
+    tokio::time::timeout(settings.opening, attempt(settings, purpose))
+        .await
+        .unwrap_or(Err(Error::OpeningTooSlow {
+            uri: settings.uri.to_string(),
+            limit: settings.opening,
+        }))
+}
+
+async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
+    let uri = &settings.uri;
+    let connected = transport::connect(uri, &settings.transport, settings.read_only).await?;
+    let private = connected.kind.is_private();
+    let client = start(connected, settings.keepalive.unwrap_or_default());
+    let remote = Remote::new(client.clone());
+    authenticate(&remote, settings, private).await?;
+    if settings.keepalive.is_some() && purpose == Purpose::Calls {
+        enable_keepalive(&remote, &client).await?;
+    }
+    let name = uri.name_for_server();
+    let probing = name.is_empty();
+    remote
+        .connect_open(&ConnectOpenArgs {
+            name: (!probing).then_some(name),
+            flags: if settings.read_only { READ_ONLY } else { 0 },
+        })
+        .await?;
+    // A daemon to which nobody says good-bye logs an error.
+    client.set_farewell(CONNECT_CLOSE);
+    let uri = match purpose {
+        Purpose::Calls => remote.connect_get_uri().await?.uri,
+        Purpose::Stream => String::new(),
+    };
+    Ok(Session { client, uri })
+}
+
+fn start(connected: Connected, keepalive: KeepaliveConfig) -> Client {
+    match connected.io {
+        Io::Unix(socket) => Client::over_unix(socket, keepalive),
+        io => Client::over(io, keepalive),
+    }
+}
+
+async fn enable_keepalive(remote: &Remote, client: &Client) -> Result<(), Error> {
+    let feature = ConnectSupportsFeatureArgs {
+        feature: FEATURE_KEEPALIVE,
+    };
+    if remote.connect_supports_feature(&feature).await?.supported != 0 {
+        client.enable_keepalive();
+    }
+    Ok(())
+}
+
+async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+    // The daemon offers the one way that it wants.
+    match remote.auth_list().await?.types.first() {
+        None | Some(AuthType::None) => Ok(()),
+        // The daemon asks polkit, which may ask a person.
+        Some(AuthType::Polkit) => remote.auth_polkit().await.map(drop),
+        Some(AuthType::Sasl) => sasl(remote, settings, private).await,
+    }
+}
+
+/// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.
+async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+    let offered = remote.auth_sasl_init().await?.mechlist;
+    let uri = &settings.uri;
+    let credentials = match &settings.credentials {
+        Some(credentials) => credentials.clone(),
+        None => Credentials::for_uri(uri, &settings.transport.environment)?,
+    };
+    let mut context = Context::new(uri.host_or_localhost());
+    context.encrypted = private;
+    if let Some(Auth::Sasl(mechanism)) = uri.auth() {
+        context.mechanism = mechanism.as_deref();
+    }
+    let mut sasl = Sasl::new(&offered, &credentials, &context)?;
+    let first = sasl.start()?;
+    let mut answer: Challenge = remote
+        .auth_sasl_start(&AuthSaslStartArgs {
+            mech: sasl.mechanism().to_owned(),
+            nil: first.is_none().into(),
+            data: chars(&first.unwrap_or_default()),
+        })
+        .await?
+        .into();
+    loop {
+        if answer.complete {
+            // The last message proves to us that the daemon knows the password.
+            sasl.finish(answer.data.as_deref())?;
+            return Ok(());
+        }
+        let next = sasl.step(answer.data.as_deref())?;
+        answer = remote
+            .auth_sasl_step(&AuthSaslStepArgs {
+                nil: next.is_none().into(),
+                data: chars(&next.unwrap_or_default()),
+            })
+            .await?
+            .into();
+    }
+}
+
+/// What the daemon answers to a step.
+struct Challenge {
+    complete: bool,
+    data: Option<Vec<u8>>,
+}
+
+impl From<AuthSaslStartRet> for Challenge {
+    fn from(raw: AuthSaslStartRet) -> Self {
+        Self::new(raw.complete, raw.nil, &raw.data)
+    }
+}
+
+impl From<AuthSaslStepRet> for Challenge {
+    fn from(raw: AuthSaslStepRet) -> Self {
+        Self::new(raw.complete, raw.nil, &raw.data)
+    }
+}
+
+impl Challenge {
+    fn new(complete: i32, nil: i32, data: &[i8]) -> Self {
+        Self {
+            complete: complete != 0,
+            data: (nil == 0).then(|| data.iter().map(|char| char.cast_unsigned()).collect()),
+        }
+    }
+}
+
+/// The protocol sends these bytes as C's `char`, four bytes each.
+fn chars(bytes: &[u8]) -> Vec<i8> {
+    bytes.iter().map(|byte| byte.cast_signed()).collect()
+}

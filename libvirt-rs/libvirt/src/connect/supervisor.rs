@@ -1,0 +1,115 @@
+//! Watches a connection, and opens it again.
+
+use std::sync::{Arc, Weak};
+
+use super::session::{self, Purpose, Session};
+use super::{Inner, State};
+use crate::error::Error;
+use crate::rpc::ConnectionError;
+
+/// Runs until the connection is over for good, or nobody holds it any more.
+pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = ConnectionError> + Send) {
+    let mut why = Error::Connection(ended.await);
+    loop {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        if strong.settings.reconnect.is_none() || strong.is_ended() {
+            strong.state.send_if_modified(|state| {
+                let up = !matches!(state, State::Ended(_));
+                if up {
+                    *state = State::Ended(why.clone());
+                }
+                up
+            });
+            strong.registrations().end();
+            return;
+        }
+        drop(strong);
+        let Some(session) = reopen(&inner, why).await else {
+            return;
+        };
+        why = Error::Connection(session.await);
+    }
+}
+
+/// Tries until it succeeds; `None` when nobody wants it any more. Gives what waits for the new connection's end.
+async fn reopen(
+    inner: &Weak<Inner>,
+    mut why: Error,
+) -> Option<impl Future<Output = ConnectionError> + Send + use<>> {
+    let mut failures = 0;
+    loop {
+        let strong = inner.upgrade()?;
+        let backoff = strong.settings.reconnect?;
+        let going_on = strong.state.send_if_modified(|state| {
+            let going_on = !matches!(state, State::Ended(_));
+            if going_on {
+                *state = State::Reconnecting {
+                    attempt: failures + 1,
+                    why: why.clone(),
+                };
+            }
+            going_on
+        });
+        if !going_on {
+            return None;
+        }
+        tracing::debug!(uri = strong.uri, failures, %why, "opening the connection again");
+        let mut state = strong.state.subscribe();
+        let settings = strong.settings.clone();
+        // Only a weak hold while we wait: a connection that nobody holds must not be opened for ever.
+        drop(strong);
+        if failures > 0 {
+            let pause = tokio::time::sleep(backoff.pause(failures));
+            tokio::select! {
+                () = pause => {}
+                // Closed, or dropped.
+                _ = state.wait_for(|state| matches!(state, State::Ended(_))) => return None,
+            }
+        }
+        match session::open(&settings, Purpose::Calls).await {
+            Ok(session) => {
+                let strong = inner.upgrade()?;
+                match adopt(&strong, session).await {
+                    Ok(ended) => return Some(ended),
+                    Err(error) => why = error,
+                }
+            }
+            Err(error) => why = error,
+        }
+        failures = failures.saturating_add(1);
+    }
+}
+
+/// Registers all subscriptions on a new connection, and makes it the one that is used.
+async fn adopt(
+    inner: &Arc<Inner>,
+    session: Session,
+) -> Result<impl Future<Output = ConnectionError> + Send + use<>, Error> {
+    let client = session.client;
+    let ended = client.watch_end();
+    let waiting = inner.registrations().all();
+    for registration in waiting {
+        registration.register_again(&client).await?;
+    }
+    let adopted = inner.state.send_if_modified(|state| {
+        let wanted = !matches!(state, State::Ended(_));
+        if wanted {
+            *state = State::Up(client.clone());
+        }
+        wanted
+    });
+    if adopted {
+        tracing::debug!(uri = inner.uri, "the connection is up again");
+    }
+    Ok(ended)
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn is_ended(&self) -> bool {
+        matches!(*self.state.borrow(), State::Ended(_))
+    }
+}

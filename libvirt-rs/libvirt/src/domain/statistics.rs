@@ -1,0 +1,181 @@
+//! What a domain uses.
+
+use super::Domain;
+use super::configuration::TEXTS;
+use crate::code::Code;
+use crate::connect::Connect;
+use crate::error::Error;
+use crate::object::calls;
+use crate::params::Params;
+use crate::raw::api::{
+    ConnectGetAllDomainStatsFlags, DomainGetJobStatsFlags, DomainJobType, DomainMemoryStatTags,
+    DomainStatsTypes, VcpuState,
+};
+use crate::raw::remote;
+
+/// All that libvirt counts of one domain, by name: `cpu.time`, `block.0.rd.bytes` …
+#[derive(Debug, Clone, PartialEq)]
+pub struct DomainStats {
+    /// Whose they are.
+    pub domain: Domain,
+    /// The counters, each named as `virConnectGetAllDomainStats` documents it.
+    pub values: Params,
+}
+
+/// What went through a disk. A counter that the hypervisor does not have is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockStats {
+    /// Read requests.
+    pub reads: Option<u64>,
+    /// Bytes read.
+    pub read_bytes: Option<u64>,
+    /// Write requests.
+    pub writes: Option<u64>,
+    /// Bytes written.
+    pub written_bytes: Option<u64>,
+    /// Errors.
+    pub errors: Option<u64>,
+}
+
+/// What went through a network card, as the host sees it. A counter that the hypervisor does not have is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterfaceStats {
+    /// Bytes received.
+    pub received_bytes: Option<u64>,
+    /// Packets received.
+    pub received_packets: Option<u64>,
+    /// Errors in receiving.
+    pub receive_errors: Option<u64>,
+    /// Packets dropped in receiving.
+    pub receive_drops: Option<u64>,
+    /// Bytes sent.
+    pub sent_bytes: Option<u64>,
+    /// Packets sent.
+    pub sent_packets: Option<u64>,
+    /// Errors in sending.
+    pub send_errors: Option<u64>,
+    /// Packets dropped in sending.
+    pub send_drops: Option<u64>,
+}
+
+/// One number about the guest's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryStat {
+    /// What it is.
+    pub tag: Code<DomainMemoryStatTags>,
+    /// The number; most are in KiB.
+    pub value: u64,
+}
+
+/// A virtual CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vcpu {
+    /// Its number.
+    pub number: u32,
+    /// Whether it runs.
+    pub state: Code<VcpuState>,
+    /// The time that it has used, in nanoseconds.
+    pub cpu_time: u64,
+    /// The host's CPU that it is on; `None` when that is not known.
+    pub cpu: Option<u32>,
+}
+
+/// A job on a domain: a migration, a save, a dump.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobStats {
+    /// How it goes.
+    pub kind: Code<DomainJobType>,
+    /// Its numbers.
+    pub values: Params,
+}
+
+impl Connect {
+    /// What libvirt counts of all domains that the flags select, or of some; one call for all of them.
+    ///
+    /// # Errors
+    /// What the daemon reports, or the end of the connection.
+    pub async fn all_domain_stats(
+        &self,
+        of: &[&Domain],
+        what: DomainStatsTypes,
+        flags: ConnectGetAllDomainStatsFlags,
+    ) -> Result<Vec<DomainStats>, Error> {
+        let args = remote::ConnectGetAllDomainStatsArgs {
+            doms: of.iter().map(|domain| domain.raw.clone()).collect(),
+            stats: what.bits(),
+            flags: flags.bits(),
+        };
+        let stats = self.raw()?.connect_get_all_domain_stats(&args).await?;
+        Ok(stats
+            .ret_stats
+            .into_iter()
+            .map(|record| DomainStats {
+                domain: Domain::new(self, record.dom),
+                values: record.params.into(),
+            })
+            .collect())
+    }
+}
+
+calls!(Domain [dom] {
+    /// What went through a disk, by its target or source; an empty name: all disks.
+    block_stats(disk: &str) -> BlockStats
+        = domain_block_stats(DomainBlockStatsArgs { path: disk.to_owned() }) |found| BlockStats {
+            reads: counter(found.rd_req),
+            read_bytes: counter(found.rd_bytes),
+            writes: counter(found.wr_req),
+            written_bytes: counter(found.wr_bytes),
+            errors: counter(found.errs),
+        };
+    /// All that is counted of a disk.
+    block_stats_params(disk: &str) -> Params
+        = domain_block_stats_flags(DomainBlockStatsFlagsArgs { path: disk.to_owned(), nparams: 16, flags: TEXTS })
+        |found| found.params.into();
+    /// What went through a network card, by its device on the host or its hardware address.
+    interface_stats(device: &str) -> InterfaceStats
+        = domain_interface_stats(DomainInterfaceStatsArgs { device: device.to_owned() }) |found| InterfaceStats {
+            received_bytes: counter(found.rx_bytes),
+            received_packets: counter(found.rx_packets),
+            receive_errors: counter(found.rx_errs),
+            receive_drops: counter(found.rx_drop),
+            sent_bytes: counter(found.tx_bytes),
+            sent_packets: counter(found.tx_packets),
+            send_errors: counter(found.tx_errs),
+            send_drops: counter(found.tx_drop),
+        };
+    /// What the guest's balloon tells of its memory.
+    memory_stats() -> Vec<MemoryStat>
+        = domain_memory_stats(DomainMemoryStatsArgs { max_stats: MEMORY_STATS, flags: 0 })
+        |found| found.stats.into_iter()
+            .map(|stat| MemoryStat { tag: Code::new(stat.tag), value: stat.val })
+            .collect();
+    /// Its virtual CPUs.
+    vcpus() -> Vec<Vcpu>
+        = domain_get_vcpus(DomainGetVcpusArgs { maxinfo: VCPUS, maplen: 0 })
+        |found| found.info.into_iter()
+            .map(|vcpu| Vcpu {
+                number: vcpu.number,
+                state: Code::new(vcpu.state),
+                cpu_time: vcpu.cpu_time,
+                cpu: u32::try_from(vcpu.cpu).ok(),
+            })
+            .collect();
+    /// What its CPUs have used in sum.
+    cpu_stats() -> Params
+        = domain_get_cpu_stats(DomainGetCpuStatsArgs { nparams: 16, start_cpu: -1, ncpus: 1, flags: TEXTS })
+        |found| found.params.into();
+    /// The job that runs, or with `COMPLETED` the last one.
+    job_stats(flags: DomainGetJobStatsFlags) -> JobStats
+        = domain_get_job_stats(DomainGetJobStatsArgs { flags: flags.bits() })
+        |found| JobStats { kind: Code::new(found.r#type), values: found.params.into() };
+});
+
+/// As many as the protocol allows in one reply.
+const MEMORY_STATS: u32 = 1_024;
+/// As many as the protocol allows in one reply.
+const VCPUS: i32 = 16_384;
+
+/// libvirt says -1 for a counter that there is not.
+fn counter(raw: i64) -> Option<u64> {
+    u64::try_from(raw).ok()
+}

@@ -1,0 +1,557 @@
+//! One connection as a state machine: packets in, packets out, no I/O and no clock.
+//!
+//! A call lives in the table under its serial:
+//!
+//! ```text
+//!                         ┌───────────── error reply ──────────────────────┐
+//!   call ──▶ Waiting ─────┼── reply, no stream ────────────────────────────┼──▶ gone
+//!              │          └── reply, stream ──▶ Streaming ── error ────────┤
+//!              │ abandon                          │     │                  │
+//!              ▼                           finish │     │ abort            │
+//!          Abandoned ── reply, no stream ─────────┼─────┼──────────────────┤
+//!              │                                  ▼     ▼                  │
+//!              │                           Finishing   Aborting            │
+//!              │ reply, stream                    │ ▲   │ confirmation     │
+//!              └──────────── abort ───────────────│─┴──▶└──────────────────┤
+//!                                                 └──── confirmation ──────┘
+//! ```
+//!
+//! - *Abandoned*: nobody waits for the reply any more. The serial stays taken until the reply has come, for the
+//!   protocol has no way to take a call back. A call that is still in our own queue is taken out of it instead.
+//! - *Aborting*: whatever the daemon sent before it saw the abort is dropped.
+//! - A packet's kind is looked at before its serial: libvirt numbers its events 1, like the first call.
+//! - A reply to an unknown serial (a second reply, for one) is counted and dropped, as libvirt's own client does.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+
+use super::error::{ConnectionError, ProtocolError};
+use super::header::{Header, Kind, Packet, Status};
+use super::keepalive::{self, Due, Keepalive, KeepaliveConfig};
+use super::limits::DESCRIPTORS_WAITING;
+use super::procedure::Procedure;
+
+/// The client's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    calls: HashMap<u32, Call>,
+    next_serial: u32,
+    outgoing: VecDeque<Transmit>,
+    /// A packet whose descriptors have not all come, and how many carrier bytes are missing.
+    incomplete: Option<(Packet, usize)>,
+    descriptors: VecDeque<OwnedFd>,
+    keepalive: Keepalive,
+    ignored: u64,
+}
+
+#[derive(Debug)]
+struct Call {
+    program: u32,
+    version: u32,
+    procedure: i32,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting { stream: bool },
+    Abandoned { stream: bool },
+    Streaming,
+    Finishing,
+    Aborting,
+}
+
+/// A packet to be sent.
+#[derive(Debug)]
+pub(crate) struct Transmit {
+    /// The packet.
+    pub(crate) bytes: Bytes,
+    /// Descriptors that follow it, each with one carrier byte.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// The call that it opens, while it can still be taken back.
+    opens: Option<u32>,
+    /// The stream that it belongs to, and its share of what that stream may have waiting.
+    pub(crate) stream: Option<(u32, usize)>,
+}
+
+/// What a packet has brought.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The reply to a call; after an error reply to a call with a stream, there is none.
+    Reply {
+        serial: u32,
+        /// The encoded result, or the encoded error.
+        reply: Result<Reply, Bytes>,
+    },
+    /// The daemon sent something unasked.
+    Message(Message),
+    /// Data of a stream. Without bytes: the daemon has no more.
+    Data { serial: u32, bytes: Bytes },
+    /// A hole of so many bytes in a stream.
+    Hole { serial: u32, length: u64 },
+    /// The end of a stream was confirmed.
+    StreamClosed { serial: u32 },
+    /// A stream has failed, with an encoded error.
+    StreamFailed { serial: u32, error: Bytes },
+}
+
+/// A good reply.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) payload: Bytes,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// What a daemon sends unasked: an event.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The program that it belongs to.
+    pub program: u32,
+    /// The procedure, which says how the payload is to be read.
+    pub procedure: i32,
+    /// The event in XDR.
+    pub payload: Bytes,
+}
+
+/// What became of an abandoned call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// It was never sent, and its serial is free.
+    Unsent,
+    /// The daemon has it.
+    Sent,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(crate) fn new(keepalive: KeepaliveConfig) -> Self {
+        Self {
+            calls: HashMap::new(),
+            next_serial: 1,
+            outgoing: VecDeque::new(),
+            incomplete: None,
+            descriptors: VecDeque::new(),
+            keepalive: Keepalive::new(keepalive),
+            ignored: 0,
+        }
+    }
+
+    /// Queues a call and gives its serial. The caller has checked the payload and the descriptors against their
+    /// limits, and bounds how many calls there are.
+    pub(crate) fn call(
+        &mut self,
+        procedure: &Procedure,
+        payload: &[u8],
+        descriptors: Vec<OwnedFd>,
+    ) -> u32 {
+        let serial = self.free_serial();
+        let header = Header {
+            program: procedure.program,
+            version: procedure.version,
+            procedure: procedure.number,
+            kind: if descriptors.is_empty() {
+                Kind::Call
+            } else {
+                Kind::CallWithDescriptors
+            },
+            serial,
+            status: Status::Ok,
+        };
+        self.calls.insert(
+            serial,
+            Call {
+                program: procedure.program,
+                version: procedure.version,
+                procedure: procedure.number,
+                state: State::Waiting {
+                    stream: procedure.stream.is_some(),
+                },
+            },
+        );
+        self.outgoing.push_back(Transmit {
+            bytes: header.packet(descriptors.len(), payload),
+            descriptors,
+            opens: Some(serial),
+            stream: None,
+        });
+        serial
+    }
+
+    /// Nobody waits for this call's reply, or uses its stream, any more.
+    pub(crate) fn abandon(&mut self, serial: u32) -> Abandoned {
+        let Some(call) = self.calls.get_mut(&serial) else {
+            return Abandoned::Sent;
+        };
+        match call.state {
+            State::Waiting { stream } => {
+                if let Some(at) = self
+                    .outgoing
+                    .iter()
+                    .position(|transmit| transmit.opens == Some(serial))
+                {
+                    self.outgoing.remove(at);
+                    self.calls.remove(&serial);
+                    return Abandoned::Unsent;
+                }
+                call.state = State::Abandoned { stream };
+            }
+            State::Streaming => self.abort_stream(serial),
+            State::Abandoned { .. } | State::Finishing | State::Aborting => {}
+        }
+        Abandoned::Sent
+    }
+
+    /// Queues data of a stream; false if the stream is not open.
+    pub(crate) fn send_data(&mut self, serial: u32, data: &[u8]) -> bool {
+        self.send_in_stream(serial, Kind::Stream, data)
+    }
+
+    /// Queues a hole of a stream; false if the stream is not open.
+    pub(crate) fn send_hole(&mut self, serial: u32, length: i64) -> bool {
+        // virNetStreamHole: hyper length, unsigned flags, of which there are none.
+        let mut payload = [0; 12];
+        payload[..8].copy_from_slice(&length.to_be_bytes());
+        self.send_in_stream(serial, Kind::StreamHole, &payload)
+    }
+
+    /// Says that no more data follows; [`Event::StreamClosed`] confirms it. False if the stream is not open.
+    pub(crate) fn finish_stream(&mut self, serial: u32) -> bool {
+        self.end_stream(serial, State::Finishing, Status::Ok)
+    }
+
+    /// Ends a stream at once: what it still has in the queue is not sent, what still comes is dropped.
+    pub(crate) fn abort_stream(&mut self, serial: u32) {
+        match self.calls.get(&serial).map(|call| call.state) {
+            Some(State::Streaming) => {
+                self.outgoing
+                    .retain(|transmit| transmit.stream.is_none_or(|(of, _)| of != serial));
+                self.end_stream(serial, State::Aborting, Status::Error);
+            }
+            // The daemon forgets a stream when it sees its end: a second end would belong to none.
+            Some(State::Finishing) => self.set(serial, State::Aborting),
+            None | Some(State::Waiting { .. } | State::Abandoned { .. } | State::Aborting) => {}
+        }
+    }
+
+    /// The next packet to send.
+    pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.outgoing.pop_front()
+    }
+
+    /// A descriptor has come. Its carrier byte is, or will be, in the input.
+    pub(crate) fn handle_descriptor(&mut self, descriptor: OwnedFd) -> Result<(), ProtocolError> {
+        if self.descriptors.len() >= DESCRIPTORS_WAITING {
+            return Err(ProtocolError::DescriptorsUnannounced);
+        }
+        self.descriptors.push_back(descriptor);
+        Ok(())
+    }
+
+    /// Takes packets off `input` until one says something, or none is complete.
+    pub(crate) fn handle_input(
+        &mut self,
+        now: Instant,
+        input: &mut BytesMut,
+    ) -> Result<Option<Event>, ProtocolError> {
+        while let Some((packet, descriptors)) = self.next_packet(input)? {
+            self.keepalive.received(now);
+            if let Some(event) = self.dispatch(packet, descriptors)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bytes of input would complete the next packet.
+    pub(crate) fn missing(&self, input: &BytesMut) -> usize {
+        match &self.incomplete {
+            Some((_, carriers)) => *carriers,
+            None => Packet::missing(input),
+        }
+    }
+
+    /// The daemon has agreed to keepalive.
+    pub(crate) fn enable_keepalive(&mut self, now: Instant) {
+        self.keepalive.enable(now);
+    }
+
+    /// No input is read from now on.
+    pub(crate) fn pause(&mut self, now: Instant) {
+        self.keepalive.pause(now);
+    }
+
+    /// Input is read again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.keepalive.resume(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.keepalive.timeout()
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        match self.keepalive.due(now) {
+            Due::Nothing => {}
+            Due::Ping => self.send_keepalive(keepalive::PING),
+            Due::Pong => self.send_keepalive(keepalive::PONG),
+            Due::Dead(silence) => return Err(ConnectionError::Silent(silence)),
+        }
+        Ok(())
+    }
+
+    /// Packets that belonged to nothing and were dropped.
+    pub(crate) fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// Calls and streams that are not at their end.
+    pub(crate) fn unfinished(&self) -> usize {
+        self.calls.len()
+    }
+
+    fn free_serial(&mut self) -> u32 {
+        // Zero is keepalive's. The table is bounded far below 2^32, so this ends.
+        loop {
+            let serial = self.next_serial;
+            self.next_serial = self.next_serial.wrapping_add(1).max(1);
+            if !self.calls.contains_key(&serial) {
+                return serial;
+            }
+        }
+    }
+
+    /// The next packet with all its descriptors.
+    fn next_packet(
+        &mut self,
+        input: &mut BytesMut,
+    ) -> Result<Option<(Packet, Vec<OwnedFd>)>, ProtocolError> {
+        let (packet, mut carriers) = match self.incomplete.take() {
+            Some(incomplete) => incomplete,
+            None => match Packet::take(input)? {
+                Some(packet) => {
+                    let carriers = packet.descriptors;
+                    (packet, carriers)
+                }
+                None => return Ok(None),
+            },
+        };
+        let here = carriers.min(input.len());
+        let _ = input.split_to(here);
+        carriers -= here;
+        if carriers > 0 {
+            self.incomplete = Some((packet, carriers));
+            return Ok(None);
+        }
+        // The kernel hands a descriptor over with its carrier byte, never after it.
+        if self.descriptors.len() < packet.descriptors {
+            return Err(ProtocolError::DescriptorsMissing);
+        }
+        let descriptors = self.descriptors.drain(..packet.descriptors).collect();
+        Ok(Some((packet, descriptors)))
+    }
+
+    fn dispatch(
+        &mut self,
+        packet: Packet,
+        descriptors: Vec<OwnedFd>,
+    ) -> Result<Option<Event>, ProtocolError> {
+        match packet.header.kind {
+            Kind::Call | Kind::CallWithDescriptors => Err(ProtocolError::Call),
+            Kind::Message if packet.header.program == keepalive::PROGRAM => {
+                if packet.header.procedure == keepalive::PING {
+                    self.send_keepalive(keepalive::PONG);
+                }
+                Ok(None)
+            }
+            Kind::Message => Ok(Some(Event::Message(Message {
+                program: packet.header.program,
+                procedure: packet.header.procedure,
+                payload: packet.payload,
+            }))),
+            Kind::Reply | Kind::ReplyWithDescriptors => Ok(self.reply(packet, descriptors)),
+            Kind::Stream => Ok(self.stream_packet(packet)),
+            Kind::StreamHole => self.hole(&packet),
+        }
+    }
+
+    fn reply(&mut self, packet: Packet, descriptors: Vec<OwnedFd>) -> Option<Event> {
+        let serial = packet.header.serial;
+        let state = self.known(&packet.header);
+        let Some(State::Waiting { stream } | State::Abandoned { stream }) = state else {
+            self.ignored += 1;
+            return None;
+        };
+        let good = packet.header.status != Status::Error;
+        if stream && good {
+            self.set(serial, State::Streaming);
+            if matches!(state, Some(State::Abandoned { .. })) {
+                self.abort_stream(serial);
+            }
+        } else {
+            self.calls.remove(&serial);
+        }
+        Some(Event::Reply {
+            serial,
+            reply: if good {
+                Ok(Reply {
+                    payload: packet.payload,
+                    descriptors,
+                })
+            } else {
+                Err(packet.payload)
+            },
+        })
+    }
+
+    fn stream_packet(&mut self, packet: Packet) -> Option<Event> {
+        let serial = packet.header.serial;
+        match (self.known(&packet.header), packet.header.status) {
+            // The daemon's worker answers the call while its event loop may send the first data: either can be first.
+            (
+                Some(State::Streaming | State::Finishing | State::Waiting { stream: true }),
+                Status::Continue,
+            ) => Some(Event::Data {
+                serial,
+                bytes: packet.payload,
+            }),
+            (Some(State::Streaming | State::Finishing), Status::Error) => {
+                self.calls.remove(&serial);
+                Some(Event::StreamFailed {
+                    serial,
+                    error: packet.payload,
+                })
+            }
+            (Some(State::Streaming | State::Finishing), Status::Ok) => {
+                self.calls.remove(&serial);
+                Some(Event::StreamClosed { serial })
+            }
+            // Sent before the daemon saw the abort.
+            (Some(State::Aborting | State::Abandoned { stream: true }), Status::Continue) => None,
+            (Some(State::Aborting), Status::Ok | Status::Error) => {
+                self.calls.remove(&serial);
+                Some(Event::StreamClosed { serial })
+            }
+            (None | Some(State::Waiting { .. } | State::Abandoned { .. }), _) => {
+                self.ignored += 1;
+                None
+            }
+        }
+    }
+
+    fn hole(&mut self, packet: &Packet) -> Result<Option<Event>, ProtocolError> {
+        let serial = packet.header.serial;
+        match self.known(&packet.header) {
+            Some(State::Streaming | State::Finishing | State::Waiting { stream: true }) => {}
+            Some(State::Aborting | State::Abandoned { stream: true }) => return Ok(None),
+            _ => {
+                self.ignored += 1;
+                return Ok(None);
+            }
+        }
+        let length = match packet.payload.first_chunk::<8>() {
+            Some(length) if packet.payload.len() == 12 => i64::from_be_bytes(*length),
+            _ => return Err(ProtocolError::Hole),
+        };
+        let length = u64::try_from(length).map_err(|_| ProtocolError::Hole)?;
+        Ok(Some(Event::Hole { serial, length }))
+    }
+
+    /// The state of the call that a packet belongs to.
+    fn known(&self, header: &Header) -> Option<State> {
+        self.calls
+            .get(&header.serial)
+            .filter(|call| call.program == header.program && call.version == header.version)
+            .map(|call| call.state)
+    }
+
+    fn set(&mut self, serial: u32, state: State) {
+        if let Some(call) = self.calls.get_mut(&serial) {
+            call.state = state;
+        }
+    }
+
+    fn send_in_stream(&mut self, serial: u32, kind: Kind, payload: &[u8]) -> bool {
+        let Some(call) = self
+            .calls
+            .get(&serial)
+            .filter(|call| call.state == State::Streaming)
+        else {
+            return false;
+        };
+        let bytes = call
+            .header(serial, kind, Status::Continue)
+            .packet(0, payload);
+        self.push_stream(serial, bytes, payload.len());
+        true
+    }
+
+    fn end_stream(&mut self, serial: u32, state: State, status: Status) -> bool {
+        let Some(call) = self
+            .calls
+            .get_mut(&serial)
+            .filter(|call| call.state == State::Streaming)
+        else {
+            return false;
+        };
+        call.state = state;
+        let bytes = call.header(serial, Kind::Stream, status).packet(0, &[]);
+        self.push_stream(serial, bytes, 0);
+        true
+    }
+
+    fn push_stream(&mut self, serial: u32, bytes: Bytes, share: usize) {
+        self.outgoing.push_back(Transmit {
+            bytes,
+            descriptors: Vec::new(),
+            opens: None,
+            stream: Some((serial, share)),
+        });
+    }
+
+    fn send_keepalive(&mut self, procedure: i32) {
+        let header = Header {
+            program: keepalive::PROGRAM,
+            version: keepalive::VERSION,
+            procedure,
+            kind: Kind::Message,
+            serial: 0,
+            status: Status::Ok,
+        };
+        let bytes = header.packet(0, &[]);
+        // One that is still queued says it as well; so the queue stays bounded when nothing can be written.
+        if self.outgoing.iter().any(|queued| queued.bytes == bytes) {
+            return;
+        }
+        self.outgoing.push_front(Transmit {
+            bytes,
+            descriptors: Vec::new(),
+            opens: None,
+            stream: None,
+        });
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    fn header(&self, serial: u32, kind: Kind, status: Status) -> Header {
+        Header {
+            program: self.program,
+            version: self.version,
+            procedure: self.procedure,
+            kind,
+            serial,
+            status,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

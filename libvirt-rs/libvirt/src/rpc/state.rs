@@ -1,0 +1,302 @@
+//! What a connection's users and its driver share: one lock over the protocol's state and those who wait on it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::connection::{Connection, Event, Message, Reply};
+use super::error::ConnectionError;
+use super::keepalive::KeepaliveConfig;
+use super::limits::{CALL_BUDGET, STREAM_RECEIVED};
+use super::procedure::Procedure;
+use crate::error::{Error, RemoteError};
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// What unanswered calls may weigh together; closed when the connection ends.
+    pub(crate) budget: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) connection: Connection,
+    pub(crate) waiting: HashMap<u32, Waiting>,
+    pub(crate) streams: HashMap<u32, StreamState>,
+    pub(crate) subscriptions: HashMap<u64, Subscription>,
+    pub(crate) next_subscription: u64,
+    /// Why the connection is over.
+    pub(crate) ended: Option<ConnectionError>,
+    /// Its users have left; what is queued is still sent, and answered if that does not take long.
+    pub(crate) closing: bool,
+    /// What is said to the daemon before the connection closes.
+    pub(crate) farewell: Option<Procedure>,
+    pub(crate) driver: Option<Waker>,
+    pub(crate) ended_wakers: Vec<Waker>,
+}
+
+/// Somebody waits for a reply, or did: the budget's permit is held until the reply has come.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) reply: oneshot::Sender<Result<Reply, Error>>,
+    pub(crate) _permit: OwnedSemaphorePermit,
+}
+
+/// The two directions of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct StreamState {
+    pub(crate) received: VecDeque<Chunk>,
+    /// What `received` weighs.
+    pub(crate) held: usize,
+    /// The daemon has no more data.
+    pub(crate) eof: bool,
+    /// The stream is over: confirmed, or failed.
+    pub(crate) over: Option<Result<(), Error>>,
+    /// The bytes that were written and have not left.
+    pub(crate) sending: usize,
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+}
+
+/// A piece of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chunk {
+    /// Bytes.
+    Data(Bytes),
+    /// So many bytes that are zero and were not sent.
+    Hole(u64),
+}
+
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) queue: VecDeque<Message>,
+    pub(crate) capacity: usize,
+    pub(crate) missed: u64,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// Messages that a subscriber wants.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) program: u32,
+    pub(crate) procedure: i32,
+    /// The number that the daemon has given to the registration; it is the first word of the payload.
+    pub(crate) callback: Option<i32>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(keepalive: KeepaliveConfig) -> Self {
+        Self {
+            state: Mutex::new(State {
+                connection: Connection::new(keepalive),
+                waiting: HashMap::new(),
+                streams: HashMap::new(),
+                subscriptions: HashMap::new(),
+                next_subscription: 0,
+                ended: None,
+                closing: false,
+                farewell: None,
+                driver: None,
+                ended_wakers: Vec::new(),
+            }),
+            budget: Arc::new(Semaphore::new(CALL_BUDGET)),
+        }
+    }
+
+    /// The state. A panic under the lock, of which there should be none, leaves it as usable as before: every change
+    /// is complete when a method of `State` returns.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection is over: everybody who waits on it learns why.
+    pub(crate) fn end(&self, why: ConnectionError) {
+        self.budget.close();
+        self.lock().end(why);
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The driver has something to send, or to do.
+    pub(crate) fn wake_driver(&self) {
+        if let Some(driver) = &self.driver {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// Its users have left: what is queued is sent, and then the connection ends.
+    pub(crate) fn close(&mut self) {
+        if let Some(farewell) = self.farewell.take() {
+            self.connection.call(&farewell, &[], Vec::new());
+        }
+        self.closing = true;
+        self.wake_driver();
+    }
+
+    /// Whether a stream's reader is so far behind that nothing more must be read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.streams
+            .values()
+            .any(|stream| stream.held >= STREAM_RECEIVED)
+    }
+
+    /// Hands an event to the one that it is for.
+    pub(crate) fn deliver(&mut self, event: Event) {
+        match event {
+            Event::Reply { serial, reply } => {
+                let reply = reply.map_err(|error| RemoteError::decode(&error));
+                if reply.is_err() {
+                    self.streams.remove(&serial);
+                }
+                if let Some(waiting) = self.waiting.remove(&serial) {
+                    // Nobody waits any more: then descriptors in the reply are closed here.
+                    let _ = waiting.reply.send(reply);
+                }
+            }
+            Event::Message(mut message) => {
+                // What was read at once lies in one block, and a small event must not keep it alive.
+                message.payload = Bytes::copy_from_slice(&message.payload);
+                for subscription in self.subscriptions.values_mut() {
+                    subscription.offer(&message);
+                }
+            }
+            Event::Data { serial, bytes } => {
+                if let Some(stream) = self.streams.get_mut(&serial) {
+                    stream.receive(bytes);
+                }
+            }
+            Event::Hole { serial, length } => {
+                if let Some(stream) = self.streams.get_mut(&serial) {
+                    stream.push(Chunk::Hole(length));
+                }
+            }
+            Event::StreamClosed { serial } => self.stream_over(serial, Ok(())),
+            Event::StreamFailed { serial, error } => {
+                self.stream_over(serial, Err(RemoteError::decode(&error)));
+            }
+        }
+    }
+
+    /// So many bytes of a stream have left.
+    pub(crate) fn sent(&mut self, serial: u32, bytes: usize) {
+        if let Some(stream) = self.streams.get_mut(&serial) {
+            stream.sending = stream.sending.saturating_sub(bytes);
+            wake(&mut stream.writer);
+        }
+    }
+
+    fn stream_over(&mut self, serial: u32, result: Result<(), Error>) {
+        if let Some(stream) = self.streams.get_mut(&serial) {
+            stream.end(result);
+        }
+    }
+
+    fn end(&mut self, why: ConnectionError) {
+        if self.ended.is_some() {
+            return;
+        }
+        for (_, waiting) in self.waiting.drain() {
+            let _ = waiting.reply.send(Err(Error::Connection(why.clone())));
+        }
+        for stream in self.streams.values_mut() {
+            stream.end(Err(Error::Connection(why.clone())));
+        }
+        for subscription in self.subscriptions.values_mut() {
+            wake(&mut subscription.waker);
+        }
+        self.ended = Some(why);
+        for waker in self.ended_wakers.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// What a piece of a stream weighs at least in its reader's queue, so that a flood of tiny pieces is bounded as well.
+pub(crate) const PIECE: usize = 64;
+/// Pieces below this size are copied out of the block that they were read into, so that they do not keep it alive.
+const COPIED: usize = 4096;
+
+// === impl Chunk ===
+
+impl Chunk {
+    /// What it weighs in its reader's queue.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len().max(PIECE),
+            Self::Hole(_) => PIECE,
+        }
+    }
+}
+
+// === impl StreamState ===
+
+impl StreamState {
+    fn receive(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            self.eof = true;
+            wake(&mut self.reader);
+        } else if !self.eof {
+            let bytes = if bytes.len() < COPIED {
+                Bytes::copy_from_slice(&bytes)
+            } else {
+                bytes
+            };
+            self.push(Chunk::Data(bytes));
+        }
+    }
+
+    fn push(&mut self, chunk: Chunk) {
+        self.held += chunk.weight();
+        self.received.push_back(chunk);
+        wake(&mut self.reader);
+    }
+
+    fn end(&mut self, result: Result<(), Error>) {
+        if self.over.is_none() {
+            self.over = Some(result);
+        }
+        self.sending = 0;
+        wake(&mut self.reader);
+        wake(&mut self.writer);
+    }
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    pub(crate) fn wants(&self, message: &Message) -> bool {
+        self.wanted.iter().any(|wanted| {
+            wanted.program == message.program
+                && wanted.procedure == message.procedure
+                && wanted.callback.is_none_or(|callback| {
+                    message.payload.first_chunk::<4>() == Some(&callback.to_be_bytes())
+                })
+        })
+    }
+
+    fn offer(&mut self, message: &Message) {
+        if !self.wants(message) {
+            return;
+        }
+        if self.queue.len() >= self.capacity {
+            self.queue.pop_front();
+            self.missed += 1;
+        }
+        self.queue.push_back(message.clone());
+        wake(&mut self.waker);
+    }
+}
+
+pub(crate) fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}

@@ -1,0 +1,284 @@
+//! The stream that follows a call: data both ways, holes, and an end that is confirmed.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::client::Handle;
+use super::limits::{STREAM_CHUNK, STREAM_SENDING};
+use super::state::{Chunk, State, StreamState};
+use crate::error::Error;
+
+/// A stream of libvirt's: a volume's content, a console, a channel.
+///
+/// It reads and writes through [`AsyncRead`] and [`AsyncWrite`]; [`chunk`](Self::chunk) and
+/// [`send_hole`](Self::send_hole) see holes, which reading turns into zeros.
+///
+/// - **Back-pressure.** A writer waits while 1 MiB of its data has not left. A reader that does not read stops the
+///   *connection* when 1 MiB waits for it, since the protocol has no other way to slow the daemon down: other calls
+///   on the same connection wait too. A stream that may be left unread belongs on a connection of its own.
+/// - **End.** [`finish`](Self::finish), or `shutdown` of [`AsyncWrite`], ends both directions and waits until the daemon
+///   has confirmed: only then has an upload succeeded. Dropping an unfinished stream aborts it.
+pub struct RawStream {
+    handle: Arc<Handle>,
+    serial: u32,
+    finishing: bool,
+}
+
+// === impl RawStream ===
+
+impl RawStream {
+    pub(crate) fn new(handle: Arc<Handle>, serial: u32) -> Self {
+        Self {
+            handle,
+            serial,
+            finishing: false,
+        }
+    }
+
+    /// The next piece that the daemon sends, or `None` at its end.
+    ///
+    /// # Errors
+    /// The daemon reported an error, or the connection ended.
+    pub async fn chunk(&mut self) -> Result<Option<Chunk>, Error> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx, usize::MAX)).await
+    }
+
+    /// Sends data, when there is room for it.
+    ///
+    /// # Errors
+    /// The stream is over, or the connection ended.
+    pub async fn send(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        while !data.is_empty() {
+            let sent = std::future::poll_fn(|cx| self.poll_send(cx, data)).await?;
+            data = &data[sent..];
+        }
+        Ok(())
+    }
+
+    /// Sends a hole of so many bytes, at most 2⁶³−1. The call must have asked for holes with its sparse flag.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn send_hole(&mut self, length: u64) -> Result<(), Error> {
+        let length = i64::try_from(length).map_err(|_| Error::HoleTooLong { length })?;
+        std::future::poll_fn(|cx| {
+            self.poll_room(cx, |state, serial| {
+                state.connection.send_hole(serial, length)
+            })
+        })
+        .await
+    }
+
+    /// Ends the stream and waits for the daemon's confirmation. What the daemon still sends is thrown away.
+    ///
+    /// # Errors
+    /// The daemon reports that what it was sent could not be kept, or the connection ended.
+    pub async fn finish(mut self) -> Result<(), Error> {
+        std::future::poll_fn(|cx| self.poll_finish(cx)).await
+    }
+
+    /// Ends the stream at once; what was written and has not left is not sent.
+    pub fn abort(self) {}
+
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+    ) -> Poll<Result<Option<Chunk>, Error>> {
+        let mut guard = self.handle.shared.lock();
+        let state = &mut *guard;
+        let Some(stream) = state.streams.get_mut(&self.serial) else {
+            return Poll::Ready(Ok(None));
+        };
+        if let Some(chunk) = stream.take(most) {
+            // The driver may have stopped reading for our sake.
+            if let Some(driver) = &state.driver {
+                driver.wake_by_ref();
+            }
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        match &stream.over {
+            Some(Err(error)) => Poll::Ready(Err(error.clone())),
+            Some(Ok(())) => Poll::Ready(Ok(None)),
+            None if stream.eof => Poll::Ready(Ok(None)),
+            None => {
+                stream.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Error>> {
+        let length = data.len().min(STREAM_CHUNK);
+        // An empty packet would mean the end.
+        if length == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        let sent = ready!(self.poll_room(cx, |state, serial| {
+            let open = state.connection.send_data(serial, &data[..length]);
+            if let Some(stream) = state.streams.get_mut(&serial).filter(|_| open) {
+                stream.sending += length;
+            }
+            open
+        }));
+        Poll::Ready(sent.map(|()| length))
+    }
+
+    /// Does something when there is room to send.
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnOnce(&mut State, u32) -> bool,
+    ) -> Poll<Result<(), Error>> {
+        let mut state = self.handle.shared.lock();
+        let Some(stream) = state.streams.get_mut(&self.serial) else {
+            return Poll::Ready(Err(Error::StreamOver));
+        };
+        if let Some(over) = &stream.over {
+            return Poll::Ready(Err(over.clone().err().unwrap_or(Error::StreamOver)));
+        }
+        if stream.sending >= STREAM_SENDING {
+            stream.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        if !send(&mut state, self.serial) {
+            return Poll::Ready(Err(Error::StreamOver));
+        }
+        state.wake_driver();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut guard = self.handle.shared.lock();
+        let state = &mut *guard;
+        let Some(stream) = state.streams.get_mut(&self.serial) else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Some(over) = &stream.over {
+            return Poll::Ready(over.clone());
+        }
+        // What was received is wanted no more, and must not hold the connection up.
+        stream.received.clear();
+        stream.held = 0;
+        stream.eof = true;
+        stream.writer = Some(cx.waker().clone());
+        if !self.finishing {
+            self.finishing = true;
+            state.connection.finish_stream(self.serial);
+        }
+        state.wake_driver();
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for RawStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.poll_chunk(cx, buffer.remaining()))? {
+            Some(Chunk::Data(bytes)) => buffer.put_slice(&bytes),
+            Some(Chunk::Hole(length)) => {
+                // `poll_chunk` gives no more than there is room for.
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                buffer.initialize_unfilled_to(length).fill(0);
+                buffer.advance(length);
+            }
+            None => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for RawStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(ready!(self.poll_send(cx, data))?))
+    }
+
+    /// Waits until everything has been handed to the transport.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.handle.shared.lock();
+        match state.streams.get_mut(&self.serial) {
+            Some(stream) => match &stream.over {
+                Some(Err(error)) => Poll::Ready(Err(error.clone().into())),
+                None if stream.sending > 0 => {
+                    stream.writer = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                Some(Ok(())) | None => Poll::Ready(Ok(())),
+            },
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends both directions, as libvirt's streams have no half-close, and waits for the confirmation.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(ready!(self.poll_finish(cx))?))
+    }
+}
+
+impl Drop for RawStream {
+    fn drop(&mut self) {
+        let mut state = self.handle.shared.lock();
+        // A stream whose call was not answered is given up with the call.
+        if state.streams.remove(&self.serial).is_some() {
+            state.connection.abort_stream(self.serial);
+        }
+        state.wake_driver();
+    }
+}
+
+impl fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawStream")
+            .field("serial", &self.serial)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl StreamState ===
+
+impl StreamState {
+    /// The next piece, of at most so many bytes.
+    fn take(&mut self, most: usize) -> Option<Chunk> {
+        let first = self.received.front_mut()?;
+        let before = first.weight();
+        let rest = match first {
+            Chunk::Data(bytes) if bytes.len() > most => Some(Chunk::Data(bytes.split_to(most))),
+            Chunk::Hole(length) if usize::try_from(*length).is_ok_and(|length| length <= most) => {
+                None
+            }
+            Chunk::Hole(length) => {
+                // A piece that fits into memory: `most` came from a buffer.
+                let part = u64::try_from(most).unwrap_or(u64::MAX).min(*length);
+                *length -= part;
+                (*length > 0).then_some(Chunk::Hole(part))
+            }
+            Chunk::Data(_) => None,
+        };
+        match rest {
+            Some(part) => {
+                let after = self.received.front().map_or(0, Chunk::weight);
+                self.held -= before - after;
+                Some(part)
+            }
+            None => {
+                self.held -= before;
+                self.received.pop_front()
+            }
+        }
+    }
+}
