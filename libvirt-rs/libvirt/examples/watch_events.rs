@@ -89,7 +89,7 @@ async fn families(connect: &Connect) -> Result<Vec<BoxStream<'static, String>>, 
 /// The kinds of domain events that this daemon knows: an older one refuses the newest.
 async fn known_kinds(connect: &Connect) -> Result<Vec<DomainEventId>, Error> {
     let mut known = Vec::new();
-    for kind in DomainEventId::ALL {
+    for &kind in DomainEventId::ALL {
         match connect.domain_events(&[kind], None, None).await {
             Ok(_) => known.push(kind),
             Err(Error::Libvirt(_)) => println!("this daemon knows no events {kind:?}"),

@@ -10,7 +10,7 @@ use super::{Backoff, Connect, Inner, State, supervisor};
 use crate::auth::Credentials;
 use crate::environment::Environment;
 use crate::error::Error;
-use crate::events::Registrations;
+use crate::events::{Registrations, Topics};
 use crate::rpc::KeepaliveConfig;
 use crate::transport;
 use crate::uri::Uri;
@@ -127,7 +127,7 @@ impl Builder {
         settings.transport.timeout = settings.opening;
         let session = session::open(&settings, Purpose::Calls).await?;
         let deadline = settings.deadline;
-        let (state, _) = watch::channel(State::Up(session.client.clone()));
+        let (state, _) = watch::channel(State::Up(Topics::new(&session.client)));
         let inner = Arc::new(Inner {
             settings,
             state,

@@ -27,7 +27,7 @@ pub use backoff::Backoff;
 pub use builder::Builder;
 
 use crate::error::Error;
-use crate::events::Registrations;
+use crate::events::{Registrations, Topics};
 use crate::raw::remote::Remote;
 use crate::rpc::{Client, ConnectionError};
 use builder::Settings;
@@ -52,7 +52,7 @@ pub(crate) struct Inner {
 
 #[derive(Debug, Clone)]
 enum State {
-    Up(Client),
+    Up(Topics),
     Reconnecting { attempt: u32, why: Error },
     Ended(Error),
 }
@@ -133,7 +133,7 @@ impl Connect {
     /// The connection is not up.
     pub fn client(&self) -> Result<Client, Error> {
         match &*self.inner.state.borrow() {
-            State::Up(client) => Ok(client.with_deadline(self.deadline)),
+            State::Up(topics) => Ok(topics.client().with_deadline(self.deadline)),
             State::Reconnecting { why, .. } | State::Ended(why) => Err(why.clone()),
         }
     }
@@ -147,11 +147,9 @@ impl Connect {
     /// seen as one.
     pub async fn state_changed(&self) -> ConnectState {
         let mut watch = self.inner.state.subscribe();
-        watch.mark_unchanged();
-        // The sender lives in what we hold.
+        // The sender lives in what we hold, so this cannot fail.
         let _ = watch.changed().await;
-        let state = watch.borrow().public();
-        state
+        watch.borrow().public()
     }
 
     /// Waits until the connection is up.
@@ -175,8 +173,8 @@ impl Connect {
         let ended = State::Ended(Error::Connection(ConnectionError::ClosedHere));
         let before = self.inner.state.send_replace(ended);
         self.registrations().end();
-        if let State::Up(client) = before {
-            client.close().await;
+        if let State::Up(topics) = before {
+            topics.client().clone().close().await;
         }
     }
 
@@ -187,6 +185,14 @@ impl Connect {
         }
         let session = session::open(&self.inner.settings, session::Purpose::Stream).await?;
         Ok(Remote::new(session.client.with_deadline(self.deadline)))
+    }
+
+    /// What the daemon was asked for on the connection as it is at the moment.
+    pub(crate) fn topics(&self) -> Result<Topics, Error> {
+        match &*self.inner.state.borrow() {
+            State::Up(topics) => Ok(topics.clone()),
+            State::Reconnecting { why, .. } | State::Ended(why) => Err(why.clone()),
+        }
     }
 
     /// Why it is not up.

@@ -1,15 +1,24 @@
 //! Watches a connection, and opens it again.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::session::{self, Purpose, Session};
 use super::{Inner, State};
 use crate::error::Error;
+use crate::events::Topics;
 use crate::rpc::ConnectionError;
+
+/// A connection that has lasted so long was a good one: the next attempt follows at once.
+const STABLE: Duration = Duration::from_secs(2);
 
 /// Runs until the connection is over for good, or nobody holds it any more.
 pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = ConnectionError> + Send) {
+    let mut since = Instant::now();
     let mut why = Error::Connection(ended.await);
+    let mut failures = 0;
     loop {
         let Some(strong) = inner.upgrade() else {
             return;
@@ -26,10 +35,17 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
             return;
         }
         drop(strong);
-        let Some(session) = reopen(&inner, why).await else {
+        // A daemon that accepts us and dies at once is as bad as one that does not accept us.
+        failures = if since.elapsed() < STABLE {
+            failures + 1
+        } else {
+            0
+        };
+        let Some(ended) = reopen(&inner, why, &mut failures).await else {
             return;
         };
-        why = Error::Connection(session.await);
+        since = Instant::now();
+        why = Error::Connection(ended.await);
     }
 }
 
@@ -37,8 +53,8 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
 async fn reopen(
     inner: &Weak<Inner>,
     mut why: Error,
+    failures: &mut u32,
 ) -> Option<impl Future<Output = ConnectionError> + Send + use<>> {
-    let mut failures = 0;
     loop {
         let strong = inner.upgrade()?;
         let backoff = strong.settings.reconnect?;
@@ -46,7 +62,7 @@ async fn reopen(
             let going_on = !matches!(state, State::Ended(_));
             if going_on {
                 *state = State::Reconnecting {
-                    attempt: failures + 1,
+                    attempt: failures.saturating_add(1),
                     why: why.clone(),
                 };
             }
@@ -60,8 +76,8 @@ async fn reopen(
         let settings = strong.settings.clone();
         // Only a weak hold while we wait: a connection that nobody holds must not be opened for ever.
         drop(strong);
-        if failures > 0 {
-            let pause = tokio::time::sleep(backoff.pause(failures));
+        if *failures > 0 {
+            let pause = tokio::time::sleep(backoff.pause(*failures));
             tokio::select! {
                 () = pause => {}
                 // Closed, or dropped.
@@ -78,7 +94,7 @@ async fn reopen(
             }
             Err(error) => why = error,
         }
-        failures = failures.saturating_add(1);
+        *failures = failures.saturating_add(1);
     }
 }
 
@@ -89,17 +105,24 @@ async fn adopt(
 ) -> Result<impl Future<Output = ConnectionError> + Send + use<>, Error> {
     let client = session.client;
     let ended = client.watch_end();
+    let topics = Topics::new(&client);
     let waiting = inner.registrations().all();
+    let mut registered = Vec::with_capacity(waiting.len());
     for registration in waiting {
-        registration.register_again(&client).await?;
+        if let Some(events) = registration.register_again(&topics).await? {
+            registered.push((registration, events));
+        }
     }
     let adopted = inner.state.send_if_modified(|state| {
         let wanted = !matches!(state, State::Ended(_));
         if wanted {
-            *state = State::Up(client.clone());
+            *state = State::Up(topics.clone());
         }
         wanted
     });
+    for (registration, events) in registered {
+        registration.install(events);
+    }
     if adopted {
         tracing::debug!(uri = inner.uri, "the connection is up again");
     }

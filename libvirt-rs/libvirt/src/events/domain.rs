@@ -29,347 +29,270 @@ pub struct DomainEvent {
     pub kind: DomainEventKind,
 }
 
-/// What happened to a domain.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum DomainEventKind {
-    /// It was defined, started, suspended, resumed, stopped, undefined …
-    Lifecycle {
-        /// What happened.
-        event: Code<DomainEventType>,
-        /// Why, in the numbers of `virDomainEvent…DetailType` for that event.
-        detail: i32,
-    },
-    /// The guest rebooted.
-    Reboot,
-    /// The guest set its clock.
-    RtcChange {
-        /// The new offset from UTC in seconds.
-        offset: i64,
-    },
-    /// The guest's watchdog fired.
-    Watchdog {
-        /// What was done.
-        action: Code<DomainEventWatchdogAction>,
-    },
-    /// A disk could not be read or written.
-    IoError {
-        /// The disk's source.
-        path: String,
-        /// The device's alias.
-        device: String,
-        /// What was done.
-        action: Code<DomainEventIoErrorAction>,
-    },
-    /// A client of the guest's display came or went.
-    Graphics {
-        /// Where the client is.
-        phase: Code<DomainEventGraphicsPhase>,
-        /// The server's address.
-        local: DomainEventGraphicsAddress,
-        /// The client's address.
-        remote: DomainEventGraphicsAddress,
-        /// How it authenticates.
-        auth_scheme: String,
-        /// Who it is.
-        subject: Vec<DomainEventGraphicsIdentity>,
-    },
-    /// A disk could not be read or written, with the reason.
-    IoErrorReason {
-        /// The disk's source.
-        path: String,
-        /// The device's alias.
-        device: String,
-        /// What was done.
-        action: Code<DomainEventIoErrorAction>,
-        /// Why, such as `enospc`.
-        reason: String,
-    },
-    /// The daemon lost control of the guest's process.
-    ControlError,
-    /// A job on a disk changed its state; the disk is named by its source.
-    BlockJob {
-        /// The disk's source.
-        path: String,
-        /// What it did.
-        job: Code<DomainBlockJobType>,
-        /// How it is.
-        status: Code<ConnectDomainEventBlockJobStatus>,
-    },
-    /// A disk has another source.
-    DiskChange {
-        /// The source before.
-        old_path: Option<String>,
-        /// The source now.
-        new_path: Option<String>,
-        /// The device's alias.
-        device: String,
-        /// Why.
-        reason: Code<ConnectDomainEventDiskChangeReason>,
-    },
-    /// The tray of a removable disk moved.
-    TrayChange {
-        /// The device's alias.
-        device: String,
-        /// Opened or closed.
-        reason: Code<DomainEventTrayChangeReason>,
-    },
-    /// The guest woke up.
-    PmWakeup,
-    /// The guest suspended itself to memory.
-    PmSuspend,
-    /// The balloon changed its size.
-    BalloonChange {
-        /// The guest's memory in KiB.
-        actual: u64,
-    },
-    /// The guest suspended itself to disk.
-    PmSuspendDisk,
-    /// A device is gone.
-    DeviceRemoved {
-        /// The device's alias.
-        device: String,
-    },
-    /// A job on a disk changed its state; the disk is named by its target.
-    BlockJob2 {
-        /// The disk's target, such as `vda`.
-        target: String,
-        /// What it did.
-        job: Code<DomainBlockJobType>,
-        /// How it is.
-        status: Code<ConnectDomainEventBlockJobStatus>,
-    },
-    /// Limits were changed.
-    Tunable {
-        /// What has changed.
-        params: Params,
-    },
-    /// The QEMU guest agent opened or closed its channel.
-    AgentLifecycle {
-        /// Connected or not.
-        state: Code<ConnectDomainEventAgentLifecycleState>,
-        /// Why it is told.
-        reason: Code<ConnectDomainEventAgentLifecycleReason>,
-    },
-    /// A device was added.
-    DeviceAdded {
-        /// The device's alias.
-        device: String,
-    },
-    /// A migration started another pass over the memory.
-    MigrationIteration {
-        /// Which one.
-        iteration: i32,
-    },
-    /// A migration, save or similar job has ended.
-    JobCompleted {
-        /// The job's statistics.
-        params: Params,
-    },
-    /// The guest did not let go of a device.
-    DeviceRemovalFailed {
-        /// The device's alias.
-        device: String,
-    },
-    /// Title, description or metadata were changed.
-    MetadataChange {
-        /// Which kind.
-        metadata: Code<DomainMetadataType>,
-        /// The element's XML namespace.
-        namespace: Option<String>,
-    },
-    /// A disk's image has grown beyond the limit that was set.
-    BlockThreshold {
-        /// The disk's target with its index.
-        device: String,
-        /// The disk's source.
-        path: Option<String>,
-        /// The limit in bytes.
-        threshold: u64,
-        /// Bytes beyond it.
-        excess: u64,
-    },
-    /// The hypervisor's memory failed under the guest.
-    MemoryFailure {
-        /// Whom it hit.
-        recipient: Code<DomainMemoryFailureRecipientType>,
-        /// What was done.
-        action: Code<DomainMemoryFailureActionType>,
-        /// `virDomainMemoryFailureFlags`.
-        flags: u32,
-    },
-    /// A memory device changed its size.
-    MemoryDeviceSizeChange {
-        /// The device's alias.
-        device: String,
-        /// The size in KiB.
-        size: u64,
-    },
-    /// The guest changed a network card's address.
-    NicMacChange {
-        /// The device's alias.
-        device: String,
-        /// The address before.
-        old: String,
-        /// The address now.
-        new: String,
-    },
-    /// A virtual CPU is gone. Since libvirt 12.
-    VcpuRemoved {
-        /// Which one.
-        vcpu: u32,
-    },
-    /// A program in the guest opened or closed a channel. Since libvirt 12.
-    ChannelLifecycle {
-        /// The channel's name.
-        channel: String,
-        /// 1: connected, 2: not.
-        state: i32,
-        /// Why it is told.
-        reason: i32,
-    },
-}
-
-/// The kinds of events that a subscriber may ask for, by libvirt's number (`virDomainEventID`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(i32)]
-#[non_exhaustive]
-pub enum DomainEventId {
-    /// It was defined, started, suspended, resumed, stopped, undefined …
-    Lifecycle = 0,
-    /// The guest rebooted.
-    Reboot = 1,
-    /// The guest set its clock.
-    RtcChange = 2,
-    /// The guest's watchdog fired.
-    Watchdog = 3,
-    /// A disk could not be read or written.
-    IoError = 4,
-    /// A client of the guest's display came or went.
-    Graphics = 5,
-    /// A disk could not be read or written, with the reason.
-    IoErrorReason = 6,
-    /// The daemon lost control of the guest's process.
-    ControlError = 7,
-    /// A job on a disk changed its state; the disk is named by its source.
-    BlockJob = 8,
-    /// A disk has another source.
-    DiskChange = 9,
-    /// The tray of a removable disk moved.
-    TrayChange = 10,
-    /// The guest woke up.
-    PmWakeup = 11,
-    /// The guest suspended itself to memory.
-    PmSuspend = 12,
-    /// The balloon changed its size.
-    BalloonChange = 13,
-    /// The guest suspended itself to disk.
-    PmSuspendDisk = 14,
-    /// A device is gone.
-    DeviceRemoved = 15,
-    /// A job on a disk changed its state; the disk is named by its target.
-    BlockJob2 = 16,
-    /// Limits were changed.
-    Tunable = 17,
-    /// The QEMU guest agent opened or closed its channel.
-    AgentLifecycle = 18,
-    /// A device was added.
-    DeviceAdded = 19,
-    /// A migration started another pass over the memory.
-    MigrationIteration = 20,
-    /// A migration, save or similar job has ended.
-    JobCompleted = 21,
-    /// The guest did not let go of a device.
-    DeviceRemovalFailed = 22,
-    /// Title, description or metadata were changed.
-    MetadataChange = 23,
-    /// A disk's image has grown beyond the limit that was set.
-    BlockThreshold = 24,
-    /// The hypervisor's memory failed under the guest.
-    MemoryFailure = 25,
-    /// A memory device changed its size.
-    MemoryDeviceSizeChange = 26,
-    /// The guest changed a network card's address.
-    NicMacChange = 27,
-    /// A virtual CPU is gone. Since libvirt 12.
-    VcpuRemoved = 28,
-    /// A program in the guest opened or closed a channel. Since libvirt 12.
-    ChannelLifecycle = 29,
-}
-
-// === impl DomainEventId ===
-
-impl DomainEventId {
-    /// All of them, in libvirt's order.
-    pub const ALL: [Self; 30] = [
-        Self::Lifecycle,
-        Self::Reboot,
-        Self::RtcChange,
-        Self::Watchdog,
-        Self::IoError,
-        Self::Graphics,
-        Self::IoErrorReason,
-        Self::ControlError,
-        Self::BlockJob,
-        Self::DiskChange,
-        Self::TrayChange,
-        Self::PmWakeup,
-        Self::PmSuspend,
-        Self::BalloonChange,
-        Self::PmSuspendDisk,
-        Self::DeviceRemoved,
-        Self::BlockJob2,
-        Self::Tunable,
-        Self::AgentLifecycle,
-        Self::DeviceAdded,
-        Self::MigrationIteration,
-        Self::JobCompleted,
-        Self::DeviceRemovalFailed,
-        Self::MetadataChange,
-        Self::BlockThreshold,
-        Self::MemoryFailure,
-        Self::MemoryDeviceSizeChange,
-        Self::NicMacChange,
-        Self::VcpuRemoved,
-        Self::ChannelLifecycle,
-    ];
-
-    /// The procedure under which the daemon sends it.
-    fn procedure(self) -> Procedure {
-        match self {
-            Self::Lifecycle => remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE,
-            Self::Reboot => remote::DOMAIN_EVENT_CALLBACK_REBOOT,
-            Self::RtcChange => remote::DOMAIN_EVENT_CALLBACK_RTC_CHANGE,
-            Self::Watchdog => remote::DOMAIN_EVENT_CALLBACK_WATCHDOG,
-            Self::IoError => remote::DOMAIN_EVENT_CALLBACK_IO_ERROR,
-            Self::Graphics => remote::DOMAIN_EVENT_CALLBACK_GRAPHICS,
-            Self::IoErrorReason => remote::DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON,
-            Self::ControlError => remote::DOMAIN_EVENT_CALLBACK_CONTROL_ERROR,
-            Self::BlockJob => remote::DOMAIN_EVENT_CALLBACK_BLOCK_JOB,
-            Self::DiskChange => remote::DOMAIN_EVENT_CALLBACK_DISK_CHANGE,
-            Self::TrayChange => remote::DOMAIN_EVENT_CALLBACK_TRAY_CHANGE,
-            Self::PmWakeup => remote::DOMAIN_EVENT_CALLBACK_PMWAKEUP,
-            Self::PmSuspend => remote::DOMAIN_EVENT_CALLBACK_PMSUSPEND,
-            Self::BalloonChange => remote::DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE,
-            Self::PmSuspendDisk => remote::DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK,
-            Self::DeviceRemoved => remote::DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED,
-            Self::BlockJob2 => remote::DOMAIN_EVENT_BLOCK_JOB_2,
-            Self::Tunable => remote::DOMAIN_EVENT_CALLBACK_TUNABLE,
-            Self::AgentLifecycle => remote::DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE,
-            Self::DeviceAdded => remote::DOMAIN_EVENT_CALLBACK_DEVICE_ADDED,
-            Self::MigrationIteration => remote::DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION,
-            Self::JobCompleted => remote::DOMAIN_EVENT_CALLBACK_JOB_COMPLETED,
-            Self::DeviceRemovalFailed => remote::DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED,
-            Self::MetadataChange => remote::DOMAIN_EVENT_CALLBACK_METADATA_CHANGE,
-            Self::BlockThreshold => remote::DOMAIN_EVENT_BLOCK_THRESHOLD,
-            Self::MemoryFailure => remote::DOMAIN_EVENT_MEMORY_FAILURE,
-            Self::MemoryDeviceSizeChange => remote::DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE,
-            Self::NicMacChange => remote::DOMAIN_EVENT_NIC_MAC_CHANGE,
-            Self::VcpuRemoved => remote::DOMAIN_EVENT_VCPU_REMOVED,
-            Self::ChannelLifecycle => remote::DOMAIN_EVENT_CALLBACK_CHANNEL_LIFECYCLE,
+/// Defines each kind of event once: its number, the procedure and struct that bring it (the domain may stand in a struct within
+/// that), and what is made of them.
+macro_rules! kinds {
+    (
+        |$event:ident|
+        $(
+            #[doc = $doc:literal]
+            $kind:ident = $id:literal, $procedure:ident($message:ident $(.$inner:ident)?)
+            $({ $(#[doc = $field_doc:literal] $field:ident: $type:ty = $value:expr),* $(,)? })?;
+        )*
+    ) => {
+        /// What happened to a domain.
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum DomainEventKind {
+            $(
+                #[doc = $doc]
+                $kind $({ $(#[doc = $field_doc] $field: $type),* })?,
+            )*
         }
-    }
+
+        /// The kinds of events that a subscriber may ask for, by libvirt's number (`virDomainEventID`).
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(i32)]
+        #[non_exhaustive]
+        pub enum DomainEventId {
+            $(
+                #[doc = $doc]
+                $kind = $id,
+            )*
+        }
+
+        impl DomainEventId {
+            /// Every kind that this crate knows. A daemon refuses those that it does not.
+            pub const ALL: &[Self] = &[$(Self::$kind),*];
+
+            /// The procedure under which the daemon sends it.
+            fn procedure(self) -> Procedure {
+                match self {
+                    $(Self::$kind => remote::$procedure,)*
+                }
+            }
+        }
+
+        fn read(connect: &Connect, message: &Message) -> Result<DomainEvent, Error> {
+            let payload = &message.payload;
+            let (dom, kind) = match message.procedure {
+                $(
+                    n if n == remote::$procedure.number => {
+                        let $event: remote::$message = decode(payload)?;
+                        $(let $event = $event.$inner;)?
+                        let kind = DomainEventKind::$kind $({ $($field: $value),* })?;
+                        ($event.dom, kind)
+                    }
+                )*
+                // Only what was subscribed to is delivered.
+                procedure => return Err(Error::UnknownEvent { procedure }),
+            };
+            Ok(DomainEvent {
+                domain: Domain::new(connect, dom),
+                kind,
+            })
+        }
+    };
 }
+
+kinds!(
+    |event|
+    /// It was defined, started, suspended, resumed, stopped, undefined …
+    Lifecycle = 0, DOMAIN_EVENT_CALLBACK_LIFECYCLE(DomainEventCallbackLifecycleMsg.msg) {
+        /// What happened.
+        event: Code<DomainEventType> = Code::new(event.event),
+        /// Why, in the numbers of `virDomainEvent…DetailType` for that event.
+        detail: i32 = event.detail,
+    };
+    /// The guest rebooted.
+    Reboot = 1, DOMAIN_EVENT_CALLBACK_REBOOT(DomainEventCallbackRebootMsg.msg);
+    /// The guest set its clock.
+    RtcChange = 2, DOMAIN_EVENT_CALLBACK_RTC_CHANGE(DomainEventCallbackRtcChangeMsg.msg) {
+        /// The new offset from UTC in seconds.
+        offset: i64 = event.offset,
+    };
+    /// The guest's watchdog fired.
+    Watchdog = 3, DOMAIN_EVENT_CALLBACK_WATCHDOG(DomainEventCallbackWatchdogMsg.msg) {
+        /// What was done.
+        action: Code<DomainEventWatchdogAction> = Code::new(event.action),
+    };
+    /// A disk could not be read or written.
+    IoError = 4, DOMAIN_EVENT_CALLBACK_IO_ERROR(DomainEventCallbackIoErrorMsg.msg) {
+        /// The disk's source.
+        path: String = event.src_path,
+        /// The device's alias.
+        device: String = event.dev_alias,
+        /// What was done.
+        action: Code<DomainEventIoErrorAction> = Code::new(event.action),
+    };
+    /// A client of the guest's display came or went.
+    Graphics = 5, DOMAIN_EVENT_CALLBACK_GRAPHICS(DomainEventCallbackGraphicsMsg.msg) {
+        /// Where the client is.
+        phase: Code<DomainEventGraphicsPhase> = Code::new(event.phase),
+        /// The server's address.
+        local: DomainEventGraphicsAddress = event.local,
+        /// The client's address.
+        remote: DomainEventGraphicsAddress = event.remote,
+        /// How it authenticates.
+        auth_scheme: String = event.auth_scheme,
+        /// Who it is.
+        subject: Vec<DomainEventGraphicsIdentity> = event.subject,
+    };
+    /// A disk could not be read or written, with the reason.
+    IoErrorReason = 6, DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON(DomainEventCallbackIoErrorReasonMsg.msg) {
+        /// The disk's source.
+        path: String = event.src_path,
+        /// The device's alias.
+        device: String = event.dev_alias,
+        /// What was done.
+        action: Code<DomainEventIoErrorAction> = Code::new(event.action),
+        /// Why, such as `enospc`.
+        reason: String = event.reason,
+    };
+    /// The daemon lost control of the guest's process.
+    ControlError = 7, DOMAIN_EVENT_CALLBACK_CONTROL_ERROR(DomainEventCallbackControlErrorMsg.msg);
+    /// A job on a disk changed its state; the disk is named by its source.
+    BlockJob = 8, DOMAIN_EVENT_CALLBACK_BLOCK_JOB(DomainEventCallbackBlockJobMsg.msg) {
+        /// The disk's source.
+        path: String = event.path,
+        /// What it did.
+        job: Code<DomainBlockJobType> = Code::new(event.r#type),
+        /// How it is.
+        status: Code<ConnectDomainEventBlockJobStatus> = Code::new(event.status),
+    };
+    /// A disk has another source.
+    DiskChange = 9, DOMAIN_EVENT_CALLBACK_DISK_CHANGE(DomainEventCallbackDiskChangeMsg.msg) {
+        /// The source before.
+        old_path: Option<String> = event.old_src_path,
+        /// The source now.
+        new_path: Option<String> = event.new_src_path,
+        /// The device's alias.
+        device: String = event.dev_alias,
+        /// Why.
+        reason: Code<ConnectDomainEventDiskChangeReason> = Code::new(event.reason),
+    };
+    /// The tray of a removable disk moved.
+    TrayChange = 10, DOMAIN_EVENT_CALLBACK_TRAY_CHANGE(DomainEventCallbackTrayChangeMsg.msg) {
+        /// The device's alias.
+        device: String = event.dev_alias,
+        /// Opened or closed.
+        reason: Code<DomainEventTrayChangeReason> = Code::new(event.reason),
+    };
+    /// The guest woke up.
+    PmWakeup = 11, DOMAIN_EVENT_CALLBACK_PMWAKEUP(DomainEventCallbackPmwakeupMsg.msg);
+    /// The guest suspended itself to memory.
+    PmSuspend = 12, DOMAIN_EVENT_CALLBACK_PMSUSPEND(DomainEventCallbackPmsuspendMsg.msg);
+    /// The balloon changed its size.
+    BalloonChange = 13, DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE(DomainEventCallbackBalloonChangeMsg.msg) {
+        /// The guest's memory in KiB.
+        actual: u64 = event.actual,
+    };
+    /// The guest suspended itself to disk.
+    PmSuspendDisk = 14, DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK(DomainEventCallbackPmsuspendDiskMsg.msg);
+    /// A device is gone.
+    DeviceRemoved = 15, DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED(DomainEventCallbackDeviceRemovedMsg.msg) {
+        /// The device's alias.
+        device: String = event.dev_alias,
+    };
+    /// A job on a disk changed its state; the disk is named by its target.
+    BlockJob2 = 16, DOMAIN_EVENT_BLOCK_JOB_2(DomainEventBlockJob2Msg) {
+        /// The disk's target, such as `vda`.
+        target: String = event.dst,
+        /// What it did.
+        job: Code<DomainBlockJobType> = Code::new(event.r#type),
+        /// How it is.
+        status: Code<ConnectDomainEventBlockJobStatus> = Code::new(event.status),
+    };
+    /// Limits were changed.
+    Tunable = 17, DOMAIN_EVENT_CALLBACK_TUNABLE(DomainEventCallbackTunableMsg) {
+        /// What has changed.
+        params: Params = event.params.into(),
+    };
+    /// The QEMU guest agent opened or closed its channel.
+    AgentLifecycle = 18, DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE(DomainEventCallbackAgentLifecycleMsg) {
+        /// Connected or not.
+        state: Code<ConnectDomainEventAgentLifecycleState> = Code::new(event.state),
+        /// Why it is told.
+        reason: Code<ConnectDomainEventAgentLifecycleReason> = Code::new(event.reason),
+    };
+    /// A device was added.
+    DeviceAdded = 19, DOMAIN_EVENT_CALLBACK_DEVICE_ADDED(DomainEventCallbackDeviceAddedMsg) {
+        /// The device's alias.
+        device: String = event.dev_alias,
+    };
+    /// A migration started another pass over the memory.
+    MigrationIteration = 20, DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION(DomainEventCallbackMigrationIterationMsg) {
+        /// Which one.
+        iteration: i32 = event.iteration,
+    };
+    /// A migration, save or similar job has ended.
+    JobCompleted = 21, DOMAIN_EVENT_CALLBACK_JOB_COMPLETED(DomainEventCallbackJobCompletedMsg) {
+        /// The job's statistics.
+        params: Params = event.params.into(),
+    };
+    /// The guest did not let go of a device.
+    DeviceRemovalFailed = 22, DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED(DomainEventCallbackDeviceRemovalFailedMsg) {
+        /// The device's alias.
+        device: String = event.dev_alias,
+    };
+    /// Title, description or metadata were changed.
+    MetadataChange = 23, DOMAIN_EVENT_CALLBACK_METADATA_CHANGE(DomainEventCallbackMetadataChangeMsg) {
+        /// Which kind.
+        metadata: Code<DomainMetadataType> = Code::new(event.r#type),
+        /// The element's XML namespace.
+        namespace: Option<String> = event.nsuri,
+    };
+    /// A disk's image has grown beyond the limit that was set.
+    BlockThreshold = 24, DOMAIN_EVENT_BLOCK_THRESHOLD(DomainEventBlockThresholdMsg) {
+        /// The disk's target with its index.
+        device: String = event.dev,
+        /// The disk's source.
+        path: Option<String> = event.path,
+        /// The limit in bytes.
+        threshold: u64 = event.threshold,
+        /// Bytes beyond it.
+        excess: u64 = event.excess,
+    };
+    /// The hypervisor's memory failed under the guest.
+    MemoryFailure = 25, DOMAIN_EVENT_MEMORY_FAILURE(DomainEventMemoryFailureMsg) {
+        /// Whom it hit.
+        recipient: Code<DomainMemoryFailureRecipientType> = Code::new(event.recipient),
+        /// What was done.
+        action: Code<DomainMemoryFailureActionType> = Code::new(event.action),
+        /// `virDomainMemoryFailureFlags`.
+        flags: u32 = event.flags,
+    };
+    /// A memory device changed its size.
+    MemoryDeviceSizeChange = 26, DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE(DomainEventMemoryDeviceSizeChangeMsg) {
+        /// The device's alias.
+        device: String = event.alias,
+        /// The size in KiB.
+        size: u64 = event.size,
+    };
+    /// The guest changed a network card's address.
+    NicMacChange = 27, DOMAIN_EVENT_NIC_MAC_CHANGE(DomainEventNicMacChangeMsg) {
+        /// The device's alias.
+        device: String = event.alias,
+        /// The address before.
+        old: String = event.old_mac,
+        /// The address now.
+        new: String = event.new_mac,
+    };
+    /// A virtual CPU is gone. Since libvirt 12.
+    VcpuRemoved = 28, DOMAIN_EVENT_VCPU_REMOVED(DomainEventVcpuRemovedMsg) {
+        /// Which one.
+        vcpu: u32 = event.vcpuid,
+    };
+    /// A program in the guest opened or closed a channel. Since libvirt 12.
+    ChannelLifecycle = 29, DOMAIN_EVENT_CALLBACK_CHANNEL_LIFECYCLE(DomainEventCallbackChannelLifecycleMsg) {
+        /// The channel's name.
+        channel: String = event.channel_name,
+        /// 1: connected, 2: not.
+        state: i32 = event.state,
+        /// Why it is told.
+        reason: i32 = event.reason,
+    };
+);
 
 // === impl Connect ===
 
@@ -406,252 +329,4 @@ impl Connect {
             .collect::<Result<_, Error>>()?;
         Events::subscribe(self, topics, capacity, read).await
     }
-}
-
-fn read(connect: &Connect, message: &Message) -> Result<DomainEvent, Error> {
-    use DomainEventKind as Kind;
-
-    let payload = &message.payload;
-    let (dom, kind) = match message.procedure {
-        n if n == remote::DOMAIN_EVENT_CALLBACK_LIFECYCLE.number => {
-            let event: remote::DomainEventCallbackLifecycleMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::Lifecycle {
-                event: Code::new(event.event),
-                detail: event.detail,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_REBOOT.number => {
-            let event: remote::DomainEventCallbackRebootMsg = decode(payload)?;
-            (event.msg.dom, Kind::Reboot)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_RTC_CHANGE.number => {
-            let event: remote::DomainEventCallbackRtcChangeMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::RtcChange {
-                offset: event.offset,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_WATCHDOG.number => {
-            let event: remote::DomainEventCallbackWatchdogMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::Watchdog {
-                action: Code::new(event.action),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_IO_ERROR.number => {
-            let event: remote::DomainEventCallbackIoErrorMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::IoError {
-                path: event.src_path,
-                device: event.dev_alias,
-                action: Code::new(event.action),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_GRAPHICS.number => {
-            let event: remote::DomainEventCallbackGraphicsMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::Graphics {
-                phase: Code::new(event.phase),
-                local: event.local,
-                remote: event.remote,
-                auth_scheme: event.auth_scheme,
-                subject: event.subject,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON.number => {
-            let event: remote::DomainEventCallbackIoErrorReasonMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::IoErrorReason {
-                path: event.src_path,
-                device: event.dev_alias,
-                action: Code::new(event.action),
-                reason: event.reason,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_CONTROL_ERROR.number => {
-            let event: remote::DomainEventCallbackControlErrorMsg = decode(payload)?;
-            (event.msg.dom, Kind::ControlError)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_BLOCK_JOB.number => {
-            let event: remote::DomainEventCallbackBlockJobMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::BlockJob {
-                path: event.path,
-                job: Code::new(event.r#type),
-                status: Code::new(event.status),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_DISK_CHANGE.number => {
-            let event: remote::DomainEventCallbackDiskChangeMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::DiskChange {
-                old_path: event.old_src_path,
-                new_path: event.new_src_path,
-                device: event.dev_alias,
-                reason: Code::new(event.reason),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_TRAY_CHANGE.number => {
-            let event: remote::DomainEventCallbackTrayChangeMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::TrayChange {
-                device: event.dev_alias,
-                reason: Code::new(event.reason),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_PMWAKEUP.number => {
-            let event: remote::DomainEventCallbackPmwakeupMsg = decode(payload)?;
-            (event.msg.dom, Kind::PmWakeup)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_PMSUSPEND.number => {
-            let event: remote::DomainEventCallbackPmsuspendMsg = decode(payload)?;
-            (event.msg.dom, Kind::PmSuspend)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE.number => {
-            let event: remote::DomainEventCallbackBalloonChangeMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::BalloonChange {
-                actual: event.actual,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK.number => {
-            let event: remote::DomainEventCallbackPmsuspendDiskMsg = decode(payload)?;
-            (event.msg.dom, Kind::PmSuspendDisk)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED.number => {
-            let event: remote::DomainEventCallbackDeviceRemovedMsg = decode(payload)?;
-            let event = event.msg;
-            let kind = Kind::DeviceRemoved {
-                device: event.dev_alias,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_BLOCK_JOB_2.number => {
-            let event: remote::DomainEventBlockJob2Msg = decode(payload)?;
-            let kind = Kind::BlockJob2 {
-                target: event.dst,
-                job: Code::new(event.r#type),
-                status: Code::new(event.status),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_TUNABLE.number => {
-            let event: remote::DomainEventCallbackTunableMsg = decode(payload)?;
-            let kind = Kind::Tunable {
-                params: event.params.into(),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_AGENT_LIFECYCLE.number => {
-            let event: remote::DomainEventCallbackAgentLifecycleMsg = decode(payload)?;
-            let kind = Kind::AgentLifecycle {
-                state: Code::new(event.state),
-                reason: Code::new(event.reason),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_DEVICE_ADDED.number => {
-            let event: remote::DomainEventCallbackDeviceAddedMsg = decode(payload)?;
-            let kind = Kind::DeviceAdded {
-                device: event.dev_alias,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION.number => {
-            let event: remote::DomainEventCallbackMigrationIterationMsg = decode(payload)?;
-            let kind = Kind::MigrationIteration {
-                iteration: event.iteration,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_JOB_COMPLETED.number => {
-            let event: remote::DomainEventCallbackJobCompletedMsg = decode(payload)?;
-            let kind = Kind::JobCompleted {
-                params: event.params.into(),
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_DEVICE_REMOVAL_FAILED.number => {
-            let event: remote::DomainEventCallbackDeviceRemovalFailedMsg = decode(payload)?;
-            let kind = Kind::DeviceRemovalFailed {
-                device: event.dev_alias,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_METADATA_CHANGE.number => {
-            let event: remote::DomainEventCallbackMetadataChangeMsg = decode(payload)?;
-            let kind = Kind::MetadataChange {
-                metadata: Code::new(event.r#type),
-                namespace: event.nsuri,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_BLOCK_THRESHOLD.number => {
-            let event: remote::DomainEventBlockThresholdMsg = decode(payload)?;
-            let kind = Kind::BlockThreshold {
-                device: event.dev,
-                path: event.path,
-                threshold: event.threshold,
-                excess: event.excess,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_MEMORY_FAILURE.number => {
-            let event: remote::DomainEventMemoryFailureMsg = decode(payload)?;
-            let kind = Kind::MemoryFailure {
-                recipient: Code::new(event.recipient),
-                action: Code::new(event.action),
-                flags: event.flags,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE.number => {
-            let event: remote::DomainEventMemoryDeviceSizeChangeMsg = decode(payload)?;
-            let kind = Kind::MemoryDeviceSizeChange {
-                device: event.alias,
-                size: event.size,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_NIC_MAC_CHANGE.number => {
-            let event: remote::DomainEventNicMacChangeMsg = decode(payload)?;
-            let kind = Kind::NicMacChange {
-                device: event.alias,
-                old: event.old_mac,
-                new: event.new_mac,
-            };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_VCPU_REMOVED.number => {
-            let event: remote::DomainEventVcpuRemovedMsg = decode(payload)?;
-            let kind = Kind::VcpuRemoved { vcpu: event.vcpuid };
-            (event.dom, kind)
-        }
-        n if n == remote::DOMAIN_EVENT_CALLBACK_CHANNEL_LIFECYCLE.number => {
-            let event: remote::DomainEventCallbackChannelLifecycleMsg = decode(payload)?;
-            let kind = Kind::ChannelLifecycle {
-                channel: event.channel_name,
-                state: event.state,
-                reason: event.reason,
-            };
-            (event.dom, kind)
-        }
-        // Only what was subscribed to is delivered.
-        other => return Err(Error::UnknownEvent { procedure: other }),
-    };
-    Ok(DomainEvent {
-        domain: Domain::new(connect, dom),
-        kind,
-    })
 }

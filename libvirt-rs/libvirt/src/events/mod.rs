@@ -12,13 +12,13 @@
 
 mod domain;
 mod objects;
+mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
 use futures_util::Stream;
 
 pub use domain::{DomainEvent, DomainEventId, DomainEventKind};
@@ -29,7 +29,9 @@ pub use objects::{
 
 use crate::connect::Connect;
 use crate::error::Error;
-use crate::rpc::{Client, Interruption, Message, Messages, Procedure};
+use crate::rpc::{Interruption, Message, Messages};
+use topics::Lease;
+pub(crate) use topics::{Topic, Topics};
 
 /// Events of one kind, in the order in which the daemon sent them: a [`Stream`], with [`next`](Self::next) for those who
 /// need no more.
@@ -55,20 +57,6 @@ pub enum Notice<T> {
     Reconnected,
 }
 
-/// What the daemon is asked for: one kind of events.
-#[derive(Debug, Clone)]
-pub(crate) struct Topic {
-    /// Registers, with these arguments. Its result is the callback's number, or nothing.
-    pub(crate) register: Procedure,
-    pub(crate) arguments: Vec<u8>,
-    /// The events that come then.
-    pub(crate) event: Procedure,
-    /// Takes the registration back, with the callback's number as its argument.
-    pub(crate) deregister: Procedure,
-    /// A daemon that does not know it is asked for the rest.
-    pub(crate) optional: bool,
-}
-
 /// Topics that share a queue, on whatever connection there is.
 #[derive(Debug)]
 pub(crate) struct Registration {
@@ -78,15 +66,21 @@ pub(crate) struct Registration {
     slot: Mutex<Slot>,
 }
 
+/// Topics that are registered on one connection.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    messages: Messages,
+    leases: Vec<Lease>,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     /// The queues of the connections so far; all but the last belong to connections that have ended.
     queues: VecDeque<Messages>,
     /// The subscriber has come to the end of a connection, and has not been told of the next one.
     interrupted: bool,
-    /// The callbacks on the newest connection.
-    callbacks: Vec<(Procedure, i32)>,
-    client: Option<Client>,
+    /// What the newest connection's daemon was asked for.
+    leases: Vec<Lease>,
     /// No connection will follow.
     ended: bool,
     /// The daemon refused to register it on a new connection.
@@ -111,7 +105,7 @@ impl<T> Events<T> {
         capacity: Option<usize>,
         decode: fn(&Connect, &Message) -> Result<T, Error>,
     ) -> Result<Self, Error> {
-        let client = connect.client()?;
+        let on = connect.topics()?;
         let registration = connect.registrations().add(topics, capacity);
         // Dropped half-way, it takes itself back.
         let events = Self {
@@ -120,7 +114,8 @@ impl<T> Events<T> {
             decode,
             done: false,
         };
-        events.registration.register(&client).await?;
+        let registered = events.registration.register(&on).await?;
+        events.registration.install(registered);
         Ok(events)
     }
 
@@ -184,7 +179,7 @@ impl<T> Drop for Events<T> {
         self.connect.registrations().remove(self.registration.id);
         let mut slot = self.registration.slot();
         slot.ended = true;
-        slot.deregister();
+        slot.clear();
     }
 }
 
@@ -199,46 +194,49 @@ impl<T> std::fmt::Debug for Events<T> {
 // === impl Registration ===
 
 impl Registration {
-    /// Registers all topics on a connection; events from then on are in the slot's newest queue.
-    pub(crate) async fn register(&self, client: &Client) -> Result<(), Error> {
+    /// Registers all topics on a connection; events from then on are in the queue that this gives.
+    async fn register(&self, on: &Topics) -> Result<Registered, Error> {
         let events: Vec<_> = self.topics.iter().map(|topic| topic.event).collect();
         // Before the daemon is asked: then no event can be missed.
-        let mut messages = client.subscribe(&events, self.capacity)?;
-        let mut callbacks = Vec::new();
+        let mut messages = on.client().subscribe(&events, self.capacity)?;
+        let mut leases = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
-            let reply = match client.call(&topic.register, topic.arguments.clone()).await {
+            let lease = match on.lease(topic).await {
                 // An unknown number is an invalid argument to the daemon.
                 Err(Error::Libvirt(_)) if topic.optional => continue,
-                reply => reply?,
+                lease => lease?,
             };
-            if let Some(callback) = callback(&reply) {
+            if let Some(callback) = lease.callback() {
                 messages.only(&topic.event, callback);
-                callbacks.push((topic.deregister, callback));
             }
+            leases.push(lease);
         }
-        let mut slot = self.slot();
-        slot.queues.push_back(messages);
-        slot.callbacks = callbacks;
-        slot.client = Some(client.clone());
-        if slot.ended {
-            slot.deregister();
-        }
-        slot.wake();
-        Ok(())
+        Ok(Registered { messages, leases })
     }
 
     /// As [`register`](Self::register), on a connection that was opened anew: what the daemon refuses there is told to the
     /// subscriber, and is no reason not to use the connection.
-    pub(crate) async fn register_again(&self, client: &Client) -> Result<(), Error> {
-        match self.register(client).await {
+    pub(crate) async fn register_again(&self, on: &Topics) -> Result<Option<Registered>, Error> {
+        match self.register(on).await {
             Err(refusal @ Error::Libvirt(_)) => {
                 let mut slot = self.slot();
                 slot.refused = Some(refusal);
                 slot.wake();
-                Ok(())
+                Ok(None)
             }
-            result => result,
+            registered => registered.map(Some),
         }
+    }
+
+    /// Lets the subscriber have the events of a connection. Whoever hears of the connection by that can use it: it is up.
+    pub(crate) fn install(&self, registered: Registered) {
+        let mut slot = self.slot();
+        slot.queues.push_back(registered.messages);
+        slot.leases = registered.leases;
+        if slot.ended {
+            slot.clear();
+        }
+        slot.wake();
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -246,23 +244,11 @@ impl Registration {
     }
 }
 
-/// The callback's number, where a reply has one.
-fn callback(reply: &Bytes) -> Option<i32> {
-    reply
-        .first_chunk::<4>()
-        .map(|word| i32::from_be_bytes(*word))
-}
-
 // === impl Slot ===
 
 impl Slot {
-    fn deregister(&mut self) {
-        let callbacks = std::mem::take(&mut self.callbacks);
-        if let Some(client) = self.client.take() {
-            for (procedure, callback) in callbacks {
-                client.post(&procedure, &callback.to_be_bytes());
-            }
-        }
+    fn clear(&mut self) {
+        self.leases.clear();
         self.queues.clear();
     }
 
@@ -307,7 +293,7 @@ impl Registrations {
         for registration in self.all.values() {
             let mut slot = registration.slot();
             slot.ended = true;
-            slot.client = None;
+            slot.leases.clear();
             slot.wake();
         }
     }

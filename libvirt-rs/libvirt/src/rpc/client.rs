@@ -174,28 +174,6 @@ impl Client {
         .await
     }
 
-    /// Queues a call whose answer nobody wants. It is not made when the connection is at its limit or has ended.
-    pub(crate) fn post(&self, procedure: &Procedure, payload: &[u8]) {
-        let shared = &self.handle.shared;
-        let Ok(permit) = Arc::clone(&shared.budget).try_acquire_owned() else {
-            return;
-        };
-        let mut state = shared.lock();
-        if state.ended.is_some() {
-            return;
-        }
-        let serial = state.connection.call(procedure, payload, Vec::new());
-        let (reply, _) = oneshot::channel();
-        state.waiting.insert(
-            serial,
-            Waiting {
-                reply,
-                _permit: permit,
-            },
-        );
-        state.wake_driver();
-    }
-
     /// Receives what the daemon sends under some procedures from now on, in the order in which it does; at most `capacity`
     /// messages wait (`None`: 16,384).
     ///

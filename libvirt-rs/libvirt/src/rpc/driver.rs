@@ -141,10 +141,9 @@ impl Driver {
                 .extend(packet.descriptors.into_iter().map(Piece::Descriptor));
         }
         self.writing.extend(whole(joined));
-        if self.writing.is_empty() && state.closing && self.flushed {
-            if state.connection.unfinished() == 0 {
-                return Err(ConnectionError::ClosedHere);
-            }
+        let sent = self.writing.is_empty() && self.flushed;
+        if sent && state.closing && state.connection.unfinished() == 0 {
+            return Err(ConnectionError::ClosedHere);
         }
         Ok(!self.writing.is_empty())
     }

@@ -1,0 +1,164 @@
+//! What the daemon has been asked for: once each, however many subscribers want it.
+//!
+//! A daemon refuses a second registration for the same events on one connection, so subscribers share them:
+//!
+//! ```text
+//!   absent ── first lease ──▶ registering ──▶ registered, n leases ── last lease dropped ──▶ deregistering ──▶ absent
+//! ```
+//!
+//! Each arrow between the ends runs in a task of its own under one lock. So nothing is left half-way when a subscriber
+//! goes away in between, and no registration overtakes the end of the one before it, which the daemon's workers would
+//! allow.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use crate::error::Error;
+use crate::rpc::{Client, ConnectionError, Procedure};
+
+/// What the daemon is asked for: one kind of events.
+#[derive(Debug, Clone)]
+pub(crate) struct Topic {
+    /// Registers, with these arguments. Its result is the callback's number, or nothing.
+    pub(crate) register: Procedure,
+    pub(crate) arguments: Vec<u8>,
+    /// The events that come then.
+    pub(crate) event: Procedure,
+    /// Takes the registration back, with the callback's number as its argument.
+    pub(crate) deregister: Procedure,
+    /// A daemon that does not know it is asked for the rest.
+    pub(crate) optional: bool,
+}
+
+/// The registrations of one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Topics {
+    client: Client,
+    registered: Arc<Mutex<HashMap<Key, Registered>>>,
+    runtime: Handle,
+}
+
+/// The registering procedure and its arguments.
+type Key = (u32, i32, Vec<u8>);
+
+#[derive(Debug)]
+struct Registered {
+    callback: Option<i32>,
+    leases: usize,
+}
+
+/// Keeps a registration.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    topics: Topics,
+    topic: Topic,
+    callback: Option<i32>,
+}
+
+// === impl Topics ===
+
+impl Topics {
+    /// None yet. Must be called on a runtime, as the client was.
+    pub(crate) fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            registered: Arc::default(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// The connection.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Registers for a topic, unless that has been done.
+    pub(crate) async fn lease(&self, topic: &Topic) -> Result<Lease, Error> {
+        let (topics, topic) = (self.clone(), topic.clone());
+        let task = self
+            .runtime
+            .spawn(async move { topics.register(topic).await });
+        // The task neither panics nor is aborted, unless the runtime ends.
+        task.await
+            .unwrap_or(Err(Error::Connection(ConnectionError::ClosedHere)))
+    }
+
+    async fn register(self, topic: Topic) -> Result<Lease, Error> {
+        let mut registered = self.registered.lock().await;
+        let callback = match registered.get_mut(&topic.key()) {
+            Some(known) => {
+                known.leases += 1;
+                known.callback
+            }
+            None => {
+                let arguments = topic.arguments.clone();
+                let reply = self.client.call(&topic.register, arguments).await?;
+                let callback = callback(&reply);
+                let leases = 1;
+                registered.insert(topic.key(), Registered { callback, leases });
+                callback
+            }
+        };
+        drop(registered);
+        Ok(Lease {
+            topics: self,
+            topic,
+            callback,
+        })
+    }
+
+    async fn release(self, topic: Topic) {
+        let mut registered = self.registered.lock().await;
+        let key = topic.key();
+        let Some(known) = registered.get_mut(&key) else {
+            return;
+        };
+        known.leases -= 1;
+        if known.leases == 0
+            && let Some(Registered { callback, .. }) = registered.remove(&key)
+            && let Some(callback) = callback
+        {
+            let argument = callback.to_be_bytes().to_vec();
+            // It fails only with the connection, and then there is nothing to take back.
+            let _ = self.client.call(&topic.deregister, argument).await;
+        }
+    }
+}
+
+// === impl Topic ===
+
+impl Topic {
+    fn key(&self) -> Key {
+        let Procedure {
+            program, number, ..
+        } = self.register;
+        (program, number, self.arguments.clone())
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    /// The number by which the daemon marks these events, where it does.
+    pub(crate) fn callback(&self) -> Option<i32> {
+        self.callback
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (topics, topic) = (self.topics.clone(), self.topic.clone());
+        self.topics.runtime.spawn(topics.release(topic));
+    }
+}
+
+/// The callback's number, where a reply has one.
+fn callback(reply: &Bytes) -> Option<i32> {
+    reply
+        .first_chunk::<4>()
+        .map(|word| i32::from_be_bytes(*word))
+}
