@@ -134,7 +134,7 @@
 //! What happens after the subscription was made is not missed, and kinds that were subscribed to together keep their
 //! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, then the oldest make
 //! room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
-//! is used, and [`Notice::Reconnected`] stands where the gap is: wait for [`Connect::ready`], then look at the state anew.
+//! is used, and [`Notice::Reconnected`] stands where the gap is: the connection is up then, so look at the state anew.
 //!
 //! # Limits
 //!
