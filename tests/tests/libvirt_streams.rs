@@ -1,0 +1,231 @@
+//! The libvirt client's streams, on a real daemon: whole volumes, volumes with holes, and a guest's channel.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use libvirt::raw::api::{
+    DomainChannelFlags, StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags,
+    StorageVolCreateFlags, StorageVolDownloadFlags, StorageVolUploadFlags,
+};
+use libvirt::rpc::Chunk;
+use libvirt::{Connect, StoragePool, StorageVol};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use vbridge_tests::{
+    fixture::story,
+    libvirt::{daemon::Libvirtd, domain::Domain},
+};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// A pool in a folder of the daemon's, and that folder.
+async fn pool(connect: &Connect, daemon: &Libvirtd) -> Result<(StoragePool, PathBuf)> {
+    let path = daemon.folder().join("pool");
+    let xml = format!(
+        "<pool type='dir'><name>pool</name><target><path>{}</path></target></pool>",
+        daemon.path_inside(&path).display()
+    );
+    let pool = connect
+        .define_storage_pool(&xml, StoragePoolDefineFlags::empty())
+        .await?;
+    pool.build(StoragePoolBuildFlags::empty()).await?;
+    pool.start(StoragePoolCreateFlags::empty()).await?;
+    Ok((pool, path))
+}
+
+async fn volume(pool: &StoragePool, name: &str, bytes: u64) -> Result<StorageVol> {
+    let xml = format!(
+        "<volume><name>{name}</name><capacity>{bytes}</capacity><allocation>0</allocation></volume>"
+    );
+    Ok(pool.create_volume(&xml, StorageVolCreateFlags::empty()).await?)
+}
+
+/// Bytes that are never the same for long, made quickly.
+fn block(number: u64) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut block = Vec::with_capacity(MIB as usize);
+    while block.len() < MIB as usize {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        block.extend_from_slice(&state.to_le_bytes());
+    }
+    block
+}
+
+fn digest_of(path: &Path) -> Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; MIB as usize];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(digest.finalize().to_vec());
+        }
+        digest.update(&buffer[..read]);
+    }
+}
+
+#[test]
+fn a_gibibyte_goes_up_and_comes_down_unchanged() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, folder) = pool(&connect, daemon).await?;
+        let volume = volume(&pool, "big", GIB).await?;
+        let mut sent = Sha256::new();
+        let mut upload = volume.upload(0, GIB, StorageVolUploadFlags::empty()).await?;
+        for number in 0..GIB / MIB {
+            let block = block(number);
+            sent.update(&block);
+            upload.write_all(&block).await?;
+        }
+        upload.finish().await?;
+        let sent = sent.finalize().to_vec();
+        ensure!(digest_of(&folder.join("big"))? == sent, "what the daemon has kept is something else");
+
+        let mut received = Sha256::new();
+        let mut count = 0;
+        let mut download = volume.download(0, 0, StorageVolDownloadFlags::empty()).await?;
+        while let Some(chunk) = download.chunk().await? {
+            let Chunk::Data(bytes) = chunk else {
+                anyhow::bail!("a hole that nobody asked for");
+            };
+            count += bytes.len() as u64;
+            received.update(&bytes);
+        }
+        download.finish().await?;
+        ensure!(count == GIB, "{count} bytes came");
+        ensure!(received.finalize().to_vec() == sent, "what came is something else");
+        Ok(())
+    }));
+}
+
+#[test]
+fn holes_stay_holes_both_ways() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, folder) = pool(&connect, daemon).await?;
+        let source = volume(&pool, "source", GIB).await?;
+        // A little data at the start, in the middle and near the end.
+        let pieces = [0, 400 * MIB, GIB - 3 * MIB];
+        let mut upload = source
+            .upload(0, GIB, StorageVolUploadFlags::SPARSE_STREAM)
+            .await?;
+        let mut at = 0;
+        for (number, start) in pieces.into_iter().enumerate() {
+            if start > at {
+                upload.send_hole(start - at).await?;
+            }
+            upload.send(&block(number as u64)).await?;
+            at = start + MIB;
+        }
+        upload.send_hole(GIB - at).await?;
+        upload.finish().await?;
+        let file = File::open(folder.join("source"))?;
+        let metadata = file.metadata()?;
+        ensure!(metadata.len() == GIB, "{} bytes", metadata.len());
+        ensure!(metadata.blocks() * 512 < 8 * MIB, "{} blocks are taken", metadata.blocks());
+
+        let copy = daemon.folder().join("copy");
+        let mut file = File::create(&copy)?;
+        let (mut data, mut holes) = (0, 0);
+        let mut download = source
+            .download(0, 0, StorageVolDownloadFlags::SPARSE_STREAM)
+            .await?;
+        while let Some(chunk) = download.chunk().await? {
+            match chunk {
+                Chunk::Data(bytes) => {
+                    data += bytes.len() as u64;
+                    file.write_all(&bytes)?;
+                }
+                Chunk::Hole(length) => {
+                    holes += length;
+                    file.seek(SeekFrom::Current(i64::try_from(length)?))?;
+                }
+            }
+        }
+        download.finish().await?;
+        file.set_len(data + holes)?;
+        ensure!(data + holes == GIB && data < 8 * MIB, "{data} of data, {holes} of holes");
+        ensure!(digest_of(&copy)? == digest_of(&folder.join("source"))?, "the copy is another");
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_part_of_a_volume_is_read_from_an_offset() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, _) = pool(&connect, daemon).await?;
+        let volume = volume(&pool, "part", 8 * MIB).await?;
+        let mut upload = volume.upload(2 * MIB, MIB, StorageVolUploadFlags::empty()).await?;
+        upload.send(&block(7)).await?;
+        upload.finish().await?;
+        let mut download = volume
+            .download(2 * MIB + 100, 1000, StorageVolDownloadFlags::empty())
+            .await?;
+        let mut read = Vec::new();
+        download.read_to_end(&mut read).await?;
+        ensure!(read == block(7)[100..1100]);
+        Ok(())
+    }));
+}
+
+#[test]
+fn an_upload_beyond_the_volumes_end_fails_with_the_daemons_reason() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, _) = pool(&connect, daemon).await?;
+        let volume = volume(&pool, "small", MIB).await?;
+        let error = volume
+            .download(2 * MIB, 0, StorageVolDownloadFlags::empty())
+            .await;
+        let error = match error {
+            Ok(stream) => stream.finish().await.err(),
+            Err(error) => Some(error),
+        };
+        let error = error.context("there is nothing to read there")?;
+        ensure!(error.remote().is_some(), "{error}");
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_guests_channel_is_a_stream_that_echoes() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let domain = Domain::builder("channel").build().await?;
+        domain.create(daemon).await?;
+        domain.up(daemon, 1).await?;
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let handle = connect.domain_by_name(domain.name()).await?;
+        let mut channel = handle
+            .open_channel(Some("org.vbridge.raw.0"), DomainChannelFlags::empty())
+            .await?;
+        for round in 0..100_u8 {
+            channel.write_all(&[round; 64]).await?;
+            let mut echo = [0; 64];
+            channel.read_exact(&mut echo).await?;
+            ensure!(echo == [round; 64], "{round}: {echo:?}");
+        }
+        // Another client is refused while we have it, and gets it by force.
+        let refused = handle
+            .open_channel(Some("org.vbridge.raw.0"), DomainChannelFlags::empty())
+            .await;
+        let error = refused.err().context("it is in use")?;
+        ensure!(error.remote().is_some(), "{error}");
+        let mut forced = handle
+            .open_channel(Some("org.vbridge.raw.0"), DomainChannelFlags::FORCE)
+            .await?;
+        forced.write_all(b"mine").await?;
+        let mut echo = [0; 4];
+        forced.read_exact(&mut echo).await?;
+        ensure!(&echo == b"mine");
+        Ok(())
+    }));
+}
