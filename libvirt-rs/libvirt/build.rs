@@ -16,6 +16,11 @@ fn main() -> Result<(), libvirt_codegen::Error> {
         input("qemu", Options::libvirt()),
         input("lxc", Options::libvirt()),
         input("admin", Options::libvirt()),
-        input("api", Options::libvirt().wire(false)),
+        input(
+            "api",
+            Options::libvirt()
+                .wire(false)
+                .enumeration("crate::Enumeration"),
+        ),
     ])
 }

@@ -13,6 +13,8 @@ pub struct Options {
     pub(crate) imports: Vec<Import>,
     pub(crate) wire: bool,
     pub(crate) client: bool,
+    /// The path of a trait that plain enums implement.
+    pub(crate) enumeration: Option<String>,
 }
 
 /// A model whose types and constants may be used, and the Rust module where its code is.
@@ -53,6 +55,7 @@ impl Options {
             imports: Vec::new(),
             wire: true,
             client: true,
+            enumeration: None,
         }
     }
 
@@ -103,6 +106,14 @@ impl Options {
     #[must_use]
     pub fn client(mut self, client: bool) -> Self {
         self.client = client;
+        self
+    }
+
+    /// A trait that the enums implement that are not wire types, by its path, such as `crate::Enumeration`. It must have the
+    /// functions `from_raw(i32) -> Option<Self>` and `as_raw(self) -> i32`, which each enum has in any case.
+    #[must_use]
+    pub fn enumeration(mut self, path: impl Into<String>) -> Self {
+        self.enumeration = Some(path.into());
         self
     }
 

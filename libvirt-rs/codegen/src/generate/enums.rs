@@ -51,7 +51,11 @@ pub(super) fn enumeration(
         cases.extend(quote!(#literal => Some(Self::#variant),));
         numbers.insert(member.value.number, variant);
     }
-    let wire = context.options.wire.then(|| wire_impls(definition, &name));
+    let impls = if context.options.wire {
+        wire_impls(definition, &name)
+    } else {
+        trait_impl(context, &name)?
+    };
     let items = quote! {
         #doc
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,9 +80,29 @@ pub(super) fn enumeration(
             }
         }
 
-        #wire
+        #impls
     };
     output.items(&definition.name, items)
+}
+
+/// The trait that the options name.
+fn trait_impl(context: &Context<'_>, name: &proc_macro2::Ident) -> Result<TokenStream, Error> {
+    let Some(path) = &context.options.enumeration else {
+        return Ok(TokenStream::new());
+    };
+    let path: syn::Path = syn::parse_str(path)
+        .map_err(|_| Error::generate(path, "the options name it as a trait, and it is no path"))?;
+    Ok(quote! {
+        impl #path for #name {
+            fn from_raw(value: i32) -> Option<Self> {
+                Self::from_raw(value)
+            }
+
+            fn as_raw(self) -> i32 {
+                Self::as_raw(self)
+            }
+        }
+    })
 }
 
 fn wire_impls(definition: &TypeDefinition, name: &proc_macro2::Ident) -> TokenStream {
