@@ -67,7 +67,9 @@ fn a_daemon_answers_on_each_of_its_sockets() {
         let output = command.args(["-c", &uri, "srv-list"]).output().await?;
         let servers = String::from_utf8_lossy(&output.stdout).into_owned();
         ensure!(servers.contains("libvirtd"), "{servers}");
-        Ok(())
+        let status = daemon.terminate().await?;
+        ensure!(status.success(), "it has ended with {status}");
+        daemon.start_again().await
     }));
 }
 
@@ -180,6 +182,8 @@ fn a_daemon_that_was_killed_starts_again_and_finds_its_domain() {
             .await?
             .ok()?;
         ensure!(again == id, "the domain was {id} and is {again}");
+        // This waits for the end of whatever the daemon still does with the domain that it has found again.
+        daemon.virsh(&["dommemstat", "lasting"]).await?;
         daemon.restart().await?;
         ensure!(
             daemon.virsh(&["domid", "lasting"]).await? == id,

@@ -7,6 +7,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    process::ExitStatus,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -146,10 +147,13 @@ impl Libvirtd {
             "[credentials-given]\nauthname={user}\nusername={user}\npassword={password}\n\n\
              [auth-libvirt-default]\ncredentials=given\n"
         );
-        let path = self
-            .cell
-            .folder()
-            .join(format!("auth-{user}-{}.conf", password.len()));
+        // Each call has a file of its own: a test may hold URIs with several passwords.
+        let file = tempfile::Builder::new()
+            .prefix("auth-")
+            .suffix(".conf")
+            .tempfile_in(self.cell.folder())
+            .context("can't create a file for a password")?;
+        let (_, path) = file.keep()?;
         fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
         Ok(path)
     }
@@ -200,23 +204,20 @@ impl Libvirtd {
     /// It does not end.
     pub async fn kill9(&mut self) -> Result<()> {
         self.daemon.signal(Signal::KILL)?;
-        self.ended().await
+        self.ended().await?;
+        Ok(())
     }
 
     /// Ends the daemon in order. Its domains go on.
     ///
+    /// It may crash at that, which is told by the status and is no error: libvirt 9 does if it is still finding its
+    /// domains again after a start.
+    ///
     /// # Errors
-    /// It does not end, or not with status 0.
-    pub async fn terminate(&mut self) -> Result<()> {
+    /// It does not end.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.daemon.signal(Signal::TERM)?;
-        self.ended().await?;
-        let status = self.daemon.child.try_wait()?;
-        ensure!(
-            status.is_some_and(|status| status.success()),
-            "libvirtd ended with {status:?}\n{}",
-            self.log()
-        );
-        Ok(())
+        self.ended().await
     }
 
     /// Starts the daemon again after its end, with the same sockets and ports.
@@ -246,9 +247,11 @@ impl Libvirtd {
     /// Ends the daemon in order, and then everything else of it: domains, networks, mounts and files.
     ///
     /// # Errors
-    /// The daemon does not end with status 0, or something of it is left.
+    /// The daemon does not end, or something of it is left.
     pub async fn stop(mut self) -> Result<()> {
-        self.terminate().await?;
+        if self.daemon.child.try_wait()?.is_none() {
+            self.terminate().await?;
+        }
         let folder = self.cell.folder().to_owned();
         let cell = self.cell;
         tokio::task::spawn_blocking(|| cell.close()).await??;
@@ -267,9 +270,9 @@ impl Libvirtd {
         error.context(format!("libvirtd's log:\n{log}"))
     }
 
-    async fn ended(&mut self) -> Result<()> {
+    async fn ended(&mut self) -> Result<ExitStatus> {
         match timeout(END, self.daemon.child.wait()).await {
-            Ok(status) => status.map(drop).context("can't wait for libvirtd"),
+            Ok(status) => status.context("can't wait for libvirtd"),
             Err(_) => bail!("libvirtd has not ended within {END:?}\n{}", self.log()),
         }
     }
