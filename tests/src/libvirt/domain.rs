@@ -90,7 +90,8 @@ impl DomainBuilder {
         ))
     }
 
-    /// A network card on one of libvirt's networks, as the host's device `tap0`.
+    /// A network card on one of libvirt's networks. Its device beside the daemon is `tap0`, so one domain of a daemon
+    /// may have it.
     #[must_use]
     pub fn network(self, name: &str, filter: Option<&str>) -> Self {
         let filter =
