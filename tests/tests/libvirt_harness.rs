@@ -1,11 +1,10 @@
-//! The libvirt tests' own ground: a private libvirtd, real domains on it, and the C library to compare with.
+//! The libvirt tests' own ground: a private libvirtd, who may come in, and real domains on it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{collections::BTreeMap, env, fs, path::Path, time::Duration};
+use std::{env, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Map, Value, json};
 use tokio::process::Command;
 use vbridge_tests::{
     exercise::v1::UnaryRequest,
@@ -15,13 +14,10 @@ use vbridge_tests::{
         client::virsh,
         daemon::{Auth, Libvirtd, SASL_USER},
         domain::Domain,
-        program,
-        reference::{Answer, Reference},
-        scene::Scene,
     },
     process::Process,
 };
-use xtask::{qemu::AGENT_PORT, tools};
+use xtask::qemu::AGENT_PORT;
 
 /// For what ends by itself to be gone, on a machine that is badly overloaded.
 const GONE: Duration = Duration::from_secs(20);
@@ -50,18 +46,6 @@ fn leaves_nothing(folder: &Path) -> Result<()> {
     ensure!(traces.is_empty(), "{traces:?} are left");
     ensure!(!folder.exists(), "{} is left", folder.display());
     Ok(())
-}
-
-async fn measured(name: &str, arguments: &[&str]) -> Result<Value> {
-    let mut command = Command::new(tools::system_python());
-    command
-        .arg(program(name))
-        .args(arguments)
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{name} {arguments:?}: {said}");
-    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 // === The daemon ===
@@ -425,102 +409,6 @@ fn a_domain_is_defined_paused_resumed_restarted_destroyed_and_undefined() {
         state("shut off").await?;
         daemon.virsh(&["undefine", "moved"]).await?;
         ensure!(daemon.virsh(&["domstate", "moved"]).await.is_err());
-        Ok(())
-    }));
-}
-
-// === The C library ===
-
-#[test]
-fn the_c_library_is_measured_in_calls_and_through_a_channel() {
-    const BYTES: u64 = 8 * 1024 * 1024;
-    story(Libvirtd::builder().run(async |daemon| {
-        let domain = Domain::builder("fast").bytes(BYTES).build().await?;
-        domain.create(daemon).await?;
-        domain.up(daemon, 1).await?;
-        let uri = daemon.uri("qemu");
-        for call in ["lib_version", "domains", "info", "xml", "capabilities"] {
-            let result = measured("calls.py", &[&uri, call, "200"]).await?;
-            ensure!(result["calls"] == 200, "{result}");
-            eprintln!("{call}: {}", result["per_second"]);
-        }
-        for kind in ["sink", "source", "sink"] {
-            let result = measured("channel.py", &[&uri, "fast", kind, &BYTES.to_string()]).await?;
-            ensure!(result["bytes"] == BYTES, "{result}");
-            eprintln!("{kind}: {}", result["per_second"]);
-        }
-        let result = measured("channel.py", &[&uri, "fast", "echo", "100"]).await?;
-        ensure!(result["round_trips"] == 100, "{result}");
-        eprintln!("echo: {}", result["median"]);
-        Ok(())
-    }));
-}
-
-#[test]
-fn the_c_library_tells_an_error_from_a_value_and_from_a_mistake() {
-    story(Libvirtd::builder().run(async |daemon| {
-        let mut reference = Reference::connect(&daemon.uri("test")).await?;
-        let of = |name: &str| Map::from_iter([("domain".to_owned(), json!(name))]);
-        let state = reference.value("domain_get_state", &of("test")).await?;
-        ensure!(state == json!({"state": 1, "reason": 0}), "{state}");
-        let Answer::Error(error) = reference.ask("domain_get_state", &of("nobody")).await? else {
-            anyhow::bail!("there is a domain nobody");
-        };
-        // 42: there is no such domain; 12: the test driver says so.
-        ensure!((error.code, error.domain) == (42, 12), "{error}");
-        ensure!(
-            reference
-                .ask("domain_get_state", &Map::new())
-                .await
-                .is_err()
-        );
-        ensure!(reference.ask("domain_destroy", &of("test")).await.is_err());
-        let nowhere = Reference::connect("test+unix:///default?socket=/nowhere").await;
-        let error = format!("{:#}", nowhere.err().context("it is connected")?);
-        ensure!(error.contains("/nowhere"), "{error}");
-        Ok(())
-    }));
-}
-
-/// Asks everything, and tells the calls that answered from those that were refused, with the error's code.
-async fn everything(scene: &Scene) -> Result<(Vec<String>, BTreeMap<String, i32>)> {
-    let mut reference = Reference::connect(scene.uri()).await?;
-    let (mut answered, mut refused) = (Vec::new(), BTreeMap::new());
-    for (call, parameters) in reference.table().await? {
-        let arguments = scene.arguments(&call, &parameters)?;
-        match reference.ask(&call, &arguments).await? {
-            Answer::Value(_) => answered.push(call),
-            Answer::Error(error) => {
-                eprintln!("{call}: {error}");
-                refused.insert(call, error.code);
-            }
-        }
-    }
-    eprintln!(
-        "{}: {} answered, {} refused",
-        scene.uri(),
-        answered.len(),
-        refused.len()
-    );
-    Ok((answered, refused))
-}
-
-#[test]
-fn the_c_library_answers_on_the_test_driver() {
-    story(Libvirtd::builder().run(async |daemon| {
-        let scene = Scene::on_test_driver(daemon).await?;
-        let (answered, refused) = everything(&scene).await?;
-        eprintln!("{} {}", answered.len(), refused.len());
-        Ok(())
-    }));
-}
-
-#[test]
-fn the_c_library_answers_on_qemu() {
-    story(Libvirtd::builder().run(async |daemon| {
-        let scene = Scene::on_qemu(daemon).await?;
-        let (answered, refused) = everything(&scene).await?;
-        eprintln!("{} {}", answered.len(), refused.len());
         Ok(())
     }));
 }

@@ -11,7 +11,8 @@ One question a line on standard input, one answer a line on standard output, bot
 A call is named as its procedure on the wire, without the prefix and in lower case; only such as read are here. An
 answer with one field is that field alone, one with several is an object with the fields' names on the wire. Bytes are
 hexadecimal, typed parameters are {name: value}, a handle is an object of its fields ({"name", "uuid", "id"} for a
-domain). Where the binding loses something, the entry says so.
+domain). Where the binding loses something, the entry says so; an error with code 1 in domain 0 is one that the binding
+may have lost.
 
 The call "table" answers with every call, the parameters that it needs, and the defaults of the others. A parameter that
 names an object ("domain", "network", …) is looked up first, so a wrong name gives the look-up's error.
@@ -37,16 +38,19 @@ def answer(connection, question):
     arguments = {**entry.defaults, **given}
     if arguments.keys() != {*entry.required, *entry.defaults}:
         raise TypeError(f"{call} takes {entry.required} and {list(entry.defaults)}, not {list(given)}")
+    libvirt.virResetLastError()
     try:
         found = {name: find(name, connection, arguments) for name in arguments if name in FIND}
-        return {"ok": entry.answer(connection, **{**arguments, **found})}
+        value = entry.answer(connection, **{**arguments, **found})
     except libvirt.libvirtError as error:
-        shown = {
-            "code": error.get_error_code(),
-            "domain": error.get_error_domain(),
-            "message": error.get_error_message(),
-        }
-        return {"error": shown}
+        return refusal(error.get_error_code(), error.get_error_domain(), error.get_error_message())
+    # Some methods of the binding answer an error with None, and raise nothing.
+    error = libvirt.virGetLastError() if value is None else None
+    return refusal(*error[:3]) if error else {"ok": value}
+
+
+def refusal(code, domain, message):
+    return {"error": {"code": code, "domain": domain, "message": message}}
 
 
 def main():

@@ -7,7 +7,7 @@
 //! | [`certificates`] | good and bad ones for its TLS port |
 //! | [`domain`] | QEMU domains with our guest in them |
 //! | [`client`] | virsh |
-//! | [`reference`] | the C library, asked call by call |
+//! | [`mod@reference`] | the C library, asked call by call |
 //! | [`scene`] | one object of each kind, so that every call has something to answer |
 //! | [`limits`] | every limit, with its reason |
 //!
