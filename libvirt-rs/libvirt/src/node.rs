@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::code::Code;
 use crate::connect::Connect;
+use crate::error::Error;
 use crate::object::{calls, text, texts};
 use crate::params::{Params, Value};
 use crate::raw::api::{
     ConnectBaselineCpuFlags, ConnectCompareCpuFlags, CpuCompareResult, NodeSuspendTarget,
 };
+use crate::raw::remote::{NodeGetCpuStatsArgs, NodeGetMemoryStatsArgs};
 
 /// The hypervisor's hardware.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,14 +120,6 @@ calls!(Connect {
     cells_free_memory(first: i32, most: i32) -> Vec<u64>
         = node_get_cells_free_memory(NodeGetCellsFreeMemoryArgs { start_cell: first, maxcells: most })
         |found| found.cells;
-    /// The use of a CPU, or with -1 of all, in nanoseconds by name.
-    cpu_stats(cpu: i32) -> Params
-        = node_get_cpu_stats(NodeGetCpuStatsArgs { cpu_num: cpu, nparams: 16, flags: 0 })
-        |found| found.params.into_iter().map(|param| (param.field, Value::ULong(param.value))).collect();
-    /// The use of a NUMA node's memory, or with -1 of all, in KiB by name.
-    memory_stats(cell: i32) -> Params
-        = node_get_memory_stats(NodeGetMemoryStatsArgs { nparams: 16, cell_num: cell, flags: 0 })
-        |found| found.params.into_iter().map(|param| (param.field, Value::ULong(param.value))).collect();
     /// Which of the host's CPUs are on.
     cpu_map() -> CpuMap
         = node_get_cpu_map(NodeGetCpuMapArgs { need_map: 1, need_online: 1, flags: 0 })
@@ -160,6 +154,47 @@ calls!(Connect {
             target: target.as_raw().cast_unsigned(), duration: duration.as_secs(), flags: 0,
         });
 });
+
+// The daemon must be asked for exactly as many numbers as it has, which it tells when it is asked for none.
+impl Connect {
+    /// The use of a CPU, or with -1 of all, in nanoseconds by name.
+    ///
+    /// # Errors
+    /// What the daemon reports, or the end of the connection.
+    pub async fn cpu_stats(&self, cpu: i32) -> Result<Params, Error> {
+        let remote = self.raw()?;
+        let args = |nparams| NodeGetCpuStatsArgs {
+            cpu_num: cpu,
+            nparams,
+            flags: 0,
+        };
+        let count = remote.node_get_cpu_stats(&args(0)).await?.nparams;
+        let found = remote.node_get_cpu_stats(&args(count)).await?.params;
+        let values = found.into_iter();
+        Ok(values
+            .map(|param| (param.field, Value::ULong(param.value)))
+            .collect())
+    }
+
+    /// The use of a NUMA node's memory, or with -1 of all, in KiB by name.
+    ///
+    /// # Errors
+    /// What the daemon reports, or the end of the connection.
+    pub async fn memory_stats(&self, cell: i32) -> Result<Params, Error> {
+        let remote = self.raw()?;
+        let args = |nparams| NodeGetMemoryStatsArgs {
+            nparams,
+            cell_num: cell,
+            flags: 0,
+        };
+        let count = remote.node_get_memory_stats(&args(0)).await?.nparams;
+        let found = remote.node_get_memory_stats(&args(count)).await?.params;
+        let values = found.into_iter();
+        Ok(values
+            .map(|param| (param.field, Value::ULong(param.value)))
+            .collect())
+    }
+}
 
 // === impl Version ===
 
