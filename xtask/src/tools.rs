@@ -1,8 +1,12 @@
-//! What a fresh machine needs: QEMU and busybox for the guest, grpcurl, and Python and Node clients.
+//! What a fresh machine needs: QEMU and busybox for the guest, grpcurl, Python and Node clients, and libvirt.
 //!
 //! Debian's packages are installed if we are root; else the line to run is printed. Everything else goes
 //! below `target/tools` (Node's packages beside the Node clients), with pinned versions, and is
 //! installed once.
+//!
+//! Of libvirt the daemon's program and its drivers are installed, not `libvirt-daemon-system`, which would set
+//! up system services: the tests run daemons of their own. Of OpenSSH's server only the program is unpacked,
+//! for the same reason.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +27,12 @@ const PYTHON_PACKAGES: [&str; 4] = [
     "protobuf==7.36.2",
 ];
 
+/// The Python for which Debian packages modules such as libvirt's; another one may stand before it in `PATH`.
+const SYSTEM_PYTHON: &str = "/usr/bin/python3";
+
+/// The Debian package of which [`sshd`] is unpacked.
+const SSH_SERVER: &str = "openssh-server";
+
 /// The folder of the Node clients, with their `package.json` and `package-lock.json`.
 const NODE_CLIENTS: &str = "tests/clients/node";
 
@@ -37,43 +47,70 @@ pub enum Scope {
 
 /// A package of Debian's, and how to see that it is not needed.
 struct Package {
+    /// What apt takes: a name, or a pattern (apt-patterns(7)), which may match nothing.
     name: &'static str,
     scope: Scope,
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 6] = [
-    Package {
-        name: "qemu-system-x86",
-        scope: Scope::Guest,
-        present: qemu_is_installed,
-    },
-    Package {
-        name: "busybox-static",
-        scope: Scope::Guest,
-        present: || image::find_busybox().is_ok(),
-    },
-    Package {
-        name: "golang-go",
-        scope: Scope::All,
-        present: || has("go"),
-    },
-    Package {
-        name: "python3-venv",
-        scope: Scope::All,
-        present: python_makes_environments,
-    },
-    Package {
-        name: "nodejs",
-        scope: Scope::All,
-        present: || has("node"),
-    },
-    Package {
-        name: "npm",
-        scope: Scope::All,
-        present: || has("npm"),
-    },
+const PACKAGES: [Package; 24] = [
+    guest("qemu-system-x86", qemu_is_installed),
+    guest("busybox-static", || image::find_busybox().is_ok()),
+    all("golang-go", || has("go")),
+    all("python3-venv", python_makes_environments),
+    all("nodejs", || has("node")),
+    all("npm", || has("npm")),
+    all("libvirt-daemon", || has("libvirtd")),
+    all("libvirt-daemon-driver-qemu", || has_libvirt_driver("qemu")),
+    // Debian 12 and Ubuntu 24.04 have these drivers within libvirt-daemon, later releases have a package for each:
+    // where apt knows none, the pattern matches nothing.
+    all("?exact-name(libvirt-daemon-driver-interface)", || {
+        has_libvirt_driver("interface")
+    }),
+    all("?exact-name(libvirt-daemon-driver-network)", || {
+        has_libvirt_driver("network")
+    }),
+    all("?exact-name(libvirt-daemon-driver-nodedev)", || {
+        has_libvirt_driver("nodedev")
+    }),
+    all("?exact-name(libvirt-daemon-driver-nwfilter)", || {
+        has_libvirt_driver("nwfilter")
+    }),
+    all("?exact-name(libvirt-daemon-driver-secret)", || {
+        has_libvirt_driver("secret")
+    }),
+    all("?exact-name(libvirt-daemon-driver-storage)", || {
+        has_libvirt_driver("storage")
+    }),
+    all("libvirt-clients", || has("virsh")),
+    all("python3-libvirt", || system_python_has("libvirt")),
+    // libvirt's networks and filters; the package has ebtables as well.
+    all("dnsmasq-base", || has("dnsmasq")),
+    all("iptables", || has("iptables") && has("ebtables")),
+    all("iproute2", || has("ip")),
+    all("qemu-utils", || has("qemu-img")),
+    all("libsasl2-modules", || has_library("sasl2/libscram.so")),
+    all("sasl2-bin", || has("saslpasswd2")),
+    all("openssh-client", || has("ssh") && has("ssh-keygen")),
+    // What sshd needs beyond the client's libraries.
+    all("libwrap0", || has_library("libwrap.so.0")),
 ];
+
+const fn guest(name: &'static str, present: fn() -> bool) -> Package {
+    Package {
+        name,
+        scope: Scope::Guest,
+        present,
+    }
+}
+
+const fn all(name: &'static str, present: fn() -> bool) -> Package {
+    Package {
+        name,
+        scope: Scope::All,
+        present,
+    }
+}
 
 /// Whether guests can be run at all.
 pub fn qemu_is_installed() -> bool {
@@ -91,6 +128,7 @@ pub fn ensure(scope: Scope) -> Result<()> {
         ensure_grpcurl()?;
         ensure_python()?;
         ensure_node()?;
+        ensure_sshd()?;
     }
     Ok(())
 }
@@ -103,6 +141,16 @@ pub fn grpcurl() -> PathBuf {
 /// The Python that has the gRPC packages, once [`ensure`] has installed them.
 pub fn python() -> PathBuf {
     tools_dir().join("python/bin/python3")
+}
+
+/// The Python that has libvirt's own bindings, once [`ensure`] has installed them.
+pub fn system_python() -> PathBuf {
+    PathBuf::from(SYSTEM_PYTHON)
+}
+
+/// OpenSSH's server, once [`ensure`] has unpacked it. It is a program alone: no configuration, key or service.
+pub fn sshd() -> PathBuf {
+    tools_dir().join("openssh/usr/sbin/sshd")
 }
 
 /// The folder of the Node clients; `node` finds the gRPC packages from there.
@@ -140,7 +188,10 @@ fn ensure_packages(scope: Scope) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         let lines: Vec<String> = steps
             .iter()
-            .map(|step| format!("sudo {}", step.join(" ")))
+            .map(|step| {
+                let words: Vec<String> = step.iter().map(|word| quoted(word)).collect();
+                format!("sudo {}", words.join(" "))
+            })
             .collect();
         bail!(
             "packages are missing; run this, then try again:\n\n    {}\n",
@@ -236,6 +287,42 @@ fn ensure_node() -> Result<()> {
     )
 }
 
+fn ensure_sshd() -> Result<()> {
+    let target = tools_dir().join("openssh");
+    // Whatever apt offers serves; the mark only tells that it is unpacked.
+    once(&tools_dir().join(".openssh"), SSH_SERVER, || {
+        say(&format!("apt-get download {SSH_SERVER}"));
+        let staging = tempfile::TempDir::new_in(tools_dir())?;
+        let mut fetch = Command::new("apt-get");
+        fetch
+            .args(["download", "--quiet", SSH_SERVER])
+            .current_dir(staging.path());
+        if rustix::process::geteuid().is_root() {
+            // Else apt warns that its own user can't write here.
+            fetch.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command::capture(&mut fetch)?;
+        let package = fs::read_dir(staging.path())?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| format!("`apt-get download {SSH_SERVER}` left no package"))?;
+        let tree = staging.path().join("tree");
+        command::capture(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&tree))?;
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        fs::rename(&tree, &target)?;
+        // It has no option that only shows its version, but it prints one with its usage, unless a library is missing.
+        let usage = Command::new(sshd()).arg("-?").output()?;
+        let said = String::from_utf8_lossy(&usage.stderr);
+        if !said.contains("OpenSSH") {
+            bail!("{} does not run: {}", sshd().display(), said.trim());
+        }
+        Ok(())
+    })
+}
+
 /// Runs an installation unless a mark says that this very version was installed; then leaves the mark.
 /// Safe for processes that run at the same time: the second waits, and finds the mark.
 fn once(mark: &Path, version: &str, install: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -257,6 +344,35 @@ fn has(program: &str) -> bool {
     command::find_program(program).is_some()
 }
 
+/// Whether libvirtd can load a driver.
+fn has_libvirt_driver(name: &str) -> bool {
+    has_library(&format!(
+        "libvirt/connection-driver/libvirt_driver_{name}.so"
+    ))
+}
+
+/// Whether a library or a plug-in is where Debian keeps those of any architecture.
+fn has_library(path: &str) -> bool {
+    let architectures = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    architectures
+        .map(|entry| entry.path().join(path))
+        .any(|file| file.exists())
+}
+
+fn system_python_has(module: &str) -> bool {
+    let import = format!("import {module}");
+    command::capture(Command::new(SYSTEM_PYTHON).args(["-c", &import])).is_ok()
+}
+
+/// A word as a shell takes it: apt's patterns have brackets.
+fn quoted(word: &str) -> String {
+    if word.contains(['(', '?']) {
+        format!("'{word}'")
+    } else {
+        word.to_owned()
+    }
+}
+
 /// Debian's python3 without python3-venv has `venv`, but lacks what it needs to install pip.
 fn python_makes_environments() -> bool {
     command::capture(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_ok()
@@ -273,4 +389,23 @@ fn apt_has_lists() -> bool {
 
 fn say(what: &str) {
     eprintln!("xtask: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_quoted_for_the_shell_and_a_name_is_not() {
+        assert_eq!(quoted("libvirt-daemon"), "libvirt-daemon");
+        assert_eq!(quoted("?exact-name(x)"), "'?exact-name(x)'");
+    }
+
+    #[test]
+    fn no_package_is_listed_twice() {
+        let mut names: Vec<&str> = PACKAGES.iter().map(|package| package.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), PACKAGES.len());
+    }
 }
