@@ -300,6 +300,40 @@ pub enum DomainEventId {
 // === impl DomainEventId ===
 
 impl DomainEventId {
+    /// All of them, in libvirt's order.
+    pub const ALL: [Self; 30] = [
+        Self::Lifecycle,
+        Self::Reboot,
+        Self::RtcChange,
+        Self::Watchdog,
+        Self::IoError,
+        Self::Graphics,
+        Self::IoErrorReason,
+        Self::ControlError,
+        Self::BlockJob,
+        Self::DiskChange,
+        Self::TrayChange,
+        Self::PmWakeup,
+        Self::PmSuspend,
+        Self::BalloonChange,
+        Self::PmSuspendDisk,
+        Self::DeviceRemoved,
+        Self::BlockJob2,
+        Self::Tunable,
+        Self::AgentLifecycle,
+        Self::DeviceAdded,
+        Self::MigrationIteration,
+        Self::JobCompleted,
+        Self::DeviceRemovalFailed,
+        Self::MetadataChange,
+        Self::BlockThreshold,
+        Self::MemoryFailure,
+        Self::MemoryDeviceSizeChange,
+        Self::NicMacChange,
+        Self::VcpuRemoved,
+        Self::ChannelLifecycle,
+    ];
+
     /// The procedure under which the daemon sends it.
     fn procedure(self) -> Procedure {
         match self {

@@ -21,7 +21,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use domain::{DomainEvent, DomainEventKind};
+pub use domain::{DomainEvent, DomainEventId, DomainEventKind};
 pub use objects::{
     MonitorEvent, NetworkEvent, NetworkEventKind, NodeDeviceEvent, NodeDeviceEventKind,
     SecretEvent, SecretEventKind, StoragePoolEvent, StoragePoolEventKind,
