@@ -82,6 +82,8 @@ pub(crate) struct Registration {
 struct Slot {
     /// The queues of the connections so far; all but the last belong to connections that have ended.
     queues: VecDeque<Messages>,
+    /// The subscriber has come to the end of a connection, and has not been told of the next one.
+    interrupted: bool,
     /// The callbacks on the newest connection.
     callbacks: Vec<(Procedure, i32)>,
     client: Option<Client>,
@@ -140,6 +142,10 @@ impl<T> Stream for Events<T> {
         }
         let mut slot = self.registration.slot();
         let item = loop {
+            if slot.interrupted && !slot.queues.is_empty() {
+                slot.interrupted = false;
+                break Ok(Notice::Reconnected);
+            }
             let Some(messages) = slot.queues.front_mut() else {
                 if let Some(refusal) = &slot.refused {
                     break Err(refusal.clone());
@@ -159,9 +165,7 @@ impl<T> Stream for Events<T> {
                 }
                 Poll::Ready(Some(Err(Interruption::Ended(_))) | None) => {
                     slot.queues.pop_front();
-                    if !slot.queues.is_empty() {
-                        break Ok(Notice::Reconnected);
-                    }
+                    slot.interrupted = true;
                 }
                 Poll::Pending => {
                     slot.waker = Some(cx.waker().clone());
