@@ -13,8 +13,8 @@ use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
-use crate::rpc::{Client, KeepaliveConfig};
-use crate::transport::{self, Connected, Io};
+use crate::rpc::{Client, ConnectionError, KeepaliveConfig};
+use crate::transport::{self, Connected, Ended, Io};
 use crate::uri::Auth;
 
 use super::builder::Settings;
@@ -47,6 +47,20 @@ pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Sessio
             uri: settings.uri.to_string(),
             limit: settings.opening,
         }))
+        .map_err(of_program)
+}
+
+/// A program such as ssh that fails once it has been started ends the connection: what it complained of is why there is
+/// none.
+fn of_program(error: Error) -> Error {
+    let ended = match &error {
+        Error::Connection(ConnectionError::Io(io)) => io.get_ref(),
+        _ => None,
+    };
+    match ended.and_then(|inner| inner.downcast_ref::<Ended>()) {
+        Some(ended) => transport::Error::Ended(ended.clone()).into(),
+        None => error,
+    }
 }
 
 async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
@@ -173,4 +187,26 @@ impl Challenge {
 /// The protocol sends these bytes as C's `char`, four bytes each.
 fn chars(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|byte| byte.cast_signed()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Connect;
+
+    #[tokio::test]
+    async fn a_program_that_fails_on_its_way_is_named_with_how_it_ended() {
+        let error = Connect::open("qemu+ext:///system?command=/bin/false")
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("/bin/false ended before the daemon answered (exit status: 1)"),
+            "{text}"
+        );
+        let Error::Transport(inner) = error else {
+            panic!("{error:?}");
+        };
+        assert!(matches!(*inner, transport::Error::Ended(_)), "{inner:?}");
+    }
 }
