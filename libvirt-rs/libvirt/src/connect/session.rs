@@ -7,8 +7,9 @@
 //! ```
 
 use crate::auth::sasl::Context;
-use crate::auth::{Credentials, Sasl};
+use crate::auth::{self, Credentials, Sasl};
 use crate::error::Error;
+use crate::raw::api::ErrorNumber;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
@@ -138,7 +139,8 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
             nil: first.is_none().into(),
             data: chars(&first.unwrap_or_default()),
         })
-        .await?
+        .await
+        .map_err(|error| rejected(uri.host_or_localhost(), error))?
         .into();
     loop {
         if answer.complete {
@@ -152,8 +154,22 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
                 nil: next.is_none().into(),
                 data: chars(&next.unwrap_or_default()),
             })
-            .await?
+            .await
+            .map_err(|error| rejected(uri.host_or_localhost(), error))?
             .into();
+    }
+}
+
+/// What the daemon says of credentials that it does not accept, be it a mechanism's own words or those of its list of
+/// users: always the same, so that nobody learns which of them was wrong.
+fn rejected(host: &str, error: Error) -> Error {
+    match error.remote() {
+        Some(refusal) if refusal.is(ErrorNumber::AuthFailed) => auth::Error::Rejected {
+            host: host.to_owned(),
+            said: refusal.message.clone(),
+        }
+        .into(),
+        _ => error,
     }
 }
 
@@ -192,7 +208,28 @@ fn chars(bytes: &[u8]) -> Vec<i8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Connect;
+    use crate::{Connect, RemoteError, raw::virnet::VirNetMessageError};
+
+    #[test]
+    fn credentials_that_are_not_accepted_are_told_from_other_refusals() {
+        let refusal = |code: ErrorNumber| {
+            let raw = VirNetMessageError {
+                code: code.as_raw(),
+                message: Some("no".to_owned()),
+                ..VirNetMessageError::default()
+            };
+            Error::Libvirt(Box::new(RemoteError::from(raw)))
+        };
+        let error = rejected("h", refusal(ErrorNumber::AuthFailed));
+        assert!(
+            error
+                .to_string()
+                .starts_with("h does not accept user and password (no)"),
+            "{error}"
+        );
+        let other = rejected("h", refusal(ErrorNumber::Rpc));
+        assert!(other.is(ErrorNumber::Rpc), "{other}");
+    }
 
     #[tokio::test]
     async fn a_program_that_fails_on_its_way_is_named_with_how_it_ended() {
