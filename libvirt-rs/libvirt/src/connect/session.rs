@@ -38,6 +38,8 @@ pub(super) enum Purpose {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) uri: String,
+    /// Whether nobody on the way can read what passes.
+    pub(super) private: bool,
 }
 
 /// Opens a connection within the time that the settings give.
@@ -88,7 +90,11 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
         Purpose::Calls => remote.connect_get_uri().await?.uri,
         Purpose::Stream => String::new(),
     };
-    Ok(Session { client, uri })
+    Ok(Session {
+        client,
+        uri,
+        private,
+    })
 }
 
 fn start(connected: Connected, keepalive: KeepaliveConfig) -> Client {
