@@ -14,6 +14,7 @@
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
 //! | [`clients`] | grpcurl, Python and Node |
+//! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
 //! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
 //! against an agent on a Unix socket, in seconds.
@@ -26,6 +27,7 @@ pub mod clients;
 pub mod content;
 pub mod exercise;
 pub mod fixture;
+pub mod libvirt;
 pub mod matrix;
 pub mod place;
 pub mod process;

@@ -1,0 +1,29 @@
+//! Every limit of the libvirt tests, with its reason.
+
+use std::time::Duration;
+
+/// From a daemon's start to its first answer. It takes a tenth of a second; the error quotes its log.
+pub const START: Duration = Duration::from_secs(10);
+
+/// For a daemon to end after SIGTERM. It waits for its worker threads, and nothing else.
+pub const END: Duration = Duration::from_secs(20);
+
+/// For the namespaces to be torn down, with every process in them; then the test fails.
+pub const TEAR_DOWN: Duration = Duration::from_secs(10);
+
+/// For one virsh command or one answer of the C library: starting a domain for the first time includes asking QEMU for
+/// its capabilities, which takes seconds under software emulation.
+pub const CLIENT: Duration = Duration::from_secs(60);
+
+/// From a domain's start to the guest's "up". Three seconds are usual; several domains may boot at once.
+pub const BOOT: Duration = Duration::from_secs(90);
+
+/// Lines of a daemon's log that a failure quotes.
+pub const LOG_LINES: usize = 60;
+
+/// `sun_path` holds 108 bytes, the last a NUL (unix(7)).
+pub const SOCKET_PATH: usize = 107;
+
+/// The largest line that the reference may answer with. The longest are capabilities of a few hundred KiB; an answer
+/// beyond the limit is an error.
+pub const REFERENCE_ANSWER: u64 = 32 * 1024 * 1024;
