@@ -98,8 +98,6 @@ calls!(Connect {
     /// The most CPUs that a kind of domain can have.
     max_vcpus(kind: Option<&str>) -> i32
         = connect_get_max_vcpus(ConnectGetMaxVcpusArgs { r#type: text(kind) }) |found| found.max_vcpus;
-    /// Whether nobody can listen to this connection.
-    is_secure() -> bool = connect_is_secure() |found| found.secure != 0;
     /// Whether the driver has a feature, by libvirt's internal number.
     supports_feature(feature: i32) -> bool
         = connect_supports_feature(ConnectSupportsFeatureArgs { feature }) |found| found.supported != 0;

@@ -133,6 +133,7 @@ impl Builder {
             state,
             registrations: Mutex::new(Registrations::default()),
             uri: session.uri,
+            private: session.private,
         });
         let ended = session.client.watch_end();
         drop(session.client);

@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     registrations: Mutex<Registrations>,
     /// The URI as the daemon knows it.
     uri: String,
+    /// Whether nobody can listen between here and the daemon, as the URI's transport has it.
+    private: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -108,6 +110,17 @@ impl Connect {
     /// Whether it was opened for reading only.
     pub fn is_read_only(&self) -> bool {
         self.inner.settings.read_only
+    }
+
+    /// Whether nobody can listen to this connection: neither on the way to the daemon, nor between the daemon and its
+    /// hypervisor.
+    ///
+    /// # Errors
+    /// What the daemon reports, or the end of the connection.
+    pub async fn is_secure(&self) -> Result<bool, Error> {
+        // The daemon is asked for its part alone: it does not know how it was reached.
+        let beyond = self.raw()?.connect_is_secure().await?.secure != 0;
+        Ok(self.inner.private && beyond)
     }
 
     /// Every procedure of the protocol as it is.

@@ -7,14 +7,15 @@
 //! ```
 
 use crate::auth::sasl::Context;
-use crate::auth::{Credentials, Sasl};
+use crate::auth::{self, Credentials, Sasl};
 use crate::error::Error;
+use crate::raw::api::ErrorNumber;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
-use crate::rpc::{Client, KeepaliveConfig};
-use crate::transport::{self, Connected, Io};
+use crate::rpc::{Client, ConnectionError, KeepaliveConfig};
+use crate::transport::{self, Connected, Ended, Io};
 use crate::uri::Auth;
 
 use super::builder::Settings;
@@ -37,6 +38,8 @@ pub(super) enum Purpose {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) uri: String,
+    /// Whether nobody on the way can read what passes.
+    pub(super) private: bool,
 }
 
 /// Opens a connection within the time that the settings give.
@@ -47,6 +50,20 @@ pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Sessio
             uri: settings.uri.to_string(),
             limit: settings.opening,
         }))
+        .map_err(of_program)
+}
+
+/// A program such as ssh that fails once it has been started ends the connection: what it complained of is why there is
+/// none.
+fn of_program(error: Error) -> Error {
+    let ended = match &error {
+        Error::Connection(ConnectionError::Io(io)) => io.get_ref(),
+        _ => None,
+    };
+    match ended.and_then(|inner| inner.downcast_ref::<Ended>()) {
+        Some(ended) => transport::Error::Ended(ended.clone()).into(),
+        None => error,
+    }
 }
 
 async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
@@ -73,7 +90,11 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
         Purpose::Calls => remote.connect_get_uri().await?.uri,
         Purpose::Stream => String::new(),
     };
-    Ok(Session { client, uri })
+    Ok(Session {
+        client,
+        uri,
+        private,
+    })
 }
 
 fn start(connected: Connected, keepalive: KeepaliveConfig) -> Client {
@@ -124,7 +145,8 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
             nil: first.is_none().into(),
             data: chars(&first.unwrap_or_default()),
         })
-        .await?
+        .await
+        .map_err(|error| rejected(uri.host_or_localhost(), error))?
         .into();
     loop {
         if answer.complete {
@@ -138,8 +160,22 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
                 nil: next.is_none().into(),
                 data: chars(&next.unwrap_or_default()),
             })
-            .await?
+            .await
+            .map_err(|error| rejected(uri.host_or_localhost(), error))?
             .into();
+    }
+}
+
+/// What the daemon says of credentials that it does not accept, be it a mechanism's own words or those of its list of
+/// users: always the same, so that nobody learns which of them was wrong.
+fn rejected(host: &str, error: Error) -> Error {
+    match error.remote() {
+        Some(refusal) if refusal.is(ErrorNumber::AuthFailed) => auth::Error::Rejected {
+            host: host.to_owned(),
+            said: refusal.message.clone(),
+        }
+        .into(),
+        _ => error,
     }
 }
 
@@ -173,4 +209,47 @@ impl Challenge {
 /// The protocol sends these bytes as C's `char`, four bytes each.
 fn chars(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|byte| byte.cast_signed()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Connect, RemoteError, raw::virnet::VirNetMessageError};
+
+    #[test]
+    fn credentials_that_are_not_accepted_are_told_from_other_refusals() {
+        let refusal = |code: ErrorNumber| {
+            let raw = VirNetMessageError {
+                code: code.as_raw(),
+                message: Some("no".to_owned()),
+                ..VirNetMessageError::default()
+            };
+            Error::Libvirt(Box::new(RemoteError::from(raw)))
+        };
+        let error = rejected("h", refusal(ErrorNumber::AuthFailed));
+        assert!(
+            error
+                .to_string()
+                .starts_with("h does not accept user and password (no)"),
+            "{error}"
+        );
+        let other = rejected("h", refusal(ErrorNumber::Rpc));
+        assert!(other.is(ErrorNumber::Rpc), "{other}");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_fails_on_its_way_is_named_with_how_it_ended() {
+        let error = Connect::open("qemu+ext:///system?command=/bin/false")
+            .await
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("/bin/false ended before the daemon answered (exit status: 1)"),
+            "{text}"
+        );
+        let Error::Transport(inner) = error else {
+            panic!("{error:?}");
+        };
+        assert!(matches!(*inner, transport::Error::Ended(_)), "{inner:?}");
+    }
 }

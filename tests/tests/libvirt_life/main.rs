@@ -1,0 +1,23 @@
+//! The life of every kind of object, through the Rust client on a private libvirtd with real QEMU domains.
+//!
+//! What a call does is looked up with virsh, and what the daemon tells of it is compared event by event: nothing may be
+//! missing, nothing may come beside it.
+//!
+//! | file | whose life |
+//! |---|---|
+//! | `domain` | domains: definition, running, devices, restarts |
+//! | `past` | domains that go back: to a snapshot, or to where they were saved |
+//! | `guest` | what flows in and out of one: console, channel, screen |
+//! | `network` | networks, filters on a card, the host's interfaces and devices |
+//! | `storage` | pools, volumes, secrets |
+//! | `descriptors` | file descriptors that travel with calls and replies |
+//! | `trouble` | guests that hang, callers that go, daemons that die |
+
+mod descriptors;
+mod domain;
+mod guest;
+mod network;
+mod past;
+mod storage;
+mod support;
+mod trouble;

@@ -1,0 +1,265 @@
+//! The lives of networks and filters, and what the host has: interfaces and devices.
+
+use std::{collections::BTreeSet, time::SystemTime};
+
+use anyhow::{Result, bail, ensure};
+use libvirt::{
+    Connect, Network,
+    events::{NetworkEvent, NetworkEventKind},
+    raw::api::{
+        ConnectListAllInterfacesFlags, ConnectListAllNetworksFlags, ConnectListAllNodeDeviceFlags,
+        DomainInterfaceAddressesSource, ErrorNumber, InterfaceDefineFlags, InterfaceXmlFlags,
+        NetworkUpdateCommand, NetworkUpdateFlags, NetworkUpdateSection, NetworkXmlFlags,
+        NodeDeviceXmlFlags,
+    },
+};
+use vbridge_tests::{
+    fixture::story,
+    libvirt::{daemon::Libvirtd, domain::Domain},
+};
+
+use crate::support::{DESTROY, PAUSED, Record, line, open, refused};
+
+const NETWORK: &str = "<network><name>lan</name><bridge name='virbr7'/>\
+     <ip address='192.168.150.1' netmask='255.255.255.0'>\
+     <dhcp><range start='192.168.150.2' end='192.168.150.9'/></dhcp></ip></network>";
+
+/// A host that DHCP gives a certain address.
+const HOST: &str = "<host mac='52:54:00:00:00:07' name='seven' ip='192.168.150.77'/>";
+const MAC: &str = "52:54:00:00:00:07";
+const ADDRESS: &str = "192.168.150.77";
+
+/// Lets everything pass but what claims another Ethernet address.
+const FILTER: &str = "<filter name='quiet' chain='root'>\
+     <rule action='drop' direction='out' priority='500'><mac match='no' srcmacaddr='$MAC'/></rule></filter>";
+
+fn network_line(event: &NetworkEvent) -> String {
+    match &event.kind {
+        NetworkEventKind::Lifecycle { event: kind } => format!("{kind} {}", event.object.name()),
+        kind => format!("{kind:?} {}", event.object.name()),
+    }
+}
+
+async fn record(connect: &Connect) -> Result<Record<NetworkEvent>> {
+    Ok(Record::new(
+        connect.network_events(None, None).await?,
+        network_line,
+    ))
+}
+
+#[test]
+fn a_network_lives_from_its_definition_to_its_end() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = open(daemon).await?;
+        let mut record = record(&connect).await?;
+        let network = connect.define_network(NETWORK).await?;
+        record.tells(&["Defined lan"]).await?;
+        ensure!(network.is_persistent().await? && !network.is_active().await?);
+        ensure!(network.bridge_name().await? == "virbr7");
+        ensure!(connect.network_by_uuid(network.uuid()).await? == network);
+        network.set_autostart(true).await?;
+        let list = ["net-list", "--all", "--autostart", "--name"];
+        ensure!(line(daemon, &list).await? == "lan" && network.autostart().await?);
+
+        network.start().await?;
+        record.tells(&["Started lan"]).await?;
+        let links = daemon.within("ip", &["-o", "link"]).await?.ok()?;
+        ensure!(links.contains("virbr7"), "{links}");
+        let flags = ConnectListAllNetworksFlags::ACTIVE;
+        ensure!(connect.networks(flags).await? == [network.clone()]);
+        refused(network.start().await, ErrorNumber::OperationInvalid)?;
+
+        updated(daemon, &network).await?;
+
+        network.destroy().await?;
+        record.tells(&["Stopped lan"]).await?;
+        let links = daemon.within("ip", &["-o", "link"]).await?.ok()?;
+        ensure!(!links.contains("virbr7"), "{links}");
+        network.undefine().await?;
+        record.tells(&["Undefined lan"]).await?;
+        refused(connect.network_by_name("lan").await, ErrorNumber::NoNetwork)?;
+
+        let passing = connect.create_network(NETWORK).await?;
+        ensure!(!passing.is_persistent().await? && passing.is_active().await?);
+        passing.destroy().await?;
+        record.tells(&["Started lan", "Stopped lan"]).await?;
+        refused(passing.ports().await, ErrorNumber::NoNetwork)?;
+        Ok(())
+    }));
+}
+
+/// A host gets a name and an address of its own while the network runs.
+async fn updated(daemon: &Libvirtd, network: &Network) -> Result<()> {
+    let both = NetworkUpdateFlags::AFFECT_LIVE | NetworkUpdateFlags::AFFECT_CONFIG;
+    let host = NetworkUpdateSection::IpDhcpHost;
+    let add = NetworkUpdateCommand::AddLast;
+    network.update(add, host, -1, HOST, both).await?;
+    for flags in [NetworkXmlFlags::empty(), NetworkXmlFlags::INACTIVE] {
+        let xml = network.xml(flags).await?;
+        ensure!(xml.contains(ADDRESS), "{flags:?}: {xml}");
+    }
+    let shown = line(daemon, &["net-dumpxml", "lan"]).await?;
+    ensure!(shown.contains("name='seven'"), "{shown}");
+    leased(daemon, network).await?;
+    let remove = NetworkUpdateCommand::Delete;
+    network.update(remove, host, -1, HOST, both).await?;
+    let xml = network.xml(NetworkXmlFlags::empty()).await?;
+    ensure!(!xml.contains("seven"), "{xml}");
+    Ok(())
+}
+
+/// The host asks for its address: a pair of cards and busybox's DHCP client stand for it.
+async fn leased(daemon: &Libvirtd, network: &Network) -> Result<()> {
+    ensure!(network.dhcp_leases(None).await?.is_empty());
+    for command in [
+        "link add host type veth peer name guest".to_owned(),
+        format!("link set guest address {MAC}"),
+        "link set host master virbr7 up".to_owned(),
+        "link set guest up".to_owned(),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        daemon.within("ip", &words).await?.ok()?;
+    }
+    // In the foreground, ten times a second apart at most, until there is a lease.
+    let ask = "udhcpc -i guest -f -q -n -t 10 -T 1 -s /bin/true";
+    let ask: Vec<&str> = ask.split(' ').collect();
+    daemon.within("busybox", &ask).await?.ok()?;
+
+    let leases = network.dhcp_leases(Some(MAC)).await?;
+    let [lease] = &leases[..] else {
+        bail!("{leases:?}")
+    };
+    ensure!(lease.address == Some(ADDRESS.parse()?), "{lease:?}");
+    ensure!(
+        (lease.prefix, lease.interface.as_str()) == (24, "virbr7"),
+        "{lease:?}"
+    );
+    ensure!(lease.mac.as_deref() == Some(MAC), "{lease:?}");
+    ensure!(lease.hostname.as_deref() == Some("seven"), "{lease:?}");
+    ensure!(lease.expires > Some(SystemTime::now()), "{lease:?}");
+    let shown = line(daemon, &["net-dhcp-leases", "lan"]).await?;
+    ensure!(shown.contains(&format!("{ADDRESS}/24")), "{shown}");
+    ensure!(network.dhcp_leases(None).await? == leases);
+    let other = network.dhcp_leases(Some("52:54:00:00:00:08")).await?;
+    ensure!(other.is_empty(), "{other:?}");
+    Ok(())
+}
+
+/// The rules of filters on cards.
+async fn rules(daemon: &Libvirtd) -> Result<String> {
+    daemon.within("ebtables", &["-t", "nat", "-L"]).await?.ok()
+}
+
+#[test]
+fn a_filter_is_bound_to_a_guests_card_on_a_network() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = open(daemon).await?;
+        let network = connect.create_network(NETWORK).await?;
+        let filter = connect.define_nwfilter(FILTER).await?;
+        ensure!(connect.nwfilters().await? == [filter.clone()]);
+        ensure!(connect.nwfilter_by_name("quiet").await? == filter);
+        ensure!(connect.nwfilter_by_uuid(filter.uuid()).await? == filter);
+        ensure!(line(daemon, &["nwfilter-list"]).await?.contains("quiet"));
+        ensure!(filter.xml().await?.contains("$MAC"));
+        ensure!(connect.nwfilter_bindings().await?.is_empty());
+
+        let wired = Domain::builder("wired").network("lan", Some("quiet"));
+        let machine = wired.build().await?;
+        let domain = connect.create_domain(machine.xml(), PAUSED).await?;
+        plugged_in(&network, &domain).await?;
+        let bindings = connect.nwfilter_bindings().await?;
+        let [binding] = &bindings[..] else {
+            bail!("{bindings:?}")
+        };
+        ensure!((binding.port(), binding.filter_name()) == ("tap0", "quiet"));
+        ensure!(connect.nwfilter_binding_by_port("tap0").await? == *binding);
+        ensure!(binding.xml().await?.contains(machine.uuid()));
+        let shown = line(daemon, &["nwfilter-binding-list"]).await?;
+        ensure!(shown.contains("tap0"), "{shown}");
+        ensure!(rules(daemon).await?.contains("tap0"));
+        refused(filter.undefine().await, ErrorNumber::OperationInvalid)?;
+
+        binding.delete().await?;
+        ensure!(!rules(daemon).await?.contains("tap0"));
+        domain.destroy(DESTROY).await?;
+        ensure!(network.ports().await?.is_empty());
+        filter.undefine().await?;
+        let gone = connect.nwfilter_by_name("quiet").await;
+        refused(gone, ErrorNumber::NoNwfilter)?;
+        Ok(())
+    }));
+}
+
+/// A domain's only card, and the port of the network that it is on.
+async fn plugged_in(network: &Network, domain: &libvirt::Domain) -> Result<()> {
+    let ports = network.ports().await?;
+    let [port] = &ports[..] else {
+        bail!("{ports:?}")
+    };
+    ensure!(port.network() == *network);
+    ensure!(network.port_by_uuid(port.uuid()).await? == *port);
+    let uuid = domain.uuid().to_string();
+    ensure!(port.xml().await?.contains(&uuid));
+    let stats = domain.interface_stats("tap0").await?;
+    ensure!(stats.received_packets.is_some(), "{stats:?}");
+    ensure!(stats.send_errors == Some(0), "{stats:?}");
+    let leases = DomainInterfaceAddressesSource::Lease;
+    let addresses = domain.interface_addresses(leases).await?;
+    ensure!(addresses.is_empty(), "{addresses:?}");
+    Ok(())
+}
+
+/// No udev has told the daemon of devices, so there are few.
+#[test]
+fn the_hosts_devices_are_shown() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = open(daemon).await?;
+        let flags = ConnectListAllNodeDeviceFlags::empty();
+        let devices = connect.node_devices(flags).await?;
+        let names: BTreeSet<&str> = devices.iter().map(|device| device.name()).collect();
+        let shown = line(daemon, &["nodedev-list"]).await?;
+        let expected: BTreeSet<&str> = shown.split_whitespace().collect();
+        ensure!(names == expected, "{names:?}, but virsh has {expected:?}");
+        let computer = connect.node_device_by_name("computer").await?;
+        ensure!(computer.capabilities().await? == ["system"]);
+        ensure!(computer.parent().await?.is_none() && computer.is_active().await?);
+        let xml = computer.xml(NodeDeviceXmlFlags::empty()).await?;
+        let shown = line(daemon, &["nodedev-dumpxml", "computer"]).await?;
+        ensure!(xml.trim() == shown, "{xml}, but virsh has {shown}");
+        let none = connect.node_device_by_name("nothing").await;
+        refused(none, ErrorNumber::NoNodeDevice)?;
+        Ok(())
+    }));
+}
+
+/// libvirt's driver for them can only look where there is no netcf, and Debian's has none.
+#[test]
+fn the_hosts_interfaces_are_shown_and_not_changed() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = open(daemon).await?;
+        let flags = ConnectListAllInterfacesFlags::empty();
+        let interfaces = connect.interfaces(flags).await?;
+        let names = interfaces.iter().map(|each| each.name());
+        let shown = line(daemon, &["iface-list", "--all"]).await?;
+        let expected = shown
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        ensure!(names.eq(expected), "{interfaces:?}, but virsh has {shown}");
+        let lo = connect.interface_by_name("lo").await?;
+        ensure!(lo.mac() == "00:00:00:00:00:00", "{lo:?}");
+        ensure!(connect.interface_by_mac(lo.mac()).await? == lo);
+        let xml = lo.xml(InterfaceXmlFlags::empty()).await?;
+        let shown = line(daemon, &["iface-dumpxml", "lo"]).await?;
+        ensure!(xml.trim() == shown, "{xml}, but virsh has {shown}");
+
+        let flags = InterfaceDefineFlags::empty();
+        let defined = connect.define_interface(&xml, flags).await;
+        refused(defined, ErrorNumber::NoSupport)?;
+        refused(lo.destroy().await, ErrorNumber::NoSupport)?;
+        let begun = connect.begin_interface_change().await;
+        refused(begun, ErrorNumber::NoSupport)?;
+        let none = connect.interface_by_name("nothing").await;
+        refused(none, ErrorNumber::NoInterface)?;
+        Ok(())
+    }));
+}
