@@ -1,4 +1,4 @@
-//! Every limit of the test guest, with its reason.
+//! Every limit of the developer's commands and of the test guest, with its reason.
 
 use std::time::Duration;
 
@@ -50,3 +50,18 @@ pub const DEMO_METRICS: Duration = Duration::from_secs(5);
 
 /// For one command line client of the demo, which itself waits ten seconds for the guest.
 pub const CLIENT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long each fuzz target runs unless told otherwise. What a change breaks is mostly found within seconds, the seeds
+/// being packets and files of every kind; longer runs are for a quiet night.
+pub const FUZZ_SECONDS: u64 = 60;
+
+/// For one input of a fuzz target; ordinary ones take a tenth of a millisecond. One that takes longer is a finding.
+pub const FUZZ_INPUT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Resident memory of a fuzz target, in MiB. The targets themselves bound what each input may have; this catches what
+/// they don't count, and what is never given back.
+pub const FUZZ_MEMORY_MIB: u64 = 1024;
+
+/// Bytes of one fuzz input: enough for several packets, or a file with one of everything. Longer ones are slower, and
+/// find little more; seeds are cut off there.
+pub const FUZZ_INPUT_MAX: usize = 4096;

@@ -41,6 +41,8 @@ const NODE_CLIENTS: &str = "tests/clients/node";
 pub enum Scope {
     /// What a guest needs.
     Guest,
+    /// What fuzzing needs.
+    Fuzz,
     /// Also the clients that the end-to-end tests run.
     All,
 }
@@ -53,7 +55,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 24] = [
+const PACKAGES: [Package; 25] = [
     guest("qemu-system-x86", qemu_is_installed),
     guest("busybox-static", || image::find_busybox().is_ok()),
     all("golang-go", || has("go")),
@@ -94,6 +96,12 @@ const PACKAGES: [Package; 24] = [
     all("openssh-client", || has("ssh") && has("ssh-keygen")),
     // What sshd needs beyond the client's libraries.
     all("libwrap0", || has_library("libwrap.so.0")),
+    // libFuzzer is C++.
+    Package {
+        name: "g++",
+        scope: Scope::Fuzz,
+        present: || has("c++"),
+    },
 ];
 
 const fn guest(name: &'static str, present: fn() -> bool) -> Package {
@@ -161,12 +169,12 @@ pub fn node_clients() -> PathBuf {
 fn ensure_packages(scope: Scope) -> Result<()> {
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .filter(|package| scope == Scope::All || package.scope == Scope::Guest)
+        .filter(|package| scope == Scope::All || package.scope == scope)
         .filter(|package| !(package.present)())
         .map(|package| package.name)
         .collect();
     // The guest's kernel is downloaded as well, and that needs apt's lists.
-    let lists = !image::kernel_is_cached() && !apt_has_lists();
+    let lists = scope != Scope::Fuzz && !image::kernel_is_cached() && !apt_has_lists();
     if missing.is_empty() && !lists {
         return Ok(());
     }

@@ -115,20 +115,26 @@ impl<'de> Decoder<'de> {
         let count = self.length(|len, max| ErrorKind::TooManyElements { len, max })?;
         // There is no element without bytes, see `ErrorKind::EmptyElements`. So the number can be judged at once, and a
         // small input never makes a long list.
-        if count > self.rest.len() / UNIT {
-            return Err(self.truncated(count.saturating_mul(UNIT)));
+        let least = count.saturating_mul(UNIT);
+        if least > self.rest.len() {
+            return Err(self.truncated(least));
         }
         self.nested(|decoder| {
+            let before = decoder.rest.len();
             let mut elements = Elements::new(decoder, count);
             let value = visitor.visit_seq(&mut elements)?;
-            match elements.read {
-                read if read == count => Ok(value),
+            let read = elements.read;
+            if read != count {
                 // What comes next would be read from the wrong place.
-                actual => Err(Error::new(ErrorKind::LengthMismatch {
+                return Err(Error::new(ErrorKind::LengthMismatch {
                     announced: count,
-                    actual,
-                })),
+                    actual: read,
+                }));
             }
+            if before - decoder.rest.len() < least {
+                return Err(Error::new(ErrorKind::EmptyElements));
+            }
+            Ok(value)
         })
     }
 

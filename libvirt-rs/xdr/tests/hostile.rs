@@ -169,6 +169,9 @@ fn elements_without_bytes_neither_spin_nor_travel() {
     for result in [to_bytes(&vec![(); 3]), to_bytes(&Empties(vec![[[]; 9]]))] {
         assert_eq!(result.unwrap_err().kind(), &ErrorKind::EmptyElements);
     }
+    // Neither do they borrow the bytes of what comes behind them.
+    refuses::<(Vec<()>, u32)>(&[0, 0, 0, 1, 0, 0, 0, 9], 4, &ErrorKind::EmptyElements);
+    refuses::<(Empties, u32)>(&[0, 0, 0, 1, 0, 0, 0, 9], 4, &ErrorKind::EmptyElements);
     // None of them is no harm.
     assert_eq!(to_bytes(&Vec::<()>::new()).unwrap(), [0; 4]);
     assert_eq!(from_bytes::<Vec<()>>(&[0; 4]).unwrap(), []);

@@ -2,6 +2,7 @@
 
 mod checks;
 mod demo;
+mod fuzz;
 mod vm;
 
 use anyhow::{Context, Result};
@@ -36,6 +37,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Feed the libvirt client what nobody would send it, and look for panics and broken promises.
+    Fuzz(fuzz::Options),
     /// Install what the guest and the tests need, or print the line that does.
     Tools {
         /// Only what a guest needs.
@@ -56,6 +59,7 @@ pub(crate) fn run() -> Result<()> {
         Command::Vm(options) => runtime()?.block_on(vm::run(options)),
         Command::Test { arguments } => checks::test(&arguments),
         Command::Bench { arguments } => checks::bench(&arguments),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Tools { guest } => tools::ensure(if guest { Scope::Guest } else { Scope::All }),
         Command::Image { newest_kernel } => {
             if newest_kernel {

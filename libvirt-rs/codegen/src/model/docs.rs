@@ -128,7 +128,7 @@ pub(super) fn head(comments: &[Comment]) -> Vec<String> {
     let Some(first) = comments.first() else {
         return Vec::new();
     };
-    if first.span.start > 0 || first.documents {
+    if first.span.start > 0 || first.documents || first.text.contains("*/") {
         return Vec::new();
     }
     let lines = first.text.trim().lines();

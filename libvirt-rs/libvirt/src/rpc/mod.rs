@@ -27,6 +27,9 @@ mod client;
 mod connection;
 mod driver;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod header;
 mod keepalive;
 pub mod limits;
