@@ -43,7 +43,9 @@ async fn volume(pool: &StoragePool, name: &str, bytes: u64) -> Result<StorageVol
     let xml = format!(
         "<volume><name>{name}</name><capacity>{bytes}</capacity><allocation>0</allocation></volume>"
     );
-    Ok(pool.create_volume(&xml, StorageVolCreateFlags::empty()).await?)
+    Ok(pool
+        .create_volume(&xml, StorageVolCreateFlags::empty())
+        .await?)
 }
 
 /// Bytes that are never the same for long, made quickly.
@@ -79,7 +81,9 @@ fn a_gibibyte_goes_up_and_comes_down_unchanged() {
         let (pool, folder) = pool(&connect, daemon).await?;
         let volume = volume(&pool, "big", GIB).await?;
         let mut sent = Sha256::new();
-        let mut upload = volume.upload(0, GIB, StorageVolUploadFlags::empty()).await?;
+        let mut upload = volume
+            .upload(0, GIB, StorageVolUploadFlags::empty())
+            .await?;
         for number in 0..GIB / MIB {
             let block = block(number);
             sent.update(&block);
@@ -87,11 +91,16 @@ fn a_gibibyte_goes_up_and_comes_down_unchanged() {
         }
         upload.finish().await?;
         let sent = sent.finalize().to_vec();
-        ensure!(digest_of(&folder.join("big"))? == sent, "what the daemon has kept is something else");
+        ensure!(
+            digest_of(&folder.join("big"))? == sent,
+            "what the daemon has kept is something else"
+        );
 
         let mut received = Sha256::new();
         let mut count = 0;
-        let mut download = volume.download(0, 0, StorageVolDownloadFlags::empty()).await?;
+        let mut download = volume
+            .download(0, 0, StorageVolDownloadFlags::empty())
+            .await?;
         while let Some(chunk) = download.chunk().await? {
             let Chunk::Data(bytes) = chunk else {
                 anyhow::bail!("a hole that nobody asked for");
@@ -101,7 +110,10 @@ fn a_gibibyte_goes_up_and_comes_down_unchanged() {
         }
         download.finish().await?;
         ensure!(count == GIB, "{count} bytes came");
-        ensure!(received.finalize().to_vec() == sent, "what came is something else");
+        ensure!(
+            received.finalize().to_vec() == sent,
+            "what came is something else"
+        );
         Ok(())
     }));
 }
@@ -130,7 +142,11 @@ fn holes_stay_holes_both_ways() {
         let file = File::open(folder.join("source"))?;
         let metadata = file.metadata()?;
         ensure!(metadata.len() == GIB, "{} bytes", metadata.len());
-        ensure!(metadata.blocks() * 512 < 8 * MIB, "{} blocks are taken", metadata.blocks());
+        ensure!(
+            metadata.blocks() * 512 < 8 * MIB,
+            "{} blocks are taken",
+            metadata.blocks()
+        );
 
         let copy = daemon.folder().join("copy");
         let mut file = File::create(&copy)?;
@@ -152,8 +168,14 @@ fn holes_stay_holes_both_ways() {
         }
         download.finish().await?;
         file.set_len(data + holes)?;
-        ensure!(data + holes == GIB && data < 8 * MIB, "{data} of data, {holes} of holes");
-        ensure!(digest_of(&copy)? == digest_of(&folder.join("source"))?, "the copy is another");
+        ensure!(
+            data + holes == GIB && data < 8 * MIB,
+            "{data} of data, {holes} of holes"
+        );
+        ensure!(
+            digest_of(&copy)? == digest_of(&folder.join("source"))?,
+            "the copy is another"
+        );
         Ok(())
     }));
 }
@@ -164,7 +186,9 @@ fn a_part_of_a_volume_is_read_from_an_offset() {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
         let (pool, _) = pool(&connect, daemon).await?;
         let volume = volume(&pool, "part", 8 * MIB).await?;
-        let mut upload = volume.upload(2 * MIB, MIB, StorageVolUploadFlags::empty()).await?;
+        let mut upload = volume
+            .upload(2 * MIB, MIB, StorageVolUploadFlags::empty())
+            .await?;
         upload.send(&block(7)).await?;
         upload.finish().await?;
         let mut download = volume
@@ -178,19 +202,21 @@ fn a_part_of_a_volume_is_read_from_an_offset() {
 }
 
 #[test]
-fn an_upload_beyond_the_volumes_end_fails_with_the_daemons_reason() {
+fn an_upload_of_more_than_was_announced_fails_with_the_daemons_reason() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
         let (pool, _) = pool(&connect, daemon).await?;
         let volume = volume(&pool, "small", MIB).await?;
-        let error = volume
-            .download(2 * MIB, 0, StorageVolDownloadFlags::empty())
-            .await;
-        let error = match error {
-            Ok(stream) => stream.finish().await.err(),
-            Err(error) => Some(error),
+        let announced = MIB / 2;
+        let mut stream = volume
+            .upload(0, announced, StorageVolUploadFlags::empty())
+            .await?;
+        let error = async {
+            // The daemon says so as soon as it comes to it, which may be at any of these.
+            stream.send(&vec![7; MIB as usize]).await?;
+            stream.finish().await
         };
-        let error = error.context("there is nothing to read there")?;
+        let error = error.await.err().context("there is no room for it")?;
         ensure!(error.remote().is_some(), "{error}");
         Ok(())
     }));

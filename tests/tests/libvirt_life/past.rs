@@ -1,6 +1,6 @@
 //! A domain that goes back: to a snapshot, or to where it was saved.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use libvirt::raw::api::{
     DomainSaveImageXmlFlags, DomainSaveRestoreFlags, DomainSnapshotCreateFlags,
     DomainSnapshotDeleteFlags, DomainSnapshotListFlags, DomainSnapshotRevertFlags, ErrorNumber,
