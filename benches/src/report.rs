@@ -1,8 +1,5 @@
 //! The figures as a table and as JSON.
 
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
@@ -43,20 +40,18 @@ impl Figure {
     }
 }
 
-/// All figures of a run.
+/// All figures of a part.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    rounds: usize,
-    mebibytes: u64,
-    cpus: u32,
-    accelerator: &'static str,
+    setting: String,
     cpu_model: String,
     kernel: String,
     figures: Vec<Figure>,
 }
 
 impl Report {
-    pub(crate) fn new(rounds: usize, mebibytes: u64, cpus: u32, accelerator: &'static str) -> Self {
+    /// Of what was measured in such a setting.
+    pub(crate) fn new(setting: String) -> Self {
         let first_line = |path: &str, key: &str| {
             let text = std::fs::read_to_string(path).unwrap_or_default();
             let line = text
@@ -66,10 +61,7 @@ impl Report {
             line.rsplit(": ").next().unwrap_or_default().to_owned()
         };
         Self {
-            rounds,
-            mebibytes,
-            cpus,
-            accelerator,
+            setting,
             cpu_model: first_line("/proc/cpuinfo", "model name"),
             kernel: first_line("/proc/sys/kernel/osrelease", ""),
             figures: Vec::new(),
@@ -134,8 +126,8 @@ impl Report {
 
     pub(crate) fn print(&self) {
         println!(
-            "\none guest with {} CPU(s) under {}, {} rounds of {} MiB, on {} (kernel {})\n",
-            self.cpus, self.accelerator, self.rounds, self.mebibytes, self.cpu_model, self.kernel
+            "\n{}, on {} (kernel {})\n",
+            self.setting, self.cpu_model, self.kernel
         );
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
@@ -168,10 +160,5 @@ impl Report {
             column.set_cell_alignment(CellAlignment::Right);
         }
         println!("{table}");
-    }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
-        std::fs::write(path, json).with_context(|| format!("can't write {}", path.display()))
     }
 }

@@ -18,6 +18,11 @@ use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
 
 /// In which everything that waits for a dead daemon has failed.
 const FAILED: Duration = Duration::from_secs(1);
+/// Where every connection dies young, pauses would grow to seconds.
+const IMPATIENT: Backoff = Backoff {
+    first: Duration::from_millis(10),
+    most: Duration::from_millis(50),
+};
 /// For a connection to stand again.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -47,7 +52,7 @@ fn a_daemon_that_is_killed_fails_every_call_within_a_second() {
             .max_client_requests(100)
             .run(async |daemon| {
                 let connect = Connect::builder(&daemon.uri("test"))
-                    .reconnect(Backoff::default())
+                    .reconnect(IMPATIENT)
                     .open()
                     .await?;
                 for round in 0..10 {

@@ -3,31 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::{Map, Value, json};
-use tokio::process::Command;
+use serde_json::{Map, json};
 use vbridge_tests::{
     fixture::story,
     libvirt::{
         daemon::Libvirtd,
         domain::Domain,
-        program,
-        reference::{Answer, Reference},
+        reference::{Answer, Reference, measured},
         scene::Scene,
     },
 };
-use xtask::tools;
-
-async fn measured(name: &str, arguments: &[&str]) -> Result<Value> {
-    let mut command = Command::new(tools::system_python());
-    command
-        .arg(program(name))
-        .args(arguments)
-        .kill_on_drop(true);
-    let output = command.output().await?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{name} {arguments:?}: {said}");
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
 
 #[test]
 fn the_c_library_is_measured_in_calls_and_through_a_channel() {

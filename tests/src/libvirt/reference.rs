@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt, process::Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -55,6 +55,24 @@ pub struct Refusal {
     pub domain: i32,
     /// The sentence.
     pub message: String,
+}
+
+/// Runs a program that measures the C library (`calls.py`, `channel.py`), and returns its line of JSON.
+///
+/// # Errors
+/// It fails, or does not end within [`CLIENT`].
+pub async fn measured(name: &str, arguments: &[&str]) -> Result<Value> {
+    let mut command = Command::new(tools::system_python());
+    command
+        .arg(program(name))
+        .args(arguments)
+        .kill_on_drop(true);
+    let output = timeout(CLIENT, command.output())
+        .await
+        .with_context(|| format!("{name} {arguments:?} has not ended within {CLIENT:?}"))??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{name} {arguments:?}: {said}");
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 // === impl Reference ===

@@ -24,7 +24,7 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
 
 /// Runs the benchmarks.
 pub(super) fn bench(arguments: &[String]) -> Result<()> {
-    tools::ensure(Scope::Guest)?;
+    tools::ensure(Scope::All)?;
     let built = prepare(Profile::Release)?;
     let mut cargo = build::cargo_program();
     cargo

@@ -1,0 +1,228 @@
+//! The libvirt client, beside the C library (through its Python binding) on the same private daemon.
+//!
+//! Calls go to the test driver, which answers without doing anything; the channel is that of a real QEMU domain, opened
+//! through the daemon, and beside it the same channel's socket, as a client on the host itself would use it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ::libvirt::{Connect, Domain as Handle, raw::api::DomainChannelFlags, rpc::RawStream};
+use anyhow::{Context as _, Result, ensure};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    task::JoinSet,
+};
+use vbridge_tests::libvirt::{daemon::Libvirtd, domain::Domain, reference::measured};
+
+use crate::{
+    Options,
+    report::{Report, median},
+};
+
+/// Calls of one sample, one after the other.
+const CALLS: usize = 10_000;
+/// Calls of one sample that overlap.
+const OVERLAPPING: usize = 40_000;
+/// How many overlap.
+const PARALLEL: usize = 64;
+/// The daemon takes as many requests of one client at a time; the rest waits in the socket.
+const REQUESTS: u32 = 2 * PARALLEL as u32;
+/// Round trips through the channel.
+const ECHOES: usize = 500;
+const BLOCK: usize = 256 * 1024;
+
+const SINK: &str = "org.vbridge.sink.0";
+const SOURCE: &str = "org.vbridge.source.0";
+const RAW: &str = "org.vbridge.raw.0";
+
+/// One client's samples: calls and bytes a second, and seconds.
+#[derive(Default)]
+struct Samples {
+    calls: Vec<f64>,
+    to_host: Vec<f64>,
+    to_guest: Vec<f64>,
+    round_trip: Vec<f64>,
+}
+
+/// Measures, in rounds.
+pub(crate) async fn run(options: &Options) -> Result<Report> {
+    let mut report = None;
+    let daemon = Libvirtd::builder().max_client_requests(REQUESTS);
+    let measure = daemon.run(async |daemon| {
+        report = Some(rounds(options, daemon).await?);
+        Ok(())
+    });
+    measure.await?;
+    report.context("nothing was measured")
+}
+
+async fn rounds(options: &Options, daemon: &Libvirtd) -> Result<Report> {
+    let bytes = options.mebibytes * 1024 * 1024;
+    let domain = Domain::builder("bench").bytes(bytes).build().await?;
+    domain.create(daemon).await?;
+    domain.up(daemon, 1).await?;
+    let (test, qemu) = (daemon.uri("test"), daemon.uri("qemu"));
+    let connect = Connect::open(&test).await?;
+    let hypervisor = Connect::open(&qemu).await?;
+    let handle = hypervisor.domain_by_name(domain.name()).await?;
+    let (mut ours, mut c) = (Samples::default(), Samples::default());
+    let mut overlapping = Vec::new();
+    for round in 0..options.rounds {
+        eprintln!("bench: round {} of {}", round + 1, options.rounds);
+        c.calls.push(c_calls(&test).await?);
+        ours.calls.push(sequential(&connect).await?);
+        overlapping.push(parallel(&connect).await?);
+        let peer = async |kind: &str, count: u64, figure: &str| {
+            let arguments = [&qemu, domain.name(), kind, &count.to_string()];
+            number(&measured("channel.py", &arguments).await?, figure)
+        };
+        c.to_host.push(peer("source", bytes, "per_second").await?);
+        ours.to_host.push(source(&handle, bytes).await?);
+        c.to_guest.push(peer("sink", bytes, "per_second").await?);
+        ours.to_guest.push(sink(&handle, bytes).await?);
+        c.round_trip
+            .push(peer("echo", ECHOES as u64, "median").await?);
+        ours.round_trip.push(echo(&handle).await?);
+    }
+    Ok(report(options, ours, c, overlapping))
+}
+
+fn report(options: &Options, ours: Samples, c: Samples, overlapping: Vec<f64>) -> Report {
+    let mut report = Report::new(format!(
+        "a private libvirtd (max_client_requests = {REQUESTS}), {} rounds of {CALLS} calls and {} MiB",
+        options.rounds, options.mebibytes
+    ));
+    let c_calls = report.calls("C library (Python), calls one at a time", c.calls);
+    let calls = report.calls("calls, one at a time", ours.calls);
+    let overlapping = report.calls("calls, 64 in flight", overlapping);
+    let c_to_host = report.rate("C library, channel to the host", c.to_host);
+    let to_host = report.rate("channel to the host", ours.to_host);
+    let c_to_guest = report.rate("C library, channel to the guest", c.to_guest);
+    let to_guest = report.rate("channel to the guest", ours.to_guest);
+    let c_round_trip = report.time("C library, a byte and back (p50)", c.round_trip);
+    let round_trip = report.time("a byte and back (p50)", ours.round_trip);
+    report.ratio("calls / C library", calls / c_calls, 1.0, true);
+    report.ratio(
+        "64 in flight / one at a time",
+        overlapping / calls,
+        3.0,
+        true,
+    );
+    report.ratio(
+        "channel to the host / C library",
+        to_host / c_to_host,
+        0.9,
+        true,
+    );
+    report.ratio(
+        "channel to the guest / C library",
+        to_guest / c_to_guest,
+        0.9,
+        true,
+    );
+    report.compare("a byte and back / C library", round_trip / c_round_trip);
+    report
+}
+
+fn number(said: &serde_json::Value, figure: &str) -> Result<f64> {
+    let value = said[figure].as_f64();
+    value.with_context(|| format!("there is no {figure} in {said}"))
+}
+
+fn per_second(count: usize, since: Instant) -> f64 {
+    count as f64 / since.elapsed().as_secs_f64()
+}
+
+async fn c_calls(uri: &str) -> Result<f64> {
+    let said = measured("calls.py", &[uri, "lib_version", &CALLS.to_string()]).await?;
+    number(&said, "per_second")
+}
+
+async fn sequential(connect: &Connect) -> Result<f64> {
+    connect.libvirt_version().await?;
+    let started = Instant::now();
+    for _ in 0..CALLS {
+        connect.libvirt_version().await?;
+    }
+    Ok(per_second(CALLS, started))
+}
+
+async fn parallel(connect: &Connect) -> Result<f64> {
+    let left = Arc::new(AtomicUsize::new(OVERLAPPING));
+    let mut callers = JoinSet::new();
+    let started = Instant::now();
+    for _ in 0..PARALLEL {
+        let (connect, left) = (connect.clone(), Arc::clone(&left));
+        callers.spawn(async move {
+            let more = |left: usize| left.checked_sub(1);
+            while left
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .is_ok()
+            {
+                connect.libvirt_version().await?;
+            }
+            Ok::<_, ::libvirt::Error>(())
+        });
+    }
+    while let Some(ended) = callers.join_next().await {
+        ended??;
+    }
+    Ok(per_second(OVERLAPPING, started))
+}
+
+/// The channel, when the daemon has noticed that its last user has gone.
+async fn channel(domain: &Handle, name: &str) -> Result<RawStream> {
+    let flags = DomainChannelFlags::empty();
+    Ok(domain.open_channel(Some(name), flags).await?)
+}
+
+async fn source(domain: &Handle, bytes: u64) -> Result<f64> {
+    let mut channel = channel(domain, SOURCE).await?;
+    let mut block = vec![0; BLOCK];
+    let started = Instant::now();
+    let mut left = bytes;
+    while left > 0 {
+        let most = BLOCK.min(usize::try_from(left)?);
+        let read = channel.read(&mut block[..most]).await?;
+        ensure!(read > 0, "the channel has ended {left} bytes too early");
+        left -= read as u64;
+    }
+    Ok(per_second(usize::try_from(bytes)?, started))
+}
+
+async fn sink(domain: &Handle, bytes: u64) -> Result<f64> {
+    let mut channel = channel(domain, SINK).await?;
+    let block = vec![0; BLOCK];
+    let started = Instant::now();
+    let mut left = bytes;
+    while left > 0 {
+        let most = BLOCK.min(usize::try_from(left)?);
+        channel.write_all(&block[..most]).await?;
+        left -= most as u64;
+    }
+    let counted = channel.read_u64_le().await?;
+    ensure!(
+        counted == bytes,
+        "the guest has counted {counted} bytes of {bytes}"
+    );
+    Ok(per_second(usize::try_from(bytes)?, started))
+}
+
+async fn echo(domain: &Handle) -> Result<f64> {
+    let mut channel = channel(domain, RAW).await?;
+    let mut times = Vec::with_capacity(ECHOES);
+    for index in 0..ECHOES {
+        let sent = index as u8;
+        let started = Instant::now();
+        channel.write_u8(sent).await?;
+        let echo = channel.read_u8().await?;
+        ensure!(echo == sent, "round trip {index} has brought another byte");
+        times.push(Duration::as_secs_f64(&started.elapsed()));
+    }
+    Ok(median(&times))
+}
