@@ -5,7 +5,6 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +13,10 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::config::Config;
 use super::connection::{Abandoned, Reply};
 use super::driver::Driver;
 use super::error::ConnectionError;
-use super::keepalive::KeepaliveConfig;
 use super::limits::{
     CALL_BUDGET, CALL_UNIT, DESCRIPTORS_MAX, MESSAGES, PAYLOAD_MAX, SUBSCRIPTIONS,
 };
@@ -61,8 +60,8 @@ impl Client {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn over_unix(socket: UnixStream, keepalive: KeepaliveConfig) -> Self {
-        Self::start(Wire::Unix(socket), keepalive)
+    pub fn over_unix(socket: UnixStream, config: impl Into<Config>) -> Self {
+        Self::start(Wire::Unix(socket), config.into())
     }
 
     /// Runs a connection over a connected Unix socket of the standard library.
@@ -74,26 +73,26 @@ impl Client {
     /// Outside a tokio runtime.
     pub fn over_std_unix(
         socket: StdUnixStream,
-        keepalive: KeepaliveConfig,
+        config: impl Into<Config>,
     ) -> std::io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self::over_unix(UnixStream::from_std(socket)?, keepalive))
+        Ok(Self::over_unix(UnixStream::from_std(socket)?, config))
     }
 
     /// Runs a connection over any stream of bytes.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn over<T>(stream: T, keepalive: KeepaliveConfig) -> Self
+    pub fn over<T>(stream: T, config: impl Into<Config>) -> Self
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        Self::start(Wire::Bytes(Box::new(stream)), keepalive)
+        Self::start(Wire::Bytes(Box::new(stream)), config.into())
     }
 
-    fn start(wire: Wire, keepalive: KeepaliveConfig) -> Self {
+    fn start(wire: Wire, config: Config) -> Self {
         let carries_descriptors = wire.carries_descriptors();
-        let shared = Arc::new(Shared::new(keepalive));
+        let shared = Arc::new(Shared::new(config));
         tokio::spawn(Driver::new(wire, Arc::clone(&shared)));
         Self {
             handle: Arc::new(Handle {
@@ -243,20 +242,17 @@ impl Client {
     /// As [`wait_ended`](Self::wait_ended), without keeping the connection open.
     pub(crate) fn watch_end(&self) -> impl Future<Output = ConnectionError> + Send + use<> {
         let shared = Arc::clone(&self.handle.shared);
-        std::future::poll_fn(move |cx| {
-            let mut state = shared.lock();
-            if let Some(why) = &state.ended {
-                return Poll::Ready(why.clone());
+        async move {
+            loop {
+                // It hears of an end from here on, so none falls between the look and the wait.
+                let over = shared.over.notified();
+                let why = shared.lock().ended.clone();
+                if let Some(why) = why {
+                    return why;
+                }
+                over.await;
             }
-            if !state
-                .ended_wakers
-                .iter()
-                .any(|waker| waker.will_wake(cx.waker()))
-            {
-                state.ended_wakers.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+        }
     }
 
     /// Closes the connection once what is queued has been sent. What is not answered within a second then fails.
@@ -284,6 +280,10 @@ impl Client {
     ) -> Result<Reply, Error> {
         self.within(procedure, async {
             let (in_flight, reply) = self.send(procedure, payload, descriptors).await?;
+            // A stream that was not asked for is dropped with the reply, and thereby aborted.
+            let _stream = procedure
+                .stream
+                .map(|_| RawStream::new(Arc::clone(&self.handle), in_flight.serial));
             in_flight.reply(reply).await
         })
         .await

@@ -19,6 +19,10 @@
 //! - *Abandoned*: nobody waits for the reply any more. The serial stays taken until the reply has come, for the
 //!   protocol has no way to take a call back. A call that is still in our own queue is taken out of it instead.
 //! - *Aborting*: whatever the daemon sent before it saw the abort is dropped.
+//! - Only so many calls are with the daemon at a time ([`Config::calls_at_once`]); the others wait here, in order, until a
+//!   reply has come. Abandoned ones count until then.
+//! - The daemon answers a call and serves its stream in two threads. So data, and even a stream's end, may come before the
+//!   reply: such a call then waits as one without a stream.
 //! - A packet's kind is looked at before its serial: libvirt numbers its events 1, like the first call.
 //! - A reply to an unknown serial (a second reply, for one) is counted and dropped, as libvirt's own client does.
 
@@ -28,10 +32,11 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::config::Config;
 use super::error::{ConnectionError, ProtocolError};
 use super::header::{Header, Kind, Packet, Status};
-use super::keepalive::{self, Due, Keepalive, KeepaliveConfig};
-use super::limits::DESCRIPTORS_WAITING;
+use super::keepalive::{self, Due, Keepalive};
+use super::limits::{DESCRIPTORS_WAITING, PIECE};
 use super::procedure::Procedure;
 
 /// The client's end of a connection.
@@ -40,6 +45,11 @@ pub(crate) struct Connection {
     calls: HashMap<u32, Call>,
     next_serial: u32,
     outgoing: VecDeque<Transmit>,
+    /// Calls that wait until the daemon has answered others.
+    held: VecDeque<Transmit>,
+    /// Calls in `outgoing` or sent, and not answered.
+    under_way: usize,
+    calls_at_once: usize,
     /// A packet whose descriptors have not all come, and how many carrier bytes are missing.
     incomplete: Option<(Packet, usize)>,
     descriptors: VecDeque<OwnedFd>,
@@ -128,14 +138,17 @@ pub(crate) enum Abandoned {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) fn new(keepalive: KeepaliveConfig) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             calls: HashMap::new(),
             next_serial: 1,
             outgoing: VecDeque::new(),
+            held: VecDeque::new(),
+            under_way: 0,
+            calls_at_once: config.calls_at_once.max(1),
             incomplete: None,
             descriptors: VecDeque::new(),
-            keepalive: Keepalive::new(keepalive),
+            keepalive: Keepalive::new(config.keepalive),
             ignored: 0,
         }
     }
@@ -172,13 +185,42 @@ impl Connection {
                 },
             },
         );
-        self.outgoing.push_back(Transmit {
+        let transmit = Transmit {
             bytes: header.packet(descriptors.len(), payload),
             descriptors,
             opens: Some(serial),
             stream: None,
-        });
+        };
+        self.held.push_back(transmit);
+        self.release();
         serial
+    }
+
+    /// Queues a call whose reply nobody needs, past those that are held back.
+    pub(crate) fn call_past_others(&mut self, procedure: &Procedure) {
+        let serial = self.call(procedure, &[], Vec::new());
+        if let Some(at) = position(&self.held, serial)
+            && let Some(transmit) = self.held.remove(at)
+        {
+            self.under_way += 1;
+            self.outgoing.push_back(transmit);
+        }
+    }
+
+    /// Lets calls go that were held back, while there is room for them.
+    fn release(&mut self) {
+        while self.under_way < self.calls_at_once
+            && let Some(transmit) = self.held.pop_front()
+        {
+            self.under_way += 1;
+            self.outgoing.push_back(transmit);
+        }
+    }
+
+    /// A call is answered, or was taken back.
+    fn answered(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.release();
     }
 
     /// Nobody waits for this call's reply, or uses its stream, any more.
@@ -188,13 +230,15 @@ impl Connection {
         };
         match call.state {
             State::Waiting { stream } => {
-                if let Some(at) = self
-                    .outgoing
-                    .iter()
-                    .position(|transmit| transmit.opens == Some(serial))
-                {
+                if let Some(at) = position(&self.held, serial) {
+                    self.held.remove(at);
+                    self.calls.remove(&serial);
+                    return Abandoned::Unsent;
+                }
+                if let Some(at) = position(&self.outgoing, serial) {
                     self.outgoing.remove(at);
                     self.calls.remove(&serial);
+                    self.answered();
                     return Abandoned::Unsent;
                 }
                 call.state = State::Abandoned { stream };
@@ -251,14 +295,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Some bytes have come, be it of a packet that is not complete yet.
+    pub(crate) fn handle_received(&mut self, now: Instant) {
+        self.keepalive.received(now);
+    }
+
     /// Takes packets off `input` until one says something, or none is complete.
     pub(crate) fn handle_input(
         &mut self,
-        now: Instant,
         input: &mut BytesMut,
     ) -> Result<Option<Event>, ProtocolError> {
         while let Some((packet, descriptors)) = self.next_packet(input)? {
-            self.keepalive.received(now);
             if let Some(event) = self.dispatch(packet, descriptors)? {
                 return Ok(Some(event));
             }
@@ -382,12 +429,17 @@ impl Connection {
 
     fn reply(&mut self, packet: Packet, descriptors: Vec<OwnedFd>) -> Option<Event> {
         let serial = packet.header.serial;
+        let good = packet.header.status != Status::Error;
         let state = self.known(&packet.header);
-        let Some(State::Waiting { stream } | State::Abandoned { stream }) = state else {
+        let (Some(State::Waiting { stream }) | Some(State::Abandoned { stream })) = state else {
+            if !good {
+                // A hole is refused by a reply, and the stream is then forgotten.
+                return self.stream_failed(serial, state, packet.payload);
+            }
             self.ignored += 1;
             return None;
         };
-        let good = packet.header.status != Status::Error;
+        self.answered();
         if stream && good {
             self.set(serial, State::Streaming);
             if matches!(state, Some(State::Abandoned { .. })) {
@@ -420,20 +472,14 @@ impl Connection {
                 serial,
                 bytes: packet.payload,
             }),
-            (Some(State::Streaming | State::Finishing), Status::Error) => {
-                self.calls.remove(&serial);
-                Some(Event::StreamFailed {
-                    serial,
-                    error: packet.payload,
-                })
-            }
+            (state, Status::Error) => self.stream_failed(serial, state, packet.payload),
             (Some(State::Streaming | State::Finishing), Status::Ok) => {
                 self.calls.remove(&serial);
                 Some(Event::StreamClosed { serial })
             }
             // Sent before the daemon saw the abort.
             (Some(State::Aborting | State::Abandoned { stream: true }), Status::Continue) => None,
-            (Some(State::Aborting), Status::Ok | Status::Error) => {
+            (Some(State::Aborting), Status::Ok) => {
                 self.calls.remove(&serial);
                 Some(Event::StreamClosed { serial })
             }
@@ -442,6 +488,30 @@ impl Connection {
                 None
             }
         }
+    }
+
+    /// The daemon has ended a stream with an error, and knows it no more.
+    fn stream_failed(&mut self, serial: u32, state: Option<State>, error: Bytes) -> Option<Event> {
+        match state {
+            Some(State::Streaming | State::Finishing) => {
+                self.calls.remove(&serial);
+            }
+            Some(State::Aborting) => {
+                self.calls.remove(&serial);
+                return Some(Event::StreamClosed { serial });
+            }
+            Some(State::Waiting { stream: true }) => {
+                self.set(serial, State::Waiting { stream: false });
+            }
+            Some(State::Abandoned { stream: true }) => {
+                self.set(serial, State::Abandoned { stream: false });
+            }
+            None | Some(State::Waiting { .. } | State::Abandoned { .. }) => {
+                self.ignored += 1;
+                return None;
+            }
+        }
+        Some(Event::StreamFailed { serial, error })
     }
 
     fn hole(&mut self, packet: &Packet) -> Result<Option<Event>, ProtocolError> {
@@ -487,7 +557,7 @@ impl Connection {
         let bytes = call
             .header(serial, kind, Status::Continue)
             .packet(0, payload);
-        self.push_stream(serial, bytes, payload.len());
+        self.push_stream(serial, bytes, weight(payload.len()));
         true
     }
 
@@ -535,6 +605,18 @@ impl Connection {
             stream: None,
         });
     }
+}
+
+/// Where a call waits to be sent.
+fn position(queue: &VecDeque<Transmit>, serial: u32) -> Option<usize> {
+    queue
+        .iter()
+        .position(|transmit| transmit.opens == Some(serial))
+}
+
+/// What so many bytes weigh in a queue, so that a flood of tiny pieces is bounded as well.
+pub(crate) fn weight(bytes: usize) -> usize {
+    bytes.max(PIECE)
 }
 
 // === impl Call ===

@@ -17,7 +17,7 @@ struct Daemon {
 impl Daemon {
     fn new() -> Self {
         Self {
-            connection: Connection::new(KeepaliveConfig::default()),
+            connection: Connection::new(Config::default()),
             now: Instant::now(),
         }
     }
@@ -45,7 +45,7 @@ impl Daemon {
             status,
         };
         let mut input = BytesMut::from(&header.packet(0, payload)[..]);
-        let event = self.connection.handle_input(self.now, &mut input).unwrap();
+        let event = self.connection.handle_input(&mut input).unwrap();
         assert!(input.is_empty());
         event
     }
@@ -258,7 +258,7 @@ fn holes_go_both_ways_and_a_wrong_one_ends_the_connection() {
         assert_eq!(
             daemon
                 .connection
-                .handle_input(daemon.now, &mut input)
+                .handle_input(&mut input)
                 .unwrap_err(),
             ProtocolError::Hole
         );
@@ -299,7 +299,7 @@ fn a_call_from_the_daemon_is_refused() {
     assert_eq!(
         daemon
             .connection
-            .handle_input(daemon.now, &mut input)
+            .handle_input(&mut input)
             .unwrap_err(),
         ProtocolError::Call
     );
@@ -325,13 +325,13 @@ fn descriptors_wait_for_their_packet_and_their_carrier_bytes() {
     assert!(
         daemon
             .connection
-            .handle_input(now, &mut input)
+            .handle_input(&mut input)
             .unwrap()
             .is_none()
     );
     daemon.connection.handle_descriptor(null()).unwrap();
     input.extend_from_slice(&[0]);
-    let event = daemon.connection.handle_input(now, &mut input).unwrap();
+    let event = daemon.connection.handle_input(&mut input).unwrap();
     assert!(
         matches!(event, Some(Event::Reply { reply: Ok(reply), .. }) if reply.descriptors.len() == 2)
     );
@@ -341,7 +341,7 @@ fn descriptors_wait_for_their_packet_and_their_carrier_bytes() {
     let mut input = BytesMut::from(&header.packet(1, b"")[..]);
     input.extend_from_slice(&[0]);
     assert_eq!(
-        daemon.connection.handle_input(now, &mut input).unwrap_err(),
+        daemon.connection.handle_input(&mut input).unwrap_err(),
         ProtocolError::DescriptorsMissing
     );
 }

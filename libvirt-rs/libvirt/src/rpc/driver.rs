@@ -32,6 +32,8 @@ pub(crate) struct Driver {
     flushed: bool,
     paused: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Why nothing can be written any more. What the daemon said before is still read.
+    broken: Option<Ended>,
     /// When the last answers must have come.
     close_at: Option<Instant>,
 }
@@ -61,6 +63,7 @@ impl Driver {
             flushed: true,
             paused: false,
             timer: None,
+            broken: None,
             close_at: None,
         }
     }
@@ -68,9 +71,21 @@ impl Driver {
     fn step(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         // In this order: what a packet makes us say, a pong for one, is said in the same round.
         let read = self.read(cx)?;
-        let written = self.write(cx)?;
+        let written = self.broken.is_none() && self.try_write(cx)?;
         self.keep_time(cx)?;
         Ok(written || read)
+    }
+
+    /// A daemon that answers and goes may have closed before we write again, and its answers are still to be read.
+    fn try_write(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        match self.write(cx) {
+            Err(why @ (Ended::ClosedByDaemon | Ended::Io(_))) => {
+                self.broken = Some(why);
+                self.close_at.get_or_insert(Instant::now() + CLOSING);
+                Ok(true)
+            }
+            result => result,
+        }
     }
 
     /// Writes what there is; true if something has left.
@@ -158,8 +173,8 @@ impl Driver {
             }
             // What has been read already comes first: it may hold more packets than the reader could take.
             while !state.is_full() {
-                match state.connection.handle_input(now, &mut self.input)? {
-                    Some(event) => state.deliver(event),
+                match state.connection.handle_input(&mut self.input)? {
+                    Some(event) => state.deliver(event)?,
                     None => break,
                 }
             }
@@ -182,6 +197,7 @@ impl Driver {
             Poll::Ready(read) => read?,
         };
         let mut state = self.shared.lock();
+        state.connection.handle_received(now);
         for descriptor in descriptors {
             state.connection.handle_descriptor(descriptor)?;
         }
@@ -208,8 +224,8 @@ impl Driver {
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-            // While paused the timer is left to run: setting it anew each time would never let it end.
-            if timer.deadline() > at || (!self.paused && timer.deadline() != at) {
+            // One that ends too early finds nothing due and starts anew: cheaper than to move it with each packet.
+            if timer.deadline() > at {
                 timer.as_mut().reset(at);
             }
             if timer.as_mut().poll(cx).is_pending() {
@@ -217,7 +233,7 @@ impl Driver {
             }
             self.timer = None;
             if self.close_at.is_some_and(|at| Instant::now() >= at) {
-                return Err(ConnectionError::ClosedHere);
+                return Err(self.broken.take().unwrap_or(ConnectionError::ClosedHere));
             }
             if self.paused && self.wire.hung_up() {
                 return Err(ConnectionError::ClosedByDaemon);

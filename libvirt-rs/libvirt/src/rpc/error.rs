@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::limits::{DESCRIPTORS_MAX, PACKET_MAX, PACKET_MIN};
+use super::limits::{DESCRIPTORS_MAX, PACKET_MAX, PACKET_MIN, STREAM_EARLY};
 
 /// Why a connection has ended. Everything that waited on it has failed with a copy of this.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,6 +56,9 @@ pub enum ProtocolError {
     /// A packet that only a client may send.
     #[error("the daemon sent a call, which only a client may")]
     Call,
+    /// A stream of which too much has come before the reply that opens it.
+    #[error("the daemon sent {STREAM_EARLY} bytes of a stream before it had answered the call that opens it")]
+    StreamTooEarly,
     /// A hole that cannot be decoded, or is negative.
     #[error("a stream's hole cannot be read")]
     Hole,

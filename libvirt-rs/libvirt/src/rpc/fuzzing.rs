@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
+use super::config::Config;
 use super::connection::{Abandoned, Connection, Event, Message};
 use super::error::{ConnectionError, ProtocolError};
 use super::keepalive::KeepaliveConfig;
@@ -49,7 +50,11 @@ pub enum Seen {
 impl Core {
     pub fn new(keepalive: KeepaliveConfig) -> Self {
         Self {
-            connection: Connection::new(keepalive),
+            // The model lets every call go.
+            connection: Connection::new(Config {
+                keepalive,
+                calls_at_once: usize::MAX,
+            }),
             input: BytesMut::new(),
         }
     }
@@ -101,7 +106,8 @@ impl Core {
     }
 
     pub fn handle_input(&mut self, now: Instant) -> Result<Option<Seen>, ProtocolError> {
-        let event = self.connection.handle_input(now, &mut self.input)?;
+        self.connection.handle_received(now);
+        let event = self.connection.handle_input(&mut self.input)?;
         Ok(event.map(Seen::from))
     }
 

@@ -15,6 +15,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::limits::KEEPALIVE_RANGE;
+
 /// The program that pings and pongs belong to.
 pub(crate) const PROGRAM: u32 = 0x6b65_6570;
 /// Its version.
@@ -72,8 +74,13 @@ impl Default for KeepaliveConfig {
 
 impl Keepalive {
     pub(crate) fn new(config: KeepaliveConfig) -> Self {
+        let (shortest, longest) = KEEPALIVE_RANGE;
         Self {
-            config,
+            config: KeepaliveConfig {
+                interval: config.interval.clamp(shortest, longest),
+                // So that a day each is still a time that can be reckoned with.
+                count: config.count.min(u32::from(u16::MAX)),
+            },
             state: State::Off,
         }
     }
@@ -85,7 +92,7 @@ impl Keepalive {
         }
     }
 
-    /// A packet has come.
+    /// Something has come.
     pub(crate) fn received(&mut self, now: Instant) {
         if matches!(self.state, State::Listening { .. } | State::Asking { .. }) {
             self.state = self.listening(now);
@@ -208,6 +215,19 @@ mod tests {
         }
         keepalive.resume(start + 100 * SECOND);
         assert_eq!(keepalive.due(start + 101 * SECOND), Due::Ping);
+    }
+
+    #[test]
+    fn any_interval_can_be_reckoned_with() {
+        let start = Instant::now();
+        for interval in [Duration::ZERO, Duration::MAX] {
+            let count = u32::MAX;
+            let mut keepalive = Keepalive::new(KeepaliveConfig { interval, count });
+            keepalive.enable(start);
+            let at = keepalive.timeout().unwrap();
+            assert!(at > start, "{interval:?}");
+            assert_eq!(keepalive.due(at), Due::Ping, "{interval:?}");
+        }
     }
 
     #[test]

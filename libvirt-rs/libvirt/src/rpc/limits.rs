@@ -26,6 +26,16 @@ pub const STREAM_RECEIVED: usize = 1 << 20;
 /// The bytes of a stream that wait to be written to the socket. Beyond it the writer waits.
 pub const STREAM_SENDING: usize = 1 << 20;
 
+/// What a piece of a stream weighs at least where it waits, so that a flood of tiny pieces is bounded as well: about what
+/// it takes beside its bytes.
+pub const PIECE: usize = 128;
+/// The bytes of a stream that may come before the reply that opens it, which another thread of the daemon sends. There is
+/// no reader yet, so more than that ends the connection.
+pub const STREAM_EARLY: usize = 32 << 20;
+
+/// Calls that the daemon has at a time, unless the caller says otherwise: one less than it allows a client by default
+/// (`max_client_requests`). Further ones wait here.
+pub const CALLS_AT_ONCE: usize = 4;
 /// What one unit of a connection's budget stands for: calls are weighed by their size.
 pub const CALL_UNIT: usize = 16 * 1024;
 /// The units that all unanswered calls of a connection may have together: 4,096 small calls, or 64 MiB of
@@ -50,6 +60,9 @@ pub const SUBSCRIPTIONS: usize = 4_096;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The pings that may stay unanswered before the connection is given up; libvirt's own default.
 pub const KEEPALIVE_COUNT: u32 = 5;
+/// The shortest and the longest time between pings; what is beyond is taken for these.
+pub const KEEPALIVE_RANGE: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_secs(24 * 60 * 60));
 /// How long a connection that is being closed waits for the daemon's last answers, a confirmation that a stream was
 /// aborted for one. Then it closes without.
 pub const CLOSING: Duration = Duration::from_secs(1);

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `header` | a packet's layout |
 //! | `connection` | the protocol as a state machine, with its drawing |
+//! | `config` | what a connection may be told when it begins |
 //! | `keepalive` | whether the daemon still lives |
 //! | `state` | what users and driver share |
 //! | `driver`, `wire` | the thin part that does I/O |
@@ -24,6 +25,7 @@
 //! | [`limits`] | what bounds all this |
 
 mod client;
+mod config;
 mod connection;
 mod driver;
 mod error;
@@ -40,6 +42,7 @@ mod stream;
 mod wire;
 
 pub use client::Client;
+pub use config::Config;
 pub use connection::Message;
 pub use error::{ConnectionError, ProtocolError};
 pub use keepalive::KeepaliveConfig;

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::connection::{Connection, Event, Message, Reply};
-use super::error::ConnectionError;
-use super::keepalive::KeepaliveConfig;
-use super::limits::{CALL_BUDGET, STREAM_RECEIVED};
+use super::config::Config;
+use super::connection::{Connection, Event, Message, Reply, weight};
+use super::error::{ConnectionError, ProtocolError};
+use super::limits::{CALL_BUDGET, PIECE, STREAM_EARLY, STREAM_RECEIVED};
 use super::procedure::Procedure;
 use crate::error::{Error, RemoteError};
 
@@ -19,6 +19,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// What unanswered calls may weigh together; closed when the connection ends.
     pub(crate) budget: Arc<Semaphore>,
+    /// Tells those who wait for the end.
+    pub(crate) over: Notify,
 }
 
 #[derive(Debug)]
@@ -35,7 +37,6 @@ pub(crate) struct State {
     /// What is said to the daemon before the connection closes.
     pub(crate) farewell: Option<Procedure>,
     pub(crate) driver: Option<Waker>,
-    pub(crate) ended_wakers: Vec<Waker>,
 }
 
 /// Somebody waits for a reply, or did: the budget's permit is held until the reply has come.
@@ -48,6 +49,8 @@ pub(crate) struct Waiting {
 /// The two directions of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct StreamState {
+    /// The reply that opens it has come.
+    pub(crate) answered: bool,
     pub(crate) received: VecDeque<Chunk>,
     /// What `received` weighs.
     pub(crate) held: usize,
@@ -91,10 +94,10 @@ pub(crate) struct Wanted {
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(keepalive: KeepaliveConfig) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             state: Mutex::new(State {
-                connection: Connection::new(keepalive),
+                connection: Connection::new(config),
                 waiting: HashMap::new(),
                 streams: HashMap::new(),
                 subscriptions: HashMap::new(),
@@ -103,8 +106,8 @@ impl Shared {
                 closing: false,
                 farewell: None,
                 driver: None,
-                ended_wakers: Vec::new(),
             }),
+            over: Notify::new(),
             budget: Arc::new(Semaphore::new(CALL_BUDGET)),
         }
     }
@@ -117,8 +120,9 @@ impl Shared {
 
     /// The connection is over: everybody who waits on it learns why.
     pub(crate) fn end(&self, why: ConnectionError) {
-        self.budget.close();
         self.lock().end(why);
+        self.budget.close();
+        self.over.notify_waiters();
     }
 }
 
@@ -135,7 +139,7 @@ impl State {
     /// Its users have left: what is queued is sent, and then the connection ends.
     pub(crate) fn close(&mut self) {
         if let Some(farewell) = self.farewell.take() {
-            self.connection.call(&farewell, &[], Vec::new());
+            self.connection.call_past_others(&farewell);
         }
         self.closing = true;
         self.wake_driver();
@@ -145,16 +149,22 @@ impl State {
     pub(crate) fn is_full(&self) -> bool {
         self.streams
             .values()
-            .any(|stream| stream.held >= STREAM_RECEIVED)
+            // Without its reply nobody could read it.
+            .any(|stream| stream.answered && stream.held >= STREAM_RECEIVED)
     }
 
     /// Hands an event to the one that it is for.
-    pub(crate) fn deliver(&mut self, event: Event) {
+    ///
+    /// # Errors
+    /// The daemon sends more than there is room for.
+    pub(crate) fn deliver(&mut self, event: Event) -> Result<(), ProtocolError> {
         match event {
             Event::Reply { serial, reply } => {
                 let reply = reply.map_err(|error| RemoteError::decode(&error));
                 if reply.is_err() {
                     self.streams.remove(&serial);
+                } else if let Some(stream) = self.streams.get_mut(&serial) {
+                    stream.answered = true;
                 }
                 if let Some(waiting) = self.waiting.remove(&serial) {
                     // Nobody waits any more: then descriptors in the reply are closed here.
@@ -170,12 +180,13 @@ impl State {
             }
             Event::Data { serial, bytes } => {
                 if let Some(stream) = self.streams.get_mut(&serial) {
-                    stream.receive(bytes);
+                    return stream.receive(bytes);
                 }
             }
             Event::Hole { serial, length } => {
-                if let Some(stream) = self.streams.get_mut(&serial) {
-                    stream.push(Chunk::Hole(length));
+                // One of no length would look like the end.
+                if let Some(stream) = self.streams.get_mut(&serial).filter(|_| length > 0) {
+                    return stream.push(Chunk::Hole(length));
                 }
             }
             Event::StreamClosed { serial } => self.stream_over(serial, Ok(())),
@@ -183,6 +194,7 @@ impl State {
                 self.stream_over(serial, Err(RemoteError::decode(&error)));
             }
         }
+        Ok(())
     }
 
     /// So many bytes of a stream have left.
@@ -213,14 +225,9 @@ impl State {
             wake(&mut subscription.waker);
         }
         self.ended = Some(why);
-        for waker in self.ended_wakers.drain(..) {
-            waker.wake();
-        }
     }
 }
 
-/// What a piece of a stream weighs at least in its reader's queue, so that a flood of tiny pieces is bounded as well.
-pub(crate) const PIECE: usize = 64;
 /// Pieces below this size are copied out of the block that they were read into, so that they do not keep it alive.
 const COPIED: usize = 4096;
 
@@ -230,7 +237,7 @@ impl Chunk {
     /// What it weighs in its reader's queue.
     pub(crate) fn weight(&self) -> usize {
         match self {
-            Self::Data(bytes) => bytes.len().max(PIECE),
+            Self::Data(bytes) => weight(bytes.len()),
             Self::Hole(_) => PIECE,
         }
     }
@@ -239,24 +246,32 @@ impl Chunk {
 // === impl StreamState ===
 
 impl StreamState {
-    fn receive(&mut self, bytes: Bytes) {
+    fn receive(&mut self, bytes: Bytes) -> Result<(), ProtocolError> {
         if bytes.is_empty() {
             self.eof = true;
             wake(&mut self.reader);
-        } else if !self.eof {
-            let bytes = if bytes.len() < COPIED {
-                Bytes::copy_from_slice(&bytes)
-            } else {
-                bytes
-            };
-            self.push(Chunk::Data(bytes));
+            return Ok(());
         }
+        let bytes = if bytes.len() < COPIED {
+            Bytes::copy_from_slice(&bytes)
+        } else {
+            bytes
+        };
+        self.push(Chunk::Data(bytes))
     }
 
-    fn push(&mut self, chunk: Chunk) {
+    fn push(&mut self, chunk: Chunk) -> Result<(), ProtocolError> {
+        // What comes behind the end, or when the reader has finished, nobody wants.
+        if self.eof {
+            return Ok(());
+        }
         self.held += chunk.weight();
+        if !self.answered && self.held > STREAM_EARLY {
+            return Err(ProtocolError::StreamTooEarly);
+        }
         self.received.push_back(chunk);
         wake(&mut self.reader);
+        Ok(())
     }
 
     fn end(&mut self, result: Result<(), Error>) {

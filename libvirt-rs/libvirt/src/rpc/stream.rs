@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Handle;
-use super::limits::{STREAM_CHUNK, STREAM_SENDING};
+use super::connection::weight;
+use super::limits::{PIECE, STREAM_CHUNK, STREAM_SENDING};
 use super::state::{Chunk, State, StreamState};
 use crate::error::Error;
 
@@ -65,10 +66,14 @@ impl RawStream {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn send_hole(&mut self, length: u64) -> Result<(), Error> {
+        // The daemon takes a hole of no length for a mistake.
+        if length == 0 {
+            return Ok(());
+        }
         let length = i64::try_from(length).map_err(|_| Error::HoleTooLong { length })?;
         std::future::poll_fn(|cx| {
             self.poll_room(cx, |state, serial| {
-                state.connection.send_hole(serial, length)
+                state.connection.send_hole(serial, length).then_some(PIECE)
             })
         })
         .await
@@ -121,19 +126,16 @@ impl RawStream {
         }
         let sent = ready!(self.poll_room(cx, |state, serial| {
             let open = state.connection.send_data(serial, &data[..length]);
-            if let Some(stream) = state.streams.get_mut(&serial).filter(|_| open) {
-                stream.sending += length;
-            }
-            open
+            open.then_some(weight(length))
         }));
         Poll::Ready(sent.map(|()| length))
     }
 
-    /// Does something when there is room to send.
+    /// Queues something when there is room; `send` gives what it weighs.
     fn poll_room(
         &mut self,
         cx: &mut Context<'_>,
-        send: impl FnOnce(&mut State, u32) -> bool,
+        send: impl FnOnce(&mut State, u32) -> Option<usize>,
     ) -> Poll<Result<(), Error>> {
         let mut state = self.handle.shared.lock();
         let Some(stream) = state.streams.get_mut(&self.serial) else {
@@ -146,8 +148,11 @@ impl RawStream {
             stream.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if !send(&mut state, self.serial) {
+        let Some(weight) = send(&mut state, self.serial) else {
             return Poll::Ready(Err(Error::StreamOver));
+        };
+        if let Some(stream) = state.streams.get_mut(&self.serial) {
+            stream.sending += weight;
         }
         state.wake_driver();
         Poll::Ready(Ok(()))

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -133,10 +133,17 @@ fn receive(
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC,
     )?;
+    let truncated = received.flags.contains(ReturnFlags::CTRUNC);
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = message {
             descriptors.extend(rights);
         }
+    }
+    if truncated {
+        // The kernel has thrown away those for which this process had no room.
+        return Err(io::Error::other(
+            "file descriptors of the daemon's were lost: this process may have no more open (RLIMIT_NOFILE)",
+        ));
     }
     Ok(received.bytes)
 }
