@@ -9,7 +9,7 @@ use clap::Parser;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use libvirt::events::DomainEventId;
-use libvirt::{Backoff, Connect, ConnectState, Error, Events, Notice};
+use libvirt::{Backoff, Connect, ConnectState, Error, Events, Notice, States};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
         .await?;
     let mut events = stream::select_all(families(&connect).await?);
     println!("watching {}; Ctrl-C ends it", connect.uri());
-    let states = tokio::spawn(print_states(connect.clone()));
+    let states = tokio::spawn(print_states(connect.states()));
     loop {
         tokio::select! {
             Some(line) = events.next() => println!("{line}"),
@@ -37,18 +37,18 @@ async fn main() -> Result<()> {
             }
         }
     }
-    states.abort();
     connect.close().await;
+    // They end with the connection.
+    states.await?;
     Ok(())
 }
 
-/// A task of its own: changes of the state are not queued, as events are, and who looks away misses them.
-async fn print_states(connect: Connect) {
-    loop {
-        match connect.state_changed().await {
-            ConnectState::Up => println!("-- connected again"),
+async fn print_states(mut states: States) {
+    while let Some(state) = states.next().await {
+        match state {
+            ConnectState::Up => println!("-- connected"),
             ConnectState::Reconnecting { why, .. } => println!("-- not connected: {why}"),
-            ConnectState::Ended(why) => return println!("-- the end: {why}"),
+            ConnectState::Ended(why) => println!("-- the end: {why}"),
             _ => {}
         }
     }

@@ -96,7 +96,7 @@
 //! Everything that waits fails at once with the reason; nothing hangs. A daemon that is silent is noticed by keepalive,
 //! after 30 s unless [`Builder::keepalive`] says otherwise. Without [`Builder::reconnect`] that is the end. With it the
 //! connection is opened again, with growing pauses: meanwhile calls fail at once, [`Connect::ready`] waits, and
-//! [`Connect::state_changed`] tells. No call is made a second time, for only the caller knows whether that is right.
+//! [`Connect::states`] tells. No call is made a second time, for only the caller knows whether that is right.
 //! Handles stay good. Streams do not: they belonged to the old connection.
 //!
 //! # Streams
@@ -138,7 +138,7 @@
 //!
 //! # Limits
 //!
-//! What is bounded, why, and what happens there: [`rpc::limits`], [`transport::limits`], [`auth::limits`],
+//! What is bounded, why, and what happens there: [`limits`], [`rpc::limits`], [`transport::limits`], [`auth::limits`],
 //! [`uri::limits`]. The daemon has limits of its own: it takes five calls of one client at a time, unless
 //! `max_client_requests` says otherwise, and serves the others in turn.
 //!
@@ -189,7 +189,7 @@ pub mod transport;
 pub mod uri;
 
 pub use code::{Code, Enumeration};
-pub use connect::{Backoff, Builder, Connect, ConnectState};
+pub use connect::{Backoff, Builder, Connect, ConnectState, States, limits};
 pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
 pub use environment::Environment;
 pub use error::{Error, RemoteError};

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
+use super::limits::OPENING;
 use super::session::{self, Purpose};
-use super::{Backoff, Connect, Inner, State, supervisor};
+use super::states::{State, Status};
+use super::{Backoff, Connect, Inner, supervisor};
 use crate::auth::Credentials;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -14,10 +14,6 @@ use crate::events::{Registrations, Topics};
 use crate::rpc::KeepaliveConfig;
 use crate::transport;
 use crate::uri::Uri;
-
-/// The time in which a connection must be opened, unless the caller says otherwise. It covers the transport, the
-/// authentication and the daemon's own opening of the hypervisor.
-pub(super) const OPENING: Duration = Duration::from_secs(30);
 
 /// Opens a connection.
 #[derive(Debug, Clone)]
@@ -127,10 +123,10 @@ impl Builder {
         settings.transport.timeout = settings.opening;
         let session = session::open(&settings, Purpose::Calls).await?;
         let deadline = settings.deadline;
-        let (state, _) = watch::channel(State::Up(Topics::new(&session.client)));
+        let status = Status::new(State::Up(Topics::new(&session.client)));
         let inner = Arc::new(Inner {
             settings,
-            state,
+            status,
             registrations: Mutex::new(Registrations::default()),
             uri: session.uri,
             private: session.private,

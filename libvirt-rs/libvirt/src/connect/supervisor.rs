@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Inner;
 use super::session::{self, Purpose, Session};
-use super::{Inner, State};
+use super::states::State;
 use crate::error::Error;
 use crate::events::Topics;
 use crate::rpc::ConnectionError;
@@ -24,13 +25,7 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
             return;
         };
         if strong.settings.reconnect.is_none() || strong.is_ended() {
-            strong.state.send_if_modified(|state| {
-                let up = !matches!(state, State::Ended(_));
-                if up {
-                    *state = State::Ended(why.clone());
-                }
-                up
-            });
+            strong.status.advance(State::Ended(why));
             strong.registrations().end();
             return;
         }
@@ -58,21 +53,12 @@ async fn reopen(
     loop {
         let strong = inner.upgrade()?;
         let backoff = strong.settings.reconnect?;
-        let going_on = strong.state.send_if_modified(|state| {
-            let going_on = !matches!(state, State::Ended(_));
-            if going_on {
-                *state = State::Reconnecting {
-                    attempt: failures.saturating_add(1),
-                    why: why.clone(),
-                };
-            }
-            going_on
-        });
-        if !going_on {
-            return None;
-        }
+        strong.status.advance(State::Reconnecting {
+            attempt: failures.saturating_add(1),
+            why: why.clone(),
+        })?;
         tracing::debug!(uri = strong.uri, failures, %why, "opening the connection again");
-        let mut state = strong.state.subscribe();
+        let mut state = strong.status.subscribe();
         let settings = strong.settings.clone();
         // Only a weak hold while we wait: a connection that nobody holds must not be opened for ever.
         drop(strong);
@@ -113,13 +99,7 @@ async fn adopt(
             registered.push((registration, events));
         }
     }
-    let adopted = inner.state.send_if_modified(|state| {
-        let wanted = !matches!(state, State::Ended(_));
-        if wanted {
-            *state = State::Up(topics.clone());
-        }
-        wanted
-    });
+    let adopted = inner.status.advance(State::Up(topics)).is_some();
     for (registration, events) in registered {
         registration.install(events);
     }
@@ -133,6 +113,6 @@ async fn adopt(
 
 impl Inner {
     fn is_ended(&self) -> bool {
-        matches!(*self.state.borrow(), State::Ended(_))
+        matches!(*self.status.current(), State::Ended(_))
     }
 }
