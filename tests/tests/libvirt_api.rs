@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use libvirt::events::{DomainEventId, Events, Notice};
+use libvirt::events::{
+    DomainEventId, Events, NetworkEventId, NodeDeviceEventId, Notice, SecretEventId,
+    StoragePoolEventId,
+};
 use libvirt::{Backoff, Connect, ConnectState, Error, States};
 use tokio::time::timeout;
 use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
@@ -69,6 +72,111 @@ fn who_looks_late_sees_every_outage_with_its_reason_and_the_end() {
         let last = state(&mut states).await?;
         ensure!(matches!(last, ConnectState::Ended(_)), "{last:?}");
         ensure!(states.next().await.is_none());
+        Ok(())
+    }));
+}
+
+// === Kinds of events ===
+
+/// Holds each kind of a family against what the family is said to have, and gives that.
+macro_rules! family {
+    ($connect:ident, $kinds:ty, $events:ident, $supported:ident) => {{
+        let supported = $connect.$supported().await?;
+        for &kind in <$kinds>::ALL {
+            match $connect.$events(&[kind], None, None).await {
+                Ok(_) => ensure!(supported.contains(&kind), "{kind:?} is there after all"),
+                Err(error) => {
+                    ensure!(!supported.contains(&kind), "{kind:?}: {error}");
+                    let named = error.to_string().contains(&format!("the kind {kind:?}:"));
+                    ensure!(named, "{kind:?}: {error}");
+                    ensure!(matches!(error, Error::UnsupportedEvent { .. }), "{error:?}");
+                    ensure!(error.remote().is_some(), "what the daemon said is lost");
+                }
+            }
+        }
+        supported
+    }};
+}
+
+#[test]
+fn a_kind_that_the_daemon_does_not_have_is_an_error_with_its_name_in_every_family() {
+    story(Libvirtd::builder().run(async |daemon| {
+        for driver in ["qemu", "test"] {
+            let connect = Connect::open(&daemon.uri(driver)).await?;
+            let domain = family!(
+                connect,
+                DomainEventId,
+                domain_events,
+                supported_domain_events
+            );
+            ensure!(domain.contains(&DomainEventId::Lifecycle), "{domain:?}");
+            let network = family!(
+                connect,
+                NetworkEventId,
+                network_events,
+                supported_network_events
+            );
+            ensure!(network.contains(&NetworkEventId::Lifecycle), "{network:?}");
+            let pool = family!(
+                connect,
+                StoragePoolEventId,
+                storage_pool_events,
+                supported_storage_pool_events
+            );
+            ensure!(pool == StoragePoolEventId::ALL, "{pool:?}");
+            let device = family!(
+                connect,
+                NodeDeviceEventId,
+                node_device_events,
+                supported_node_device_events
+            );
+            ensure!(device == NodeDeviceEventId::ALL, "{device:?}");
+            let secret = family!(
+                connect,
+                SecretEventId,
+                secret_events,
+                supported_secret_events
+            );
+            ensure!(
+                secret.is_empty() == (driver == "test"),
+                "{driver}: {secret:?}"
+            );
+            // libvirt 9.8 and 12.4 brought these.
+            let version = connect.libvirt_version().await?;
+            let later = network.contains(&NetworkEventId::MetadataChange);
+            ensure!(later == ((version.major, version.minor) >= (9, 8)));
+            let later = domain.contains(&DomainEventId::ChannelLifecycle);
+            ensure!(later == ((version.major, version.minor) >= (12, 4)));
+            let monitor = connect.monitor_events(None, None, None).await;
+            match monitor {
+                Ok(_) => ensure!(driver == "qemu"),
+                Err(error) => ensure!(matches!(error, Error::UnsupportedEvent { .. }), "{error:?}"),
+            }
+        }
+        Ok(())
+    }));
+}
+
+#[test]
+fn asking_which_kinds_there_are_takes_nothing_from_a_subscriber() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let kinds = [DomainEventId::Lifecycle];
+        let mut events = connect.domain_events(&kinds, None, None).await?;
+        connect.supported_domain_events().await?;
+        let domain = connect.domain_by_name("test").await?;
+        domain.suspend().await?;
+        let event = notice(&mut events).await?;
+        ensure!(matches!(event, Notice::Event(_)), "{event:?}");
+        // And one refused kind takes back those that were registered before it.
+        let all = connect.domain_events(DomainEventId::ALL, None, None).await;
+        if connect.supported_domain_events().await?.len() < DomainEventId::ALL.len() {
+            ensure!(all.is_err());
+        }
+        domain.resume().await?;
+        let event = notice(&mut events).await?;
+        ensure!(matches!(event, Notice::Event(_)), "{event:?}");
+        ensure!(connect.client()?.ignored_packets() == 0);
         Ok(())
     }));
 }

@@ -41,10 +41,9 @@ fn network_line(event: &NetworkEvent) -> String {
 }
 
 async fn record(connect: &Connect) -> Result<Record<NetworkEvent>> {
-    Ok(Record::new(
-        connect.network_events(None, None).await?,
-        network_line,
-    ))
+    let kinds = connect.supported_network_events().await?;
+    let events = connect.network_events(&kinds, None, None).await?;
+    Ok(Record::new(events, network_line))
 }
 
 #[test]

@@ -9,8 +9,22 @@
 //!                                                                      ▲
 //!                          supervisor: a new connection's Messages ────┘
 //! ```
+//!
+//! There is a family of events for each kind of object, and in each family there are kinds with numbers of libvirt's: a
+//! subscriber names those that it wants. **A kind that the daemon does not have is an error**, in every family, which
+//! names it: an event that never comes should not look like one that has not happened yet. Which kinds there are is
+//! another question, with an answer of its own:
+//!
+//! ```no_run
+//! # async fn watch(connect: libvirt::Connect) -> Result<(), libvirt::Error> {
+//! let kinds = connect.supported_network_events().await?;
+//! let events = connect.network_events(&kinds, None, None).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod domain;
+mod family;
 mod objects;
 mod topics;
 
@@ -23,8 +37,9 @@ use futures_util::Stream;
 
 pub use domain::{DomainEvent, DomainEventId, DomainEventKind};
 pub use objects::{
-    MonitorEvent, NetworkEvent, NetworkEventKind, NodeDeviceEvent, NodeDeviceEventKind,
-    SecretEvent, SecretEventKind, StoragePoolEvent, StoragePoolEventKind,
+    MonitorEvent, NetworkEvent, NetworkEventId, NetworkEventKind, NodeDeviceEvent,
+    NodeDeviceEventId, NodeDeviceEventKind, SecretEvent, SecretEventId, SecretEventKind,
+    StoragePoolEvent, StoragePoolEventId, StoragePoolEventKind,
 };
 
 use crate::connect::Connect;
@@ -201,11 +216,7 @@ impl Registration {
         let mut messages = on.client().subscribe(&events, self.capacity)?;
         let mut leases = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
-            let lease = match on.lease(topic).await {
-                // An unknown number is an invalid argument to the daemon.
-                Err(Error::Libvirt(_)) if topic.optional => continue,
-                lease => lease?,
-            };
+            let lease = on.lease(topic).await?;
             if let Some(callback) = lease.callback() {
                 messages.only(&topic.event, callback);
             }
@@ -218,7 +229,7 @@ impl Registration {
     /// subscriber, and is no reason not to use the connection.
     pub(crate) async fn register_again(&self, on: &Topics) -> Result<Option<Registered>, Error> {
         match self.register(on).await {
-            Err(refusal @ Error::Libvirt(_)) => {
+            Err(refusal) if refusal.remote().is_some() => {
                 let mut slot = self.slot();
                 slot.refused = Some(refusal);
                 slot.wake();

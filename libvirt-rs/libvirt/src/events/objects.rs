@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::family::{family, supported};
 use super::{Events, Topic};
 use crate::code::Code;
 use crate::connect::Connect;
@@ -18,133 +19,71 @@ use crate::rpc::Message;
 use crate::secret::Secret;
 use crate::storage::StoragePool;
 
-/// Defines the events of one kind of object.
-macro_rules! family {
-    (
-        $event:ident, $kind:ident, $method:ident of $object:ident,
-        $register:ident($arguments:ident { $of:ident }), $deregister:ident;
-        $(
-            #[doc = $doc:literal]
-            $variant:ident $({ $(#[doc = $field_doc:literal] $field:ident: $type:ty = $value:expr),* $(,)? })?
-                = $id:literal, $procedure:ident as |$message:ident: $payload:ident|;
-        )*
-    ) => {
-        #[doc = concat!("Something happened to a [`", stringify!($object), "`].")]
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $event {
-            /// What it happened to.
-            pub object: $object,
-            /// What happened.
-            pub kind: $kind,
-        }
-
-        #[doc = concat!("What happened to a [`", stringify!($object), "`].")]
-        #[derive(Debug, Clone, PartialEq)]
-        #[non_exhaustive]
-        pub enum $kind {
-            $(
-                #[doc = $doc]
-                $variant $({ $(#[doc = $field_doc] $field: $type),* })?,
-            )*
-        }
-
-        impl Connect {
-            #[doc = concat!("What happens to each [`", stringify!($object), "`], or to one of them, from now on. At most `capacity` events wait (`None`: 16,384).")]
-            ///
-            /// A kind that the daemon is too old for is left out.
-            ///
-            /// # Errors
-            /// The daemon or the connection.
-            pub async fn $method(
-                &self,
-                of: Option<&$object>,
-                capacity: Option<usize>,
-            ) -> Result<Events<$event>, Error> {
-                let topics = vec![$(
-                    Topic {
-                        register: remote::$register,
-                        arguments: encode(&remote::$arguments {
-                            event_id: $id,
-                            $of: of.map(|object| object.raw().clone()),
-                        })?,
-                        event: remote::$procedure,
-                        deregister: remote::$deregister,
-                        // Later ones are newer than the family.
-                        optional: $id > 0,
-                    },
-                )*];
-                Events::subscribe(self, topics, capacity, |connect, message| {
-                    match message.procedure {
-                        $(
-                            n if n == remote::$procedure.number => {
-                                let $message: remote::$payload = decode(&message.payload)?;
-                                Ok($event {
-                                    kind: $kind::$variant $({ $($field: $value),* })?,
-                                    object: $object::new(connect, $message.$of),
-                                })
-                            }
-                        )*
-                        // Only what was subscribed to is delivered.
-                        procedure => Err(Error::UnknownEvent { procedure }),
-                    }
-                })
-                .await
-            }
-        }
-    };
-}
-
 family!(
-    NetworkEvent, NetworkEventKind, network_events of Network,
-    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net }), CONNECT_NETWORK_EVENT_DEREGISTER_ANY;
+    "network", NetworkEvent { object: Network }, NetworkEventKind, NetworkEventId("virNetworkEventID"),
+    network_events, supported_network_events,
+    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net }),
+    CONNECT_NETWORK_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined, undefined, started or stopped.
-    Lifecycle {
+    Lifecycle = 0, NETWORK_EVENT_LIFECYCLE(NetworkEventLifecycleMsg: net) {
         /// What happened.
         event: Code<NetworkEventLifecycleType> = Code::new(event.event),
-    } = 0, NETWORK_EVENT_LIFECYCLE as |event: NetworkEventLifecycleMsg|;
+    };
     /// Title, description or metadata were changed. Since libvirt 9.8.
-    MetadataChange {
+    MetadataChange = 1, NETWORK_EVENT_CALLBACK_METADATA_CHANGE(NetworkEventCallbackMetadataChangeMsg: net) {
         /// Which kind.
         metadata: Code<NetworkMetadataType> = Code::new(event.r#type),
         /// The element's XML namespace.
         namespace: Option<String> = event.nsuri,
-    } = 1, NETWORK_EVENT_CALLBACK_METADATA_CHANGE as |event: NetworkEventCallbackMetadataChangeMsg|;
+    };
 );
 
 family!(
-    StoragePoolEvent, StoragePoolEventKind, storage_pool_events of StoragePool,
-    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool }), CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY;
+    "storage pool", StoragePoolEvent { object: StoragePool }, StoragePoolEventKind,
+    StoragePoolEventId("virStoragePoolEventID"),
+    storage_pool_events, supported_storage_pool_events,
+    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool }),
+    CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined, undefined, started, stopped, created or deleted.
-    Lifecycle {
+    Lifecycle = 0, STORAGE_POOL_EVENT_LIFECYCLE(StoragePoolEventLifecycleMsg: pool) {
         /// What happened.
         event: Code<StoragePoolEventLifecycleType> = Code::new(event.event),
-    } = 0, STORAGE_POOL_EVENT_LIFECYCLE as |event: StoragePoolEventLifecycleMsg|;
+    };
     /// Its volumes were looked at anew.
-    Refresh = 1, STORAGE_POOL_EVENT_REFRESH as |event: StoragePoolEventRefreshMsg|;
+    Refresh = 1, STORAGE_POOL_EVENT_REFRESH(StoragePoolEventRefreshMsg: pool);
 );
 
 family!(
-    NodeDeviceEvent, NodeDeviceEventKind, node_device_events of NodeDevice,
-    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev }), CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY;
+    "node device", NodeDeviceEvent { object: NodeDevice }, NodeDeviceEventKind,
+    NodeDeviceEventId("virNodeDeviceEventID"),
+    node_device_events, supported_node_device_events,
+    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev }),
+    CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY;
+    |event|
     /// It came, went, was defined or undefined.
-    Lifecycle {
+    Lifecycle = 0, NODE_DEVICE_EVENT_LIFECYCLE(NodeDeviceEventLifecycleMsg: dev) {
         /// What happened.
         event: Code<NodeDeviceEventLifecycleType> = Code::new(event.event),
-    } = 0, NODE_DEVICE_EVENT_LIFECYCLE as |event: NodeDeviceEventLifecycleMsg|;
+    };
     /// Its description changed.
-    Update = 1, NODE_DEVICE_EVENT_UPDATE as |event: NodeDeviceEventUpdateMsg|;
+    Update = 1, NODE_DEVICE_EVENT_UPDATE(NodeDeviceEventUpdateMsg: dev);
 );
 
 family!(
-    SecretEvent, SecretEventKind, secret_events of Secret,
-    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret }), CONNECT_SECRET_EVENT_DEREGISTER_ANY;
+    "secret", SecretEvent { object: Secret }, SecretEventKind, SecretEventId("virSecretEventID"),
+    secret_events, supported_secret_events,
+    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret }),
+    CONNECT_SECRET_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined or undefined.
-    Lifecycle {
+    Lifecycle = 0, SECRET_EVENT_LIFECYCLE(SecretEventLifecycleMsg: secret) {
         /// What happened.
         event: Code<SecretEventLifecycleType> = Code::new(event.event),
-    } = 0, SECRET_EVENT_LIFECYCLE as |event: SecretEventLifecycleMsg|;
+    };
     /// It has another value.
-    ValueChanged = 1, SECRET_EVENT_VALUE_CHANGED as |event: SecretEventValueChangedMsg|;
+    ValueChanged = 1, SECRET_EVENT_VALUE_CHANGED(SecretEventValueChangedMsg: secret);
 );
 
 /// An event of QEMU's own monitor (QMP), as QEMU says it.
@@ -165,7 +104,8 @@ impl Connect {
     /// comes of this.
     ///
     /// # Errors
-    /// The daemon or the connection.
+    /// [`UnsupportedEvent`](Error::UnsupportedEvent) if the hypervisor is not QEMU; what else the daemon reports, or the end
+    /// of the connection.
     pub async fn monitor_events(
         &self,
         of: Option<&Domain>,
@@ -178,11 +118,11 @@ impl Connect {
             flags: 0,
         };
         let topic = Topic {
+            kind: "events of QEMU's monitor",
             register: qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
             arguments: encode(&arguments)?,
             event: qemu::DOMAIN_MONITOR_EVENT,
             deregister: qemu::CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER,
-            optional: false,
         };
         Events::subscribe(self, vec![topic], capacity, monitor_event).await
     }

@@ -18,11 +18,14 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::error::Error;
+use crate::raw::api::ErrorNumber;
 use crate::rpc::{Client, ConnectionError, Procedure};
 
 /// What the daemon is asked for: one kind of events.
 #[derive(Debug, Clone)]
 pub(crate) struct Topic {
+    /// What it is, for people.
+    pub(crate) kind: &'static str,
     /// Registers, with these arguments. Its result is the callback's number, or nothing.
     pub(crate) register: Procedure,
     pub(crate) arguments: Vec<u8>,
@@ -30,8 +33,6 @@ pub(crate) struct Topic {
     pub(crate) event: Procedure,
     /// Takes the registration back, with the callback's number as its argument.
     pub(crate) deregister: Procedure,
-    /// A daemon that does not know it is asked for the rest.
-    pub(crate) optional: bool,
 }
 
 /// The registrations of one connection.
@@ -96,7 +97,8 @@ impl Topics {
             }
             None => {
                 let arguments = topic.arguments.clone();
-                let reply = self.client.call(&topic.register, arguments).await?;
+                let reply = self.client.call(&topic.register, arguments).await;
+                let reply = reply.map_err(|error| topic.refused(error))?;
                 let callback = callback(&reply);
                 let leases = 1;
                 registered.insert(topic.key(), Registered { callback, leases });
@@ -137,6 +139,27 @@ impl Topic {
             program, number, ..
         } = self.register;
         (program, number, self.arguments.clone())
+    }
+
+    /// What it means that registering has failed.
+    fn refused(&self, error: Error) -> Error {
+        match error {
+            // An old daemon calls a number that it does not know an internal error, a younger one an invalid argument;
+            // a hypervisor without such events, or a daemon without the procedure, does not support it.
+            Error::Libvirt(refusal)
+                if [
+                    ErrorNumber::InternalError,
+                    ErrorNumber::InvalidArg,
+                    ErrorNumber::NoSupport,
+                ]
+                .iter()
+                .any(|&kind| refusal.is(kind)) =>
+            {
+                let kind = self.kind;
+                Error::UnsupportedEvent { kind, refusal }
+            }
+            error => error,
+        }
     }
 }
 
