@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libvirt::events::{
-    DomainEventId, Events, NetworkEventId, NodeDeviceEventId, Notice, SecretEventId,
-    StoragePoolEventId,
+    DomainEventId, DomainEventKind, Events, LifecycleEvent, NetworkEventId, NodeDeviceEventId,
+    Notice, SecretEventId, StoragePoolEventId,
+};
+use libvirt::raw::api::{
+    DomainCreateFlags, DomainDestroyFlagsValues, DomainEventResumedDetailType,
+    DomainEventStartedDetailType, DomainEventStoppedDetailType, DomainEventSuspendedDetailType,
 };
 use libvirt::{Backoff, Connect, ConnectState, Error, States};
 use tokio::time::timeout;
@@ -176,6 +180,48 @@ fn asking_which_kinds_there_are_takes_nothing_from_a_subscriber() {
         domain.resume().await?;
         let event = notice(&mut events).await?;
         ensure!(matches!(event, Notice::Event(_)), "{event:?}");
+        ensure!(connect.client()?.ignored_packets() == 0);
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_domains_life_is_told_with_the_reason_of_each_step() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let kinds = [DomainEventId::Lifecycle];
+        let mut events = connect.domain_events(&kinds, None, None).await?;
+        let domain = connect.domain_by_name("test").await?;
+        domain.suspend().await?;
+        domain.resume().await?;
+        domain.destroy(DomainDestroyFlagsValues::empty()).await?;
+        domain.start(DomainCreateFlags::empty()).await?;
+        for expected in [
+            LifecycleEvent::Suspended(DomainEventSuspendedDetailType::Paused.into()),
+            LifecycleEvent::Resumed(DomainEventResumedDetailType::Unpaused.into()),
+            LifecycleEvent::Stopped(DomainEventStoppedDetailType::Destroyed.into()),
+            LifecycleEvent::Started(DomainEventStartedDetailType::Booted.into()),
+        ] {
+            let Notice::Event(event) = notice(&mut events).await? else {
+                anyhow::bail!("no event");
+            };
+            let expected = DomainEventKind::Lifecycle { event: expected };
+            ensure!(event.kind == expected, "{:?}", event.kind);
+        }
+        Ok(())
+    }));
+}
+
+#[test]
+fn the_loss_of_a_hypervisor_can_be_watched_again_after_it_was_let_go() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        for _ in 0..3 {
+            // The daemon takes one registration, which both share.
+            let first = connect.close_events(None).await?;
+            let second = connect.close_events(None).await?;
+            drop((first, second));
+        }
         ensure!(connect.client()?.ignored_packets() == 0);
         Ok(())
     }));

@@ -37,8 +37,8 @@ async fn life(
     while seen.len() < count {
         match next(events).await? {
             Notice::Event(event) => match event.kind {
-                DomainEventKind::Lifecycle { event: what, .. } => {
-                    let known = what.known().context("an unknown event")?;
+                DomainEventKind::Lifecycle { event: what } => {
+                    let known = what.event().known().context("an unknown event")?;
                     seen.push((event.domain.name().to_owned(), known));
                 }
                 other => bail!("another event: {other:?}"),

@@ -35,7 +35,9 @@ const FILTER: &str = "<filter name='quiet' chain='root'>\
 
 fn network_line(event: &NetworkEvent) -> String {
     match &event.kind {
-        NetworkEventKind::Lifecycle { event: kind } => format!("{kind} {}", event.object.name()),
+        NetworkEventKind::Lifecycle { event: kind, .. } => {
+            format!("{kind} {}", event.object.name())
+        }
         kind => format!("{kind:?} {}", event.object.name()),
     }
 }

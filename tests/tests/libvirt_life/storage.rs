@@ -28,7 +28,7 @@ const PLACE: &str = "/var/lib/libvirt/pool";
 
 fn pool_line(event: &StoragePoolEvent) -> String {
     match &event.kind {
-        StoragePoolEventKind::Lifecycle { event: kind } => {
+        StoragePoolEventKind::Lifecycle { event: kind, .. } => {
             format!("{kind} {}", event.object.name())
         }
         kind => format!("{kind:?} {}", event.object.name()),
@@ -37,7 +37,9 @@ fn pool_line(event: &StoragePoolEvent) -> String {
 
 fn secret_line(event: &SecretEvent) -> String {
     match &event.kind {
-        SecretEventKind::Lifecycle { event: kind } => format!("{kind} {}", event.object.usage()),
+        SecretEventKind::Lifecycle { event: kind, .. } => {
+            format!("{kind} {}", event.object.usage())
+        }
         kind => format!("{kind:?} {}", event.object.usage()),
     }
 }

@@ -136,4 +136,19 @@ impl Builder {
         tokio::spawn(supervisor::run(Arc::downgrade(&inner), ended));
         Ok(Connect { inner, deadline })
     }
+
+    /// A connection that stands, and is never opened again.
+    #[cfg(test)]
+    pub(super) fn over(self, client: &crate::rpc::Client) -> Connect {
+        let deadline = self.settings.deadline;
+        let inner = Inner {
+            settings: self.settings,
+            status: Status::new(State::Up(Topics::new(client))),
+            registrations: Mutex::new(Registrations::default()),
+            uri: self.uri,
+            private: true,
+        };
+        let inner = Arc::new(inner);
+        Connect { inner, deadline }
+    }
 }

@@ -193,6 +193,14 @@ impl Connect {
     pub(crate) fn registrations(&self) -> MutexGuard<'_, Registrations> {
         self.inner.registrations()
     }
+
+    /// One whose daemon is not there.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (ours, _) = tokio::io::duplex(1);
+        let client = Client::over(ours, crate::rpc::KeepaliveConfig::default());
+        Builder::new("test:///default").over(&client)
+    }
 }
 
 impl fmt::Debug for Connect {

@@ -1,6 +1,7 @@
 //! What happens to domains.
 
 use super::family::{family, supported};
+use super::lifecycle::LifecycleEvent;
 use super::{Events, Topic};
 use crate::code::Code;
 use crate::connect::Connect;
@@ -9,14 +10,38 @@ use crate::error::Error;
 use crate::params::Params;
 use crate::raw::api::{
     ConnectDomainEventAgentLifecycleReason, ConnectDomainEventAgentLifecycleState,
-    ConnectDomainEventBlockJobStatus, ConnectDomainEventDiskChangeReason, DomainBlockJobType,
-    DomainEventGraphicsPhase, DomainEventIoErrorAction, DomainEventTrayChangeReason,
-    DomainEventType, DomainEventWatchdogAction, DomainMemoryFailureActionType,
+    ConnectDomainEventBlockJobStatus, ConnectDomainEventChannelLifecycleReason,
+    ConnectDomainEventChannelLifecycleState, ConnectDomainEventDiskChangeReason,
+    DomainBlockJobType, DomainEventGraphicsAddressType, DomainEventGraphicsPhase,
+    DomainEventIoErrorAction, DomainEventTrayChangeReason, DomainEventWatchdogAction,
+    DomainJobOperation, DomainMemoryFailureActionType, DomainMemoryFailureFlags,
     DomainMemoryFailureRecipientType, DomainMetadataType,
 };
-use crate::raw::remote::{self, DomainEventGraphicsAddress, DomainEventGraphicsIdentity};
+use crate::raw::remote::{
+    self, DomainEventGraphicsAddress, DomainEventGraphicsIdentity, TypedParam, TypedParamValue,
+};
 use crate::raw::{decode, encode};
 use crate::rpc::Message;
+
+/// One end of a connection to a guest's display.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GraphicsAddress {
+    /// What kind of address it is.
+    pub family: Code<DomainEventGraphicsAddressType>,
+    /// The host's address, or the path of a socket.
+    pub node: String,
+    /// The port.
+    pub service: String,
+}
+
+/// Who uses a guest's display, as one way to authenticate has it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GraphicsIdentity {
+    /// What the name is, such as `x509dname` or `saslUsername`.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
 
 family!(
     "domain", DomainEvent { domain: Domain }, DomainEventKind, DomainEventId("virDomainEventID"),
@@ -26,10 +51,8 @@ family!(
     |event|
     /// It was defined, started, suspended, resumed, stopped, undefined …
     Lifecycle = 0, DOMAIN_EVENT_CALLBACK_LIFECYCLE(DomainEventCallbackLifecycleMsg: msg.dom) {
-        /// What happened.
-        event: Code<DomainEventType> = Code::new(event.msg.event),
-        /// Why, in the numbers of `virDomainEvent…DetailType` for that event.
-        detail: i32 = event.msg.detail,
+        /// What happened, and why.
+        event: LifecycleEvent = LifecycleEvent::new(event.msg.event, event.msg.detail),
     };
     /// The guest rebooted.
     Reboot = 1, DOMAIN_EVENT_CALLBACK_REBOOT(DomainEventCallbackRebootMsg: msg.dom);
@@ -57,13 +80,13 @@ family!(
         /// Where the client is.
         phase: Code<DomainEventGraphicsPhase> = Code::new(event.msg.phase),
         /// The server's address.
-        local: DomainEventGraphicsAddress = event.msg.local,
+        local: GraphicsAddress = event.msg.local.into(),
         /// The client's address.
-        remote: DomainEventGraphicsAddress = event.msg.remote,
+        remote: GraphicsAddress = event.msg.remote.into(),
         /// How it authenticates.
         auth_scheme: String = event.msg.auth_scheme,
         /// Who it is.
-        subject: Vec<DomainEventGraphicsIdentity> = event.msg.subject,
+        subject: Vec<GraphicsIdentity> = event.msg.subject.into_iter().map(Into::into).collect(),
     };
     /// A disk could not be read or written, with the reason.
     IoErrorReason = 6, DOMAIN_EVENT_CALLBACK_IO_ERROR_REASON(DomainEventCallbackIoErrorReasonMsg: msg.dom) {
@@ -106,16 +129,25 @@ family!(
         reason: Code<DomainEventTrayChangeReason> = Code::new(event.msg.reason),
     };
     /// The guest woke up.
-    PmWakeup = 11, DOMAIN_EVENT_CALLBACK_PMWAKEUP(DomainEventCallbackPmwakeupMsg: msg.dom);
+    PmWakeup = 11, DOMAIN_EVENT_CALLBACK_PMWAKEUP(DomainEventCallbackPmwakeupMsg: msg.dom) {
+        /// Why; libvirt has no names for it, and says 0 so far.
+        reason: i32 = event.reason,
+    };
     /// The guest suspended itself to memory.
-    PmSuspend = 12, DOMAIN_EVENT_CALLBACK_PMSUSPEND(DomainEventCallbackPmsuspendMsg: msg.dom);
+    PmSuspend = 12, DOMAIN_EVENT_CALLBACK_PMSUSPEND(DomainEventCallbackPmsuspendMsg: msg.dom) {
+        /// Why; libvirt has no names for it, and says 0 so far.
+        reason: i32 = event.reason,
+    };
     /// The balloon changed its size.
     BalloonChange = 13, DOMAIN_EVENT_CALLBACK_BALLOON_CHANGE(DomainEventCallbackBalloonChangeMsg: msg.dom) {
         /// The guest's memory in KiB.
         actual: u64 = event.msg.actual,
     };
     /// The guest suspended itself to disk.
-    PmSuspendDisk = 14, DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK(DomainEventCallbackPmsuspendDiskMsg: msg.dom);
+    PmSuspendDisk = 14, DOMAIN_EVENT_CALLBACK_PMSUSPEND_DISK(DomainEventCallbackPmsuspendDiskMsg: msg.dom) {
+        /// Why; libvirt has no names for it, and says 0 so far.
+        reason: i32 = event.reason,
+    };
     /// A device is gone.
     DeviceRemoved = 15, DOMAIN_EVENT_CALLBACK_DEVICE_REMOVED(DomainEventCallbackDeviceRemovedMsg: msg.dom) {
         /// The device's alias.
@@ -154,6 +186,8 @@ family!(
     };
     /// A migration, save or similar job has ended.
     JobCompleted = 21, DOMAIN_EVENT_CALLBACK_JOB_COMPLETED(DomainEventCallbackJobCompletedMsg: dom) {
+        /// What it did, where the daemon says so.
+        operation: Option<Code<DomainJobOperation>> = operation(&event.params),
         /// The job's statistics.
         params: Params = event.params.into(),
     };
@@ -186,8 +220,8 @@ family!(
         recipient: Code<DomainMemoryFailureRecipientType> = Code::new(event.recipient),
         /// What was done.
         action: Code<DomainMemoryFailureActionType> = Code::new(event.action),
-        /// `virDomainMemoryFailureFlags`.
-        flags: u32 = event.flags,
+        /// More about it.
+        flags: DomainMemoryFailureFlags = DomainMemoryFailureFlags::from_bits_retain(event.flags),
     };
     /// A memory device changed its size.
     MemoryDeviceSizeChange = 26, DOMAIN_EVENT_MEMORY_DEVICE_SIZE_CHANGE(DomainEventMemoryDeviceSizeChangeMsg: dom) {
@@ -214,9 +248,36 @@ family!(
     ChannelLifecycle = 29, DOMAIN_EVENT_CALLBACK_CHANNEL_LIFECYCLE(DomainEventCallbackChannelLifecycleMsg: dom) {
         /// The channel's name.
         channel: String = event.channel_name,
-        /// 1: connected, 2: not.
-        state: i32 = event.state,
+        /// Connected or not.
+        state: Code<ConnectDomainEventChannelLifecycleState> = Code::new(event.state),
         /// Why it is told.
-        reason: i32 = event.reason,
+        reason: Code<ConnectDomainEventChannelLifecycleReason> = Code::new(event.reason),
     };
 );
+
+/// `VIR_DOMAIN_JOB_OPERATION` among a job's statistics.
+fn operation(params: &[TypedParam]) -> Option<Code<DomainJobOperation>> {
+    params.iter().find_map(|param| match param.value {
+        TypedParamValue::Int(number) if param.field == "operation" => Some(Code::new(number)),
+        _ => None,
+    })
+}
+
+impl From<DomainEventGraphicsAddress> for GraphicsAddress {
+    fn from(raw: DomainEventGraphicsAddress) -> Self {
+        Self {
+            family: Code::new(raw.family),
+            node: raw.node,
+            service: raw.service,
+        }
+    }
+}
+
+impl From<DomainEventGraphicsIdentity> for GraphicsIdentity {
+    fn from(raw: DomainEventGraphicsIdentity) -> Self {
+        Self {
+            kind: raw.r#type,
+            name: raw.name,
+        }
+    }
+}

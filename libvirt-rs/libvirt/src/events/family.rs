@@ -75,7 +75,7 @@ macro_rules! family {
         }
 
         impl $event {
-            fn read(connect: &Connect, message: &Message) -> Result<Self, Error> {
+            pub(super) fn read(connect: &Connect, message: &Message) -> Result<Self, Error> {
                 let payload = &message.payload;
                 match message.procedure {
                     $(

@@ -25,7 +25,10 @@
 
 mod domain;
 mod family;
+mod lifecycle;
 mod objects;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,9 +38,10 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
-pub use domain::{DomainEvent, DomainEventId, DomainEventKind};
+pub use domain::{DomainEvent, DomainEventId, DomainEventKind, GraphicsAddress, GraphicsIdentity};
+pub use lifecycle::LifecycleEvent;
 pub use objects::{
-    MonitorEvent, NetworkEvent, NetworkEventId, NetworkEventKind, NodeDeviceEvent,
+    CloseEvent, MonitorEvent, NetworkEvent, NetworkEventId, NetworkEventKind, NodeDeviceEvent,
     NodeDeviceEventId, NodeDeviceEventKind, SecretEvent, SecretEventId, SecretEventKind,
     StoragePoolEvent, StoragePoolEventId, StoragePoolEventKind,
 };

@@ -1,4 +1,4 @@
-//! What happens to networks, storage pools, devices and secrets, and in QEMU's monitor.
+//! What happens to networks, storage pools, devices and secrets, in QEMU's monitor, and to the hypervisor itself.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::error::Error;
 use crate::network::Network;
 use crate::node_device::NodeDevice;
 use crate::raw::api::{
-    NetworkEventLifecycleType, NetworkMetadataType, NodeDeviceEventLifecycleType,
-    SecretEventLifecycleType, StoragePoolEventLifecycleType,
+    ConnectCloseReason, NetworkEventLifecycleType, NetworkMetadataType,
+    NodeDeviceEventLifecycleType, SecretEventLifecycleType, StoragePoolEventLifecycleType,
 };
 use crate::raw::{decode, encode, qemu, remote};
 use crate::rpc::Message;
@@ -29,6 +29,8 @@ family!(
     Lifecycle = 0, NETWORK_EVENT_LIFECYCLE(NetworkEventLifecycleMsg: net) {
         /// What happened.
         event: Code<NetworkEventLifecycleType> = Code::new(event.event),
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
     };
     /// Title, description or metadata were changed. Since libvirt 9.8.
     MetadataChange = 1, NETWORK_EVENT_CALLBACK_METADATA_CHANGE(NetworkEventCallbackMetadataChangeMsg: net) {
@@ -50,6 +52,8 @@ family!(
     Lifecycle = 0, STORAGE_POOL_EVENT_LIFECYCLE(StoragePoolEventLifecycleMsg: pool) {
         /// What happened.
         event: Code<StoragePoolEventLifecycleType> = Code::new(event.event),
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
     };
     /// Its volumes were looked at anew.
     Refresh = 1, STORAGE_POOL_EVENT_REFRESH(StoragePoolEventRefreshMsg: pool);
@@ -66,6 +70,8 @@ family!(
     Lifecycle = 0, NODE_DEVICE_EVENT_LIFECYCLE(NodeDeviceEventLifecycleMsg: dev) {
         /// What happened.
         event: Code<NodeDeviceEventLifecycleType> = Code::new(event.event),
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
     };
     /// Its description changed.
     Update = 1, NODE_DEVICE_EVENT_UPDATE(NodeDeviceEventUpdateMsg: dev);
@@ -81,6 +87,8 @@ family!(
     Lifecycle = 0, SECRET_EVENT_LIFECYCLE(SecretEventLifecycleMsg: secret) {
         /// What happened.
         event: Code<SecretEventLifecycleType> = Code::new(event.event),
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
     };
     /// It has another value.
     ValueChanged = 1, SECRET_EVENT_VALUE_CHANGED(SecretEventValueChangedMsg: secret);
@@ -137,4 +145,41 @@ fn monitor_event(connect: &Connect, message: &Message) -> Result<MonitorEvent, E
         time: Duration::from_secs(seconds) + Duration::from_micros(event.micros.into()),
         details: event.details,
     })
+}
+
+/// The daemon has lost its hypervisor, or the daemon that it speaks to on our behalf (virtproxyd). The connection to it
+/// stays up, but what is asked of the hypervisor fails from then on: open another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseEvent {
+    /// How.
+    pub reason: Code<ConnectCloseReason>,
+}
+
+impl Connect {
+    /// The loss of the hypervisor behind the daemon, which the connection's own [`states`](Self::states) do not show.
+    ///
+    /// # Errors
+    /// [`UnsupportedEvent`](Error::UnsupportedEvent) if the daemon is too old for it; what else the daemon reports, or the
+    /// end of the connection.
+    pub async fn close_events(&self, capacity: Option<usize>) -> Result<Events<CloseEvent>, Error> {
+        let topic = Topic {
+            kind: "the loss of its hypervisor",
+            register: remote::CONNECT_REGISTER_CLOSE_CALLBACK,
+            arguments: Vec::new(),
+            event: remote::CONNECT_EVENT_CONNECTION_CLOSED,
+            deregister: remote::CONNECT_UNREGISTER_CLOSE_CALLBACK,
+        };
+        Events::subscribe(self, vec![topic], capacity, CloseEvent::read).await
+    }
+}
+
+// === impl CloseEvent ===
+
+impl CloseEvent {
+    pub(super) fn read(_: &Connect, message: &Message) -> Result<Self, Error> {
+        let event: remote::ConnectEventConnectionClosedMsg = decode(&message.payload)?;
+        Ok(Self {
+            reason: Code::new(event.reason),
+        })
+    }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Topic {
     pub(crate) arguments: Vec<u8>,
     /// The events that come then.
     pub(crate) event: Procedure,
-    /// Takes the registration back, with the callback's number as its argument.
+    /// Takes the registration back, with the callback's number as its argument where there is one.
     pub(crate) deregister: Procedure,
 }
 
@@ -122,9 +122,9 @@ impl Topics {
         known.leases -= 1;
         if known.leases == 0
             && let Some(Registered { callback, .. }) = registered.remove(&key)
-            && let Some(callback) = callback
         {
-            let argument = callback.to_be_bytes().to_vec();
+            let argument =
+                callback.map_or_else(Vec::new, |callback| callback.to_be_bytes().to_vec());
             // It fails only with the connection, and then there is nothing to take back.
             let _ = self.client.call(&topic.deregister, argument).await;
         }
