@@ -11,12 +11,18 @@ use libvirt::events::{
     Notice, SecretEventId, StoragePoolEventId,
 };
 use libvirt::raw::api::{
-    DomainCreateFlags, DomainDestroyFlagsValues, DomainEventResumedDetailType,
+    DomainChannelFlags, DomainCreateFlags, DomainDestroyFlagsValues, DomainEventResumedDetailType,
     DomainEventStartedDetailType, DomainEventStoppedDetailType, DomainEventSuspendedDetailType,
 };
+use libvirt::rpc::{OwnedReadHalf, OwnedWriteHalf};
 use libvirt::{Backoff, Connect, ConnectState, Error, States};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
-use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
+use vbridge_tests::{
+    content,
+    fixture::{eventually, story},
+    libvirt::{daemon::Libvirtd, domain::Domain},
+};
 
 /// For something that has happened to be told, on a machine that is badly overloaded.
 const SOON: Duration = Duration::from_secs(10);
@@ -224,5 +230,69 @@ fn the_loss_of_a_hypervisor_can_be_watched_again_after_it_was_let_go() {
         }
         ensure!(connect.client()?.ignored_packets() == 0);
         Ok(())
+    }));
+}
+
+// === Streams in two halves ===
+
+/// What the guest returns at full speed.
+const ECHOED: u64 = 128 << 20;
+const BLOCK: usize = 256 * 1024;
+const SEED: u64 = 7;
+
+/// Sends all of it, however fast it comes back.
+async fn send_all(mut writer: OwnedWriteHalf) -> Result<OwnedWriteHalf> {
+    let mut sent = 0;
+    while sent < ECHOED {
+        writer.write_all(&content::bytes(SEED, sent, BLOCK)).await?;
+        sent += BLOCK as u64;
+    }
+    writer.flush().await?;
+    Ok(writer)
+}
+
+/// Reads all of it, and compares.
+async fn read_all(mut reader: OwnedReadHalf) -> Result<OwnedReadHalf> {
+    let mut block = vec![0; BLOCK];
+    let mut read = 0;
+    while read < ECHOED {
+        let length = reader.read(&mut block).await?;
+        ensure!(length > 0, "it has ended after {read} bytes");
+        let wrong = content::first_difference(SEED, read, &block[..length]);
+        ensure!(wrong.is_none(), "byte {wrong:?} is another");
+        read += length as u64;
+    }
+    Ok(reader)
+}
+
+#[test]
+fn a_guests_channel_carries_bytes_both_ways_at_once_in_two_tasks() {
+    const CHANNEL: Option<&str> = Some("org.vbridge.raw.0");
+    let flags = DomainChannelFlags::empty();
+    story(Libvirtd::builder().run(async |daemon| {
+        let guest = Domain::builder("halves").build().await?;
+        guest.create(daemon).await?;
+        guest.up(daemon, 1).await?;
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let domain = connect.domain_by_name(guest.name()).await?;
+
+        let (reader, writer) = domain.open_channel(CHANNEL, flags).await?.into_split();
+        let writing = tokio::spawn(send_all(writer));
+        let reading = tokio::spawn(read_all(reader));
+        let writer = writing.await??;
+        let mut reader = reading.await??;
+        writer.finish().await?;
+        ensure!(reader.chunk().await?.is_none());
+
+        // Once finished it is free; a half keeps it, and with the second one it is free again.
+        let (reader, writer) = domain.open_channel(CHANNEL, flags).await?.into_split();
+        drop(writer);
+        let refused = domain.open_channel(CHANNEL, flags).await;
+        ensure!(refused.is_err(), "a channel that is in use is given away");
+        drop(reader);
+        eventually("the channel's release", SOON, async || {
+            Ok(domain.open_channel(CHANNEL, flags).await.is_ok())
+        })
+        .await
     }));
 }

@@ -110,6 +110,32 @@
 //! A stream has no half-close: [`finish`](rpc::RawStream::finish), which `shutdown` does as well, ends both directions. An
 //! upload has succeeded when that returns without an error. A dropped stream is aborted.
 //!
+//! [`into_split`](rpc::RawStream::into_split) gives each direction to a task of its own:
+//!
+//! ```no_run
+//! # async fn echo(domain: libvirt::Domain) -> Result<(), Box<dyn std::error::Error>> {
+//! use libvirt::raw::api::DomainChannelFlags;
+//! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+//!
+//! let channel = domain.open_channel(None, DomainChannelFlags::empty()).await?;
+//! let (from_guest, mut to_guest) = channel.into_split();
+//! let answers = tokio::spawn(async move {
+//!     let mut lines = BufReader::new(from_guest).lines();
+//!     while let Some(line) = lines.next_line().await? {
+//!         println!("{line}");
+//!         if line == "done" {
+//!             break;
+//!         }
+//!     }
+//!     Ok::<_, std::io::Error>(())
+//! });
+//! to_guest.write_all(b"work\n").await?;
+//! answers.await??;
+//! to_guest.finish().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Events
 //!
 //! ```no_run

@@ -20,7 +20,7 @@
 //! | `keepalive` | whether the daemon still lives |
 //! | `state` | what users and driver share |
 //! | `driver`, `wire` | the thin part that does I/O |
-//! | `client`, `stream`, `messages` | what users hold |
+//! | `client`, `stream`, `split`, `messages` | what users hold |
 //! | [`limits`] | what bounds all this |
 
 mod client;
@@ -35,6 +35,7 @@ mod keepalive;
 pub mod limits;
 mod messages;
 mod procedure;
+mod split;
 mod state;
 mod stream;
 mod wire;
@@ -45,5 +46,6 @@ pub use error::{ConnectionError, ProtocolError};
 pub use keepalive::KeepaliveConfig;
 pub use messages::{Interruption, Messages};
 pub use procedure::{Fds, Priority, Procedure, StreamDirection};
+pub use split::{OwnedReadHalf, OwnedWriteHalf};
 pub use state::Chunk;
 pub use stream::RawStream;

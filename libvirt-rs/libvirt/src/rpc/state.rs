@@ -51,7 +51,7 @@ pub(crate) struct StreamState {
     pub(crate) received: VecDeque<Chunk>,
     /// What `received` weighs.
     pub(crate) held: usize,
-    /// The daemon has no more data.
+    /// The daemon has no more data, or none is wanted: what comes now is thrown away.
     pub(crate) eof: bool,
     /// The stream is over: confirmed, or failed.
     pub(crate) over: Option<Result<(), Error>>,
@@ -141,11 +141,12 @@ impl State {
         self.wake_driver();
     }
 
-    /// Whether a stream's reader is so far behind that nothing more must be read.
+    /// Whether a stream's reader is so far behind that nothing more must be read. What comes after the stream's end is not
+    /// kept, so that reader holds nothing up.
     pub(crate) fn is_full(&self) -> bool {
         self.streams
             .values()
-            .any(|stream| stream.held >= STREAM_RECEIVED)
+            .any(|stream| !stream.eof && stream.held >= STREAM_RECEIVED)
     }
 
     /// Hands an event to the one that it is for.
@@ -175,7 +176,7 @@ impl State {
             }
             Event::Hole { serial, length } => {
                 if let Some(stream) = self.streams.get_mut(&serial) {
-                    stream.push(Chunk::Hole(length));
+                    stream.receive_hole(length);
                 }
             }
             Event::StreamClosed { serial } => self.stream_over(serial, Ok(())),
@@ -253,13 +254,19 @@ impl StreamState {
         }
     }
 
+    fn receive_hole(&mut self, length: u64) {
+        if !self.eof {
+            self.push(Chunk::Hole(length));
+        }
+    }
+
     fn push(&mut self, chunk: Chunk) {
         self.held += chunk.weight();
         self.received.push_back(chunk);
         wake(&mut self.reader);
     }
 
-    fn end(&mut self, result: Result<(), Error>) {
+    pub(crate) fn end(&mut self, result: Result<(), Error>) {
         if self.over.is_none() {
             self.over = Some(result);
         }
