@@ -13,8 +13,8 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use libvirt::Connect;
 use libvirt::raw::api::DomainChannelFlags;
-use libvirt::rpc::RawStream;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf};
+use libvirt::rpc::OwnedWriteHalf;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Room for the largest piece that a stream carries in one packet.
 const BUFFER: usize = 256 * 1024;
@@ -57,7 +57,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let channel = domain
         .open_channel(arguments.channel.as_deref(), flags)
         .await?;
-    let (mut from_guest, to_guest) = tokio::io::split(channel);
+    let (mut from_guest, to_guest) = channel.into_split();
 
     // A task of its own: a guest that does not read must not keep us from reading what it writes.
     let mut input = tokio::spawn(send_input(to_guest));
@@ -80,14 +80,14 @@ async fn run(arguments: &Arguments) -> Result<()> {
     }
     if let Some(to_guest) = sent {
         // Only when the daemon has confirmed the end has it passed on all that it was sent.
-        from_guest.unsplit(to_guest).finish().await?;
+        to_guest.finish().await?;
     }
     connect.close().await;
     Ok(())
 }
 
 /// Sends standard input to its end, and gives the way to the guest back.
-async fn send_input(mut to_guest: WriteHalf<RawStream>) -> Result<WriteHalf<RawStream>> {
+async fn send_input(mut to_guest: OwnedWriteHalf) -> Result<OwnedWriteHalf> {
     let mut input = tokio::io::stdin();
     let mut buffer = vec![0; BUFFER];
     loop {

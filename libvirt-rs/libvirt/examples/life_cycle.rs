@@ -166,7 +166,7 @@ async fn print_until_undefined(
 /// What a lifecycle event says, if this crate knows libvirt's number for it.
 fn happened(kind: &DomainEventKind) -> Option<DomainEventType> {
     match kind {
-        DomainEventKind::Lifecycle { event, .. } => event.known(),
+        DomainEventKind::Lifecycle { event } => event.event().known(),
         _ => None,
     }
 }

@@ -8,8 +8,7 @@ use anyhow::Result;
 use clap::Parser;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use libvirt::events::DomainEventId;
-use libvirt::{Backoff, Connect, ConnectState, Error, Events, Notice};
+use libvirt::{Backoff, Connect, ConnectState, Error, Events, Notice, States};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -27,7 +26,7 @@ async fn main() -> Result<()> {
         .await?;
     let mut events = stream::select_all(families(&connect).await?);
     println!("watching {}; Ctrl-C ends it", connect.uri());
-    let states = tokio::spawn(print_states(connect.clone()));
+    let states = tokio::spawn(print_states(connect.states()));
     loop {
         tokio::select! {
             Some(line) = events.next() => println!("{line}"),
@@ -37,81 +36,69 @@ async fn main() -> Result<()> {
             }
         }
     }
-    states.abort();
     connect.close().await;
+    // They end with the connection.
+    states.await?;
     Ok(())
 }
 
-/// A task of its own: changes of the state are not queued, as events are, and who looks away misses them.
-async fn print_states(connect: Connect) {
-    loop {
-        match connect.state_changed().await {
-            ConnectState::Up => println!("-- connected again"),
+async fn print_states(mut states: States) {
+    while let Some(state) = states.next().await {
+        match state {
+            ConnectState::Up => println!("-- connected"),
             ConnectState::Reconnecting { why, .. } => println!("-- not connected: {why}"),
-            ConnectState::Ended(why) => return println!("-- the end: {why}"),
+            ConnectState::Ended(why) => println!("-- the end: {why}"),
             _ => {}
         }
     }
 }
 
-/// All families of events that the hypervisor has, each as lines.
+/// All kinds of all families of events that the hypervisor has, each family as lines.
 async fn families(connect: &Connect) -> Result<Vec<BoxStream<'static, String>>, Error> {
-    let kinds = known_kinds(connect).await?;
-    let domains = connect.domain_events(&kinds, None, None).await;
-    let networks = connect.network_events(None, None).await;
-    let pools = connect.storage_pool_events(None, None).await;
-    let devices = connect.node_device_events(None, None).await;
-    let secrets = connect.secret_events(None, None).await;
-    let monitors = connect.monitor_events(None, None, None).await;
-    Ok(vec![
-        family("domain", domains, |event| {
+    let kinds = connect.supported_domain_events().await?;
+    let domains = connect.domain_events(&kinds, None, None).await?;
+    let kinds = connect.supported_network_events().await?;
+    let networks = connect.network_events(&kinds, None, None).await?;
+    let kinds = connect.supported_storage_pool_events().await?;
+    let pools = connect.storage_pool_events(&kinds, None, None).await?;
+    let kinds = connect.supported_node_device_events().await?;
+    let devices = connect.node_device_events(&kinds, None, None).await?;
+    let kinds = connect.supported_secret_events().await?;
+    let secrets = connect.secret_events(&kinds, None, None).await?;
+    let mut families = vec![
+        lines("domain", domains, |event| {
             format!("{}: {:?}", event.domain.name(), event.kind)
-        })?,
-        family("network", networks, |event| {
+        }),
+        lines("network", networks, |event| {
             format!("{}: {:?}", event.object.name(), event.kind)
-        })?,
-        family("storage pool", pools, |event| {
+        }),
+        lines("storage pool", pools, |event| {
             format!("{}: {:?}", event.object.name(), event.kind)
-        })?,
-        family("device", devices, |event| {
+        }),
+        lines("device", devices, |event| {
             format!("{}: {:?}", event.object.name(), event.kind)
-        })?,
-        family("secret", secrets, |event| {
+        }),
+        lines("secret", secrets, |event| {
             format!("{}: {:?}", event.object.uuid(), event.kind)
-        })?,
-        family("monitor", monitors, |event| {
+        }),
+    ];
+    match connect.monitor_events(None, None, None).await {
+        Ok(monitors) => families.push(lines("monitor", monitors, |event| {
             let details = event.details.unwrap_or_default();
             format!("{}: {} {details}", event.domain.name(), event.event)
-        })?,
-    ])
-}
-
-/// The kinds of domain events that this daemon knows: an older one refuses the newest.
-async fn known_kinds(connect: &Connect) -> Result<Vec<DomainEventId>, Error> {
-    let mut known = Vec::new();
-    for &kind in DomainEventId::ALL {
-        match connect.domain_events(&[kind], None, None).await {
-            Ok(_) => known.push(kind),
-            Err(Error::Libvirt(_)) => println!("this daemon knows no events {kind:?}"),
-            Err(error) => return Err(error),
-        }
+        })),
+        Err(Error::UnsupportedEvent { .. }) => println!("this hypervisor is not QEMU"),
+        Err(error) => return Err(error),
     }
-    Ok(known)
+    Ok(families)
 }
 
-/// The lines of one family; none if the hypervisor does not have it.
-fn family<T: std::fmt::Debug + 'static>(
+/// One family's events, and what else a subscriber should know, as lines.
+fn lines<T: std::fmt::Debug + 'static>(
     name: &'static str,
-    subscribed: Result<Events<T>, Error>,
+    events: Events<T>,
     describe: fn(T) -> String,
-) -> Result<BoxStream<'static, String>, Error> {
-    let events = match subscribed {
-        Err(Error::Libvirt(why)) => {
-            println!("no {name} events: {why}");
-            return Ok(stream::empty().boxed());
-        }
-        subscribed => subscribed?,
-    };
+) -> BoxStream<'static, String> {
     let lines = events.map(move |notice| match notice {
         Ok(Notice::Event(event)) => format!("{name} {}", describe(event)),
         Ok(Notice::Missed(count)) => format!("{name}: {count} events came too fast and were lost"),
@@ -119,5 +106,5 @@ fn family<T: std::fmt::Debug + 'static>(
         Ok(notice) => format!("{name}: {notice:?}"),
         Err(error) => format!("{name}: no more events: {error}"),
     });
-    Ok(lines.boxed())
+    lines.boxed()
 }

@@ -68,7 +68,7 @@ pub enum Error {
     )]
     TooManySubscriptions,
     /// The stream was finished or aborted.
-    #[error("the stream is over: it was finished, or the daemon has ended it")]
+    #[error("the stream is over: it was finished or aborted, or the daemon has ended it")]
     StreamOver,
     /// The URI is wrong.
     #[error(transparent)]
@@ -94,6 +94,18 @@ pub enum Error {
     UnknownEvent {
         /// The procedure's number.
         procedure: i32,
+    },
+    /// The daemon does not tell of a kind of events.
+    #[error(
+        "the daemon does not tell of {kind}: it may be too old, or its hypervisor has none; leave the kind out, or ask \
+         first which are supported"
+    )]
+    UnsupportedEvent {
+        /// The family and the kind.
+        kind: &'static str,
+        /// What the daemon said.
+        #[source]
+        refusal: Box<RemoteError>,
     },
     /// A hole that the protocol cannot express.
     #[error("a hole of {length} bytes is longer than the 2^63 - 1 that the protocol can express")]
@@ -191,13 +203,13 @@ impl std::error::Error for RemoteError {}
 impl Error {
     /// Whether the daemon reported this.
     pub fn is(&self, kind: ErrorNumber) -> bool {
-        matches!(self, Self::Libvirt(error) if error.is(kind))
+        self.remote().is_some_and(|error| error.is(kind))
     }
 
     /// The daemon's error, if it is one.
     pub fn remote(&self) -> Option<&RemoteError> {
         match self {
-            Self::Libvirt(error) => Some(error),
+            Self::Libvirt(error) | Self::UnsupportedEvent { refusal: error, .. } => Some(error),
             _ => None,
         }
     }

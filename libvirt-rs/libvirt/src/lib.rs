@@ -96,7 +96,7 @@
 //! Everything that waits fails at once with the reason; nothing hangs. A daemon that is silent is noticed by keepalive,
 //! after 30 s unless [`Builder::keepalive`] says otherwise. Without [`Builder::reconnect`] that is the end. With it the
 //! connection is opened again, with growing pauses: meanwhile calls fail at once, [`Connect::ready`] waits, and
-//! [`Connect::state_changed`] tells. No call is made a second time, for only the caller knows whether that is right.
+//! [`Connect::states`] tells. No call is made a second time, for only the caller knows whether that is right.
 //! Handles stay good. Streams do not: they belonged to the old connection.
 //!
 //! # Streams
@@ -109,6 +109,32 @@
 //!
 //! A stream has no half-close: [`finish`](rpc::RawStream::finish), which `shutdown` does as well, ends both directions. An
 //! upload has succeeded when that returns without an error. A dropped stream is aborted.
+//!
+//! [`into_split`](rpc::RawStream::into_split) gives each direction to a task of its own:
+//!
+//! ```no_run
+//! # async fn echo(domain: libvirt::Domain) -> Result<(), Box<dyn std::error::Error>> {
+//! use libvirt::raw::api::DomainChannelFlags;
+//! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+//!
+//! let channel = domain.open_channel(None, DomainChannelFlags::empty()).await?;
+//! let (from_guest, mut to_guest) = channel.into_split();
+//! let answers = tokio::spawn(async move {
+//!     let mut lines = BufReader::new(from_guest).lines();
+//!     while let Some(line) = lines.next_line().await? {
+//!         println!("{line}");
+//!         if line == "done" {
+//!             break;
+//!         }
+//!     }
+//!     Ok::<_, std::io::Error>(())
+//! });
+//! to_guest.write_all(b"work\n").await?;
+//! answers.await??;
+//! to_guest.finish().await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Events
 //!
@@ -138,7 +164,7 @@
 //!
 //! # Limits
 //!
-//! What is bounded, why, and what happens there: [`rpc::limits`], [`transport::limits`], [`auth::limits`],
+//! What is bounded, why, and what happens there: [`limits`], [`rpc::limits`], [`transport::limits`], [`auth::limits`],
 //! [`uri::limits`]. The daemon has limits of its own: it takes five calls of one client at a time, unless
 //! `max_client_requests` says otherwise, and serves the others in turn.
 //!
@@ -189,7 +215,7 @@ pub mod transport;
 pub mod uri;
 
 pub use code::{Code, Enumeration};
-pub use connect::{Backoff, Builder, Connect, ConnectState};
+pub use connect::{Backoff, Builder, Connect, ConnectState, States, limits};
 pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
 pub use environment::Environment;
 pub use error::{Error, RemoteError};

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "rpc/split.rs"]
+mod split;
 mod support;
 
 use std::os::fd::{AsFd, OwnedFd};

@@ -35,16 +35,17 @@ const FILTER: &str = "<filter name='quiet' chain='root'>\
 
 fn network_line(event: &NetworkEvent) -> String {
     match &event.kind {
-        NetworkEventKind::Lifecycle { event: kind } => format!("{kind} {}", event.object.name()),
+        NetworkEventKind::Lifecycle { event: kind, .. } => {
+            format!("{kind} {}", event.object.name())
+        }
         kind => format!("{kind:?} {}", event.object.name()),
     }
 }
 
 async fn record(connect: &Connect) -> Result<Record<NetworkEvent>> {
-    Ok(Record::new(
-        connect.network_events(None, None).await?,
-        network_line,
-    ))
+    let kinds = connect.supported_network_events().await?;
+    let events = connect.network_events(&kinds, None, None).await?;
+    Ok(Record::new(events, network_line))
 }
 
 #[test]

@@ -3,7 +3,10 @@
 use anyhow::{Result, bail, ensure};
 use libvirt::{
     Connect, StoragePool, StorageVol,
-    events::{SecretEvent, SecretEventKind, StoragePoolEvent, StoragePoolEventKind},
+    events::{
+        SecretEvent, SecretEventId, SecretEventKind, StoragePoolEvent, StoragePoolEventId,
+        StoragePoolEventKind,
+    },
     raw::api::{
         ConnectListAllSecretsFlags, ConnectListAllStoragePoolsFlags, ErrorNumber,
         SecretDefineFlags, SecretUsageType, StoragePoolBuildFlags, StoragePoolCreateFlags,
@@ -25,7 +28,7 @@ const PLACE: &str = "/var/lib/libvirt/pool";
 
 fn pool_line(event: &StoragePoolEvent) -> String {
     match &event.kind {
-        StoragePoolEventKind::Lifecycle { event: kind } => {
+        StoragePoolEventKind::Lifecycle { event: kind, .. } => {
             format!("{kind} {}", event.object.name())
         }
         kind => format!("{kind:?} {}", event.object.name()),
@@ -34,7 +37,9 @@ fn pool_line(event: &StoragePoolEvent) -> String {
 
 fn secret_line(event: &SecretEvent) -> String {
     match &event.kind {
-        SecretEventKind::Lifecycle { event: kind } => format!("{kind} {}", event.object.usage()),
+        SecretEventKind::Lifecycle { event: kind, .. } => {
+            format!("{kind} {}", event.object.usage())
+        }
         kind => format!("{kind:?} {}", event.object.usage()),
     }
 }
@@ -86,7 +91,9 @@ async fn filled(pool: &StoragePool, name: &str) -> Result<StorageVol> {
 fn a_pool_lives_from_its_definition_to_its_end() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = open(daemon).await?;
-        let events = connect.storage_pool_events(None, None).await?;
+        let events = connect
+            .storage_pool_events(StoragePoolEventId::ALL, None, None)
+            .await?;
         let mut record = Record::new(events, pool_line);
         let flags = StoragePoolDefineFlags::empty();
         let pool = connect.define_storage_pool(&pool_xml(), flags).await?;
@@ -209,7 +216,10 @@ fn a_secret_is_kept_told_and_forgotten() {
     story(Libvirtd::builder().run(async |daemon| {
         const VALUE: &[u8] = b"open\0 sesame\xff";
         let connect = open(daemon).await?;
-        let mut record = Record::new(connect.secret_events(None, None).await?, secret_line);
+        let events = connect
+            .secret_events(SecretEventId::ALL, None, None)
+            .await?;
+        let mut record = Record::new(events, secret_line);
         let define = async |usage: &str, private: &str| {
             let xml = format!(
                 "<secret ephemeral='no' private='{private}'>\

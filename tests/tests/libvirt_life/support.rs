@@ -8,13 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libvirt::{
-    Code, Connect, Domain, Error, Events, Notice,
-    events::{DomainEvent, DomainEventId, DomainEventKind},
+    Connect, Domain, Error, Events, Notice,
+    events::{DomainEvent, DomainEventId, DomainEventKind, LifecycleEvent},
     raw::api::{
         DomainConsoleFlags, DomainCreateFlags, DomainDefineFlags, DomainDestroyFlagsValues,
-        DomainEventDefinedDetailType, DomainEventResumedDetailType, DomainEventShutdownDetailType,
-        DomainEventStartedDetailType, DomainEventStoppedDetailType, DomainEventSuspendedDetailType,
-        DomainEventType, DomainEventUndefinedDetailType, DomainJobOperation,
         DomainUndefineFlagsValues, ErrorNumber,
     },
     rpc::{Chunk, RawStream},
@@ -35,9 +32,6 @@ pub(crate) const UNDEFINE: DomainUndefineFlagsValues = DomainUndefineFlagsValues
 
 /// Where images are, as the daemon finds it.
 pub(crate) const IMAGES: &str = "/var/lib/libvirt/images";
-
-/// Kinds of events that libvirt 9 does not know yet, at the end of [`DomainEventId::ALL`].
-const LATER_KINDS: usize = 3;
 
 /// The line of a restart.
 const REBOOT: &str = "Reboot";
@@ -234,11 +228,8 @@ pub(crate) struct Record<T> {
 impl Record<DomainEvent> {
     /// All that happens to all domains, but for QEMU's passes over the memory, whose number is its own affair.
     pub(crate) async fn of_domains(connect: &Connect) -> Result<Self> {
-        let known = &DomainEventId::ALL[..DomainEventId::ALL.len() - LATER_KINDS];
-        let kinds = known.iter().copied();
-        let kinds: Vec<_> = kinds
-            .filter(|kind| *kind != DomainEventId::MigrationIteration)
-            .collect();
+        let mut kinds = connect.supported_domain_events().await?;
+        kinds.retain(|kind| *kind != DomainEventId::MigrationIteration);
         let events = connect.domain_events(&kinds, None, None).await?;
         Ok(Self::new(events, domain_line))
     }
@@ -292,7 +283,7 @@ impl<T: Debug> Record<T> {
 /// A domain's event, without the domain's name.
 fn domain_line(event: &DomainEvent) -> String {
     match &event.kind {
-        DomainEventKind::Lifecycle { event, detail } => lifecycle(*event, *detail),
+        DomainEventKind::Lifecycle { event } => lifecycle(*event),
         DomainEventKind::MetadataChange {
             metadata,
             namespace,
@@ -300,35 +291,13 @@ fn domain_line(event: &DomainEvent) -> String {
         DomainEventKind::Graphics { phase, .. } => format!("Graphics {phase}"),
         DomainEventKind::DeviceAdded { device } => format!("DeviceAdded {device}"),
         DomainEventKind::DeviceRemoved { device } => format!("DeviceRemoved {device}"),
-        DomainEventKind::JobCompleted { params } => {
-            let operation = params.number("operation").unwrap_or_default();
-            let operation = i32::try_from(operation).ok();
-            let operation = operation.and_then(DomainJobOperation::from_raw);
-            format!("JobCompleted {operation:?}")
-        }
+        DomainEventKind::JobCompleted { operation, .. } => format!("JobCompleted {operation:?}"),
         DomainEventKind::Reboot => REBOOT.to_owned(),
         kind => format!("{kind:?}"),
     }
 }
 
-fn lifecycle(event: Code<DomainEventType>, detail: i32) -> String {
-    use DomainEventType as Event;
-
-    fn name(detail: Option<impl Debug>) -> String {
-        detail.map_or_else(
-            || "of an unknown kind".to_owned(),
-            |detail| format!("{detail:?}"),
-        )
-    }
-    let detail = match event.known() {
-        Some(Event::Defined) => name(DomainEventDefinedDetailType::from_raw(detail)),
-        Some(Event::Undefined) => name(DomainEventUndefinedDetailType::from_raw(detail)),
-        Some(Event::Started) => name(DomainEventStartedDetailType::from_raw(detail)),
-        Some(Event::Suspended) => name(DomainEventSuspendedDetailType::from_raw(detail)),
-        Some(Event::Resumed) => name(DomainEventResumedDetailType::from_raw(detail)),
-        Some(Event::Stopped) => name(DomainEventStoppedDetailType::from_raw(detail)),
-        Some(Event::Shutdown) => name(DomainEventShutdownDetailType::from_raw(detail)),
-        _ => detail.to_string(),
-    };
-    format!("{event} {detail}")
+fn lifecycle(event: LifecycleEvent) -> String {
+    // An event or a reason without a name is none that these stories know.
+    event.to_string().replace(['(', ')'], "")
 }

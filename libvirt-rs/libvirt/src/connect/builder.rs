@@ -3,21 +3,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
+use super::limits::OPENING;
 use super::session::{self, Purpose};
-use super::{Backoff, Connect, Inner, State, supervisor};
+use super::states::{State, Status};
+use super::{Backoff, Connect, Inner, supervisor};
 use crate::auth::Credentials;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::events::{Registrations, Topics};
 use crate::rpc::KeepaliveConfig;
+use crate::rpc::limits::CALLS_AT_ONCE;
 use crate::transport;
 use crate::uri::Uri;
-
-/// The time in which a connection must be opened, unless the caller says otherwise. It covers the transport, the
-/// authentication and the daemon's own opening of the hypervisor.
-pub(super) const OPENING: Duration = Duration::from_secs(30);
 
 /// Opens a connection.
 #[derive(Debug, Clone)]
@@ -36,6 +33,7 @@ pub(super) struct Settings {
     pub(super) opening: Duration,
     pub(super) deadline: Option<Duration>,
     pub(super) keepalive: Option<KeepaliveConfig>,
+    pub(super) calls_at_once: usize,
     pub(super) reconnect: Option<Backoff>,
     pub(super) credentials: Option<Credentials>,
     pub(super) share_streams: bool,
@@ -54,6 +52,7 @@ impl Builder {
                 opening: OPENING,
                 deadline: None,
                 keepalive: Some(KeepaliveConfig::default()),
+                calls_at_once: CALLS_AT_ONCE,
                 reconnect: None,
                 credentials: None,
                 share_streams: false,
@@ -84,6 +83,16 @@ impl Builder {
     /// after five of them without an answer.
     pub fn keepalive(mut self, keepalive: impl Into<Option<KeepaliveConfig>>) -> Self {
         self.settings.keepalive = keepalive.into();
+        self
+    }
+
+    /// How many calls the daemon has at a time; further ones wait here, in order. Default: 4, one less than a daemon allows
+    /// a client unless its configuration says otherwise (`max_client_requests`).
+    ///
+    /// A daemon reads nothing from a client that has reached its limit, not even the answers to its own pings, so that
+    /// slow calls beyond it end the connection. Raise this together with the daemon's limit.
+    pub fn calls_at_once(mut self, calls: usize) -> Self {
+        self.settings.calls_at_once = calls;
         self
     }
 
@@ -127,10 +136,10 @@ impl Builder {
         settings.transport.timeout = settings.opening;
         let session = session::open(&settings, Purpose::Calls).await?;
         let deadline = settings.deadline;
-        let (state, _) = watch::channel(State::Up(Topics::new(&session.client)));
+        let status = Status::new(State::Up(Topics::new(&session.client)));
         let inner = Arc::new(Inner {
             settings,
-            state,
+            status,
             registrations: Mutex::new(Registrations::default()),
             uri: session.uri,
             private: session.private,
@@ -139,5 +148,20 @@ impl Builder {
         drop(session.client);
         tokio::spawn(supervisor::run(Arc::downgrade(&inner), ended));
         Ok(Connect { inner, deadline })
+    }
+
+    /// A connection that stands, and is never opened again.
+    #[cfg(test)]
+    pub(super) fn over(self, client: &crate::rpc::Client) -> Connect {
+        let deadline = self.settings.deadline;
+        let inner = Inner {
+            settings: self.settings,
+            status: Status::new(State::Up(Topics::new(client))),
+            registrations: Mutex::new(Registrations::default()),
+            uri: self.uri,
+            private: true,
+        };
+        let inner = Arc::new(inner);
+        Connect { inner, deadline }
     }
 }

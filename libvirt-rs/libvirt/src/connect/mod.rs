@@ -14,23 +14,25 @@
 
 mod backoff;
 mod builder;
+pub mod limits;
 mod session;
+mod states;
 mod supervisor;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 pub use backoff::Backoff;
 pub use builder::Builder;
+pub use states::{ConnectState, States};
 
 use crate::error::Error;
 use crate::events::{Registrations, Topics};
-use crate::raw::remote::Remote;
+use crate::raw::remote::{CONNECT_OPEN, Remote};
 use crate::rpc::{Client, ConnectionError};
 use builder::Settings;
+use states::{State, Status};
 
 /// A connection to a hypervisor, through its libvirt daemon.
 ///
@@ -44,36 +46,12 @@ pub struct Connect {
 
 pub(crate) struct Inner {
     settings: Settings,
-    state: watch::Sender<State>,
+    status: Status,
     registrations: Mutex<Registrations>,
     /// The URI as the daemon knows it.
     uri: String,
     /// Whether nobody can listen between here and the daemon, as the URI's transport has it.
     private: bool,
-}
-
-#[derive(Debug, Clone)]
-enum State {
-    Up(Topics),
-    Reconnecting { attempt: u32, why: Error },
-    Ended(Error),
-}
-
-/// Whether a connection is up.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum ConnectState {
-    /// Calls can be made.
-    Up,
-    /// It has broken and is being opened anew.
-    Reconnecting {
-        /// Which attempt comes next, from 1.
-        attempt: u32,
-        /// Why it broke, or why the last attempt failed.
-        why: Error,
-    },
-    /// It is over.
-    Ended(Error),
 }
 
 // === impl Connect ===
@@ -145,7 +123,7 @@ impl Connect {
     /// # Errors
     /// The connection is not up.
     pub fn client(&self) -> Result<Client, Error> {
-        match &*self.inner.state.borrow() {
+        match &*self.inner.status.current() {
             State::Up(topics) => Ok(topics.client().with_deadline(self.deadline)),
             State::Reconnecting { why, .. } | State::Ended(why) => Err(why.clone()),
         }
@@ -153,16 +131,12 @@ impl Connect {
 
     /// Whether it is up.
     pub fn state(&self) -> ConnectState {
-        self.inner.state.borrow().public()
+        self.inner.status.current().public()
     }
 
-    /// Waits for the next change from now on, and gives the state after it. Changes that follow each other closely may be
-    /// seen as one.
-    pub async fn state_changed(&self) -> ConnectState {
-        let mut watch = self.inner.state.subscribe();
-        // The sender lives in what we hold, so this cannot fail.
-        let _ = watch.changed().await;
-        watch.borrow().public()
+    /// The states that it goes through, from the one that it is in now: none that follows is missed between two looks.
+    pub fn states(&self) -> States {
+        self.inner.status.watch()
     }
 
     /// Waits until the connection is up.
@@ -170,7 +144,7 @@ impl Connect {
     /// # Errors
     /// It has ended for good.
     pub async fn ready(&self) -> Result<(), Error> {
-        let mut watch = self.inner.state.subscribe();
+        let mut watch = self.inner.status.subscribe();
         let settled = watch
             .wait_for(|state| !matches!(state, State::Reconnecting { .. }))
             .await;
@@ -181,36 +155,58 @@ impl Connect {
         }
     }
 
-    /// Closes the connection for all who share it. What is not answered within a second fails.
+    /// Closes the connection for all who share it. What is not answered within a second fails. Streams that have
+    /// connections of their own go on to their end.
     pub async fn close(&self) {
         let ended = State::Ended(Error::Connection(ConnectionError::ClosedHere));
-        let before = self.inner.state.send_replace(ended);
+        let before = self.inner.status.advance(ended);
         self.registrations().end();
-        if let State::Up(topics) = before {
+        if let Some(State::Up(topics)) = before {
             topics.client().clone().close().await;
         }
     }
 
     /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else.
     pub(crate) async fn for_stream(&self) -> Result<Remote, Error> {
+        // Who has closed the connection, or waits for a new one, opens no stream.
+        let shared = self.raw()?;
         if self.inner.settings.share_streams {
-            return self.raw();
+            return Ok(shared);
         }
-        let session = session::open(&self.inner.settings, session::Purpose::Stream).await?;
+        let open = session::open(&self.inner.settings, session::Purpose::Stream);
+        let session = self.within(CONNECT_OPEN.name, open).await?;
         Ok(Remote::new(session.client.with_deadline(self.deadline)))
     }
 
     /// What the daemon was asked for on the connection as it is at the moment.
     pub(crate) fn topics(&self) -> Result<Topics, Error> {
-        match &*self.inner.state.borrow() {
+        match &*self.inner.status.current() {
             State::Up(topics) => Ok(topics.clone()),
             State::Reconnecting { why, .. } | State::Ended(why) => Err(why.clone()),
         }
     }
 
+    /// Does what consists of several calls within the deadline of one.
+    pub(crate) async fn within<T>(
+        &self,
+        procedure: &'static str,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some(deadline) = self.deadline else {
+            return work.await;
+        };
+        let late = Error::Deadline {
+            procedure,
+            deadline,
+        };
+        tokio::time::timeout(deadline, work)
+            .await
+            .unwrap_or(Err(late))
+    }
+
     /// Why it is not up.
     pub(crate) fn why_ended(&self) -> Error {
-        match &*self.inner.state.borrow() {
+        match &*self.inner.status.current() {
             State::Reconnecting { why, .. } | State::Ended(why) => why.clone(),
             State::Up(_) => Error::Connection(ConnectionError::ClosedHere),
         }
@@ -218,6 +214,14 @@ impl Connect {
 
     pub(crate) fn registrations(&self) -> MutexGuard<'_, Registrations> {
         self.inner.registrations()
+    }
+
+    /// One whose daemon is not there.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        let (ours, _) = tokio::io::duplex(1);
+        let client = Client::over(ours, crate::rpc::KeepaliveConfig::default());
+        Builder::new("test:///default").over(&client)
     }
 }
 
@@ -237,20 +241,5 @@ impl Inner {
         self.registrations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn public(&self) -> ConnectState {
-        match self {
-            Self::Up(_) => ConnectState::Up,
-            Self::Reconnecting { attempt, why } => ConnectState::Reconnecting {
-                attempt: *attempt,
-                why: why.clone(),
-            },
-            Self::Ended(why) => ConnectState::Ended(why.clone()),
-        }
     }
 }

@@ -14,7 +14,7 @@ use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
-use crate::rpc::{Client, ConnectionError, KeepaliveConfig};
+use crate::rpc::{Client, Config, ConnectionError};
 use crate::transport::{self, Connected, Ended, Io};
 use crate::uri::Auth;
 
@@ -28,9 +28,9 @@ const READ_ONLY: u32 = 1;
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Calls, with keepalive if that was asked for.
+    /// Calls.
     Calls,
-    /// One stream, whose reader may take its time.
+    /// One stream.
     Stream,
 }
 
@@ -70,10 +70,14 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     let uri = &settings.uri;
     let connected = transport::connect(uri, &settings.transport, settings.read_only).await?;
     let private = connected.kind.is_private();
-    let client = start(connected, settings.keepalive.unwrap_or_default());
+    let config = Config {
+        keepalive: settings.keepalive.unwrap_or_default(),
+        calls_at_once: settings.calls_at_once,
+    };
+    let client = start(connected, config);
     let remote = Remote::new(client.clone());
     authenticate(&remote, settings, private).await?;
-    if settings.keepalive.is_some() && purpose == Purpose::Calls {
+    if settings.keepalive.is_some() {
         enable_keepalive(&remote, &client).await?;
     }
     let name = uri.name_for_server();
@@ -97,10 +101,10 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     })
 }
 
-fn start(connected: Connected, keepalive: KeepaliveConfig) -> Client {
+fn start(connected: Connected, config: Config) -> Client {
     match connected.io {
-        Io::Unix(socket) => Client::over_unix(socket, keepalive),
-        io => Client::over(io, keepalive),
+        Io::Unix(socket) => Client::over_unix(socket, config),
+        io => Client::over(io, config),
     }
 }
 

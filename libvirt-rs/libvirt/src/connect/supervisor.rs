@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Inner;
 use super::session::{self, Purpose, Session};
-use super::{Inner, State};
+use super::states::State;
 use crate::error::Error;
-use crate::events::Topics;
+use crate::events::{Registered, Registration, Topics};
 use crate::rpc::ConnectionError;
 
 /// A connection that has lasted so long was a good one: the next attempt follows at once.
@@ -24,13 +25,7 @@ pub(super) async fn run(inner: Weak<Inner>, ended: impl Future<Output = Connecti
             return;
         };
         if strong.settings.reconnect.is_none() || strong.is_ended() {
-            strong.state.send_if_modified(|state| {
-                let up = !matches!(state, State::Ended(_));
-                if up {
-                    *state = State::Ended(why.clone());
-                }
-                up
-            });
+            strong.status.advance(State::Ended(why));
             strong.registrations().end();
             return;
         }
@@ -58,21 +53,12 @@ async fn reopen(
     loop {
         let strong = inner.upgrade()?;
         let backoff = strong.settings.reconnect?;
-        let going_on = strong.state.send_if_modified(|state| {
-            let going_on = !matches!(state, State::Ended(_));
-            if going_on {
-                *state = State::Reconnecting {
-                    attempt: failures.saturating_add(1),
-                    why: why.clone(),
-                };
-            }
-            going_on
-        });
-        if !going_on {
-            return None;
-        }
+        strong.status.advance(State::Reconnecting {
+            attempt: failures.saturating_add(1),
+            why: why.clone(),
+        })?;
         tracing::debug!(uri = strong.uri, failures, %why, "opening the connection again");
-        let mut state = strong.state.subscribe();
+        let mut state = strong.status.subscribe();
         let settings = strong.settings.clone();
         // Only a weak hold while we wait: a connection that nobody holds must not be opened for ever.
         drop(strong);
@@ -84,14 +70,19 @@ async fn reopen(
                 _ = state.wait_for(|state| matches!(state, State::Ended(_))) => return None,
             }
         }
-        match session::open(&settings, Purpose::Calls).await {
-            Ok(session) => {
-                let strong = inner.upgrade()?;
-                match adopt(&strong, session).await {
-                    Ok(ended) => return Some(ended),
-                    Err(error) => why = error,
-                }
+        let attempt = async {
+            let session = session::open(&settings, Purpose::Calls).await?;
+            match inner.upgrade() {
+                Some(strong) => adopt(&strong, session).await.map(Some),
+                None => Ok(None),
             }
+        };
+        let attempt = tokio::select! {
+            attempt = attempt => attempt,
+            _ = state.wait_for(|state| matches!(state, State::Ended(_))) => return None,
+        };
+        match attempt {
+            Ok(ended) => return ended,
             Err(error) => why = error,
         }
         *failures = failures.saturating_add(1);
@@ -106,20 +97,13 @@ async fn adopt(
     let client = session.client;
     let ended = client.watch_end();
     let topics = Topics::new(&client);
-    let waiting = inner.registrations().all();
-    let mut registered = Vec::with_capacity(waiting.len());
-    for registration in waiting {
-        if let Some(events) = registration.register_again(&topics).await? {
-            registered.push((registration, events));
-        }
-    }
-    let adopted = inner.state.send_if_modified(|state| {
-        let wanted = !matches!(state, State::Ended(_));
-        if wanted {
-            *state = State::Up(topics.clone());
-        }
-        wanted
-    });
+    let limit = inner.settings.opening;
+    let registered = tokio::time::timeout(limit, register_all(inner, &topics));
+    let registered = registered.await.unwrap_or_else(|_| {
+        let uri = inner.settings.uri.to_string();
+        Err(Error::OpeningTooSlow { uri, limit })
+    })?;
+    let adopted = inner.status.advance(State::Up(topics)).is_some();
     for (registration, events) in registered {
         registration.install(events);
     }
@@ -129,10 +113,25 @@ async fn adopt(
     Ok(ended)
 }
 
+/// Registers all subscriptions on a new connection. A daemon that answers pings and not this is of no use either.
+async fn register_all(
+    inner: &Inner,
+    topics: &Topics,
+) -> Result<Vec<(Arc<Registration>, Registered)>, Error> {
+    let waiting = inner.registrations().all();
+    let mut registered = Vec::with_capacity(waiting.len());
+    for registration in waiting {
+        if let Some(events) = registration.register_again(topics).await? {
+            registered.push((registration, events));
+        }
+    }
+    Ok(registered)
+}
+
 // === impl Inner ===
 
 impl Inner {
     fn is_ended(&self) -> bool {
-        matches!(*self.state.borrow(), State::Ended(_))
+        matches!(*self.status.current(), State::Ended(_))
     }
 }

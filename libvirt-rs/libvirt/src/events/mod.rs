@@ -9,9 +9,26 @@
 //!                                                                      ▲
 //!                          supervisor: a new connection's Messages ────┘
 //! ```
+//!
+//! There is a family of events for each kind of object, and in each family there are kinds with numbers of libvirt's: a
+//! subscriber names those that it wants. **A kind that the daemon does not have is an error**, in every family, which
+//! names it: an event that never comes should not look like one that has not happened yet. Which kinds there are is
+//! another question, with an answer of its own:
+//!
+//! ```no_run
+//! # async fn watch(connect: libvirt::Connect) -> Result<(), libvirt::Error> {
+//! let kinds = connect.supported_network_events().await?;
+//! let events = connect.network_events(&kinds, None, None).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod domain;
+mod family;
+mod lifecycle;
 mod objects;
+#[cfg(test)]
+mod tests;
 mod topics;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,10 +38,12 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
 
-pub use domain::{DomainEvent, DomainEventId, DomainEventKind};
+pub use domain::{DomainEvent, DomainEventId, DomainEventKind, GraphicsAddress, GraphicsIdentity};
+pub use lifecycle::LifecycleEvent;
 pub use objects::{
-    MonitorEvent, NetworkEvent, NetworkEventKind, NodeDeviceEvent, NodeDeviceEventKind,
-    SecretEvent, SecretEventKind, StoragePoolEvent, StoragePoolEventKind,
+    CloseEvent, MonitorEvent, NetworkEvent, NetworkEventId, NetworkEventKind, NodeDeviceEvent,
+    NodeDeviceEventId, NodeDeviceEventKind, SecretEvent, SecretEventId, SecretEventKind,
+    StoragePoolEvent, StoragePoolEventId, StoragePoolEventKind,
 };
 
 use crate::connect::Connect;
@@ -114,8 +133,10 @@ impl<T> Events<T> {
             decode,
             done: false,
         };
-        let registered = events.registration.register(&on).await?;
-        events.registration.install(registered);
+        let what = events.registration.name();
+        let register = events.registration.register(&on);
+        let registered = connect.within(what, register).await?;
+        events.registration.install_first(registered);
         Ok(events)
     }
 
@@ -201,11 +222,7 @@ impl Registration {
         let mut messages = on.client().subscribe(&events, self.capacity)?;
         let mut leases = Vec::with_capacity(self.topics.len());
         for topic in &self.topics {
-            let lease = match on.lease(topic).await {
-                // An unknown number is an invalid argument to the daemon.
-                Err(Error::Libvirt(_)) if topic.optional => continue,
-                lease => lease?,
-            };
+            let lease = on.lease(topic).await?;
             if let Some(callback) = lease.callback() {
                 messages.only(&topic.event, callback);
             }
@@ -218,7 +235,7 @@ impl Registration {
     /// subscriber, and is no reason not to use the connection.
     pub(crate) async fn register_again(&self, on: &Topics) -> Result<Option<Registered>, Error> {
         match self.register(on).await {
-            Err(refusal @ Error::Libvirt(_)) => {
+            Err(refusal) if refusal.remote().is_some() => {
                 let mut slot = self.slot();
                 slot.refused = Some(refusal);
                 slot.wake();
@@ -228,15 +245,24 @@ impl Registration {
         }
     }
 
+    /// The procedure that registers it, or the first of them.
+    fn name(&self) -> &'static str {
+        let first = self.topics.first();
+        first.map_or("a registration", |topic| topic.register.name)
+    }
+
+    /// As [`install`](Self::install), of the connection on which the subscriber has begun. If that has broken in the
+    /// meantime, the one that followed is installed already.
+    fn install_first(&self, registered: Registered) {
+        let mut slot = self.slot();
+        if slot.queues.is_empty() && slot.leases.is_empty() && slot.refused.is_none() {
+            slot.install(registered);
+        }
+    }
+
     /// Lets the subscriber have the events of a connection. Whoever hears of the connection by that can use it: it is up.
     pub(crate) fn install(&self, registered: Registered) {
-        let mut slot = self.slot();
-        slot.queues.push_back(registered.messages);
-        slot.leases = registered.leases;
-        if slot.ended {
-            slot.clear();
-        }
-        slot.wake();
+        self.slot().install(registered);
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -247,6 +273,19 @@ impl Registration {
 // === impl Slot ===
 
 impl Slot {
+    fn install(&mut self, registered: Registered) {
+        // A subscriber that takes nothing while connections come and go keeps the first and the last of them. Of those in
+        // between it is told that it has to look anew, as of each.
+        self.queues.truncate(1);
+        self.queues.push_back(registered.messages);
+        self.leases = registered.leases;
+        self.refused = None;
+        if self.ended {
+            self.clear();
+        }
+        self.wake();
+    }
+
     fn clear(&mut self) {
         self.leases.clear();
         self.queues.clear();

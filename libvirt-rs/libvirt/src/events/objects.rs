@@ -1,7 +1,8 @@
-//! What happens to networks, storage pools, devices and secrets, and in QEMU's monitor.
+//! What happens to networks, storage pools, devices and secrets, in QEMU's monitor, and to the hypervisor itself.
 
 use std::time::Duration;
 
+use super::family::{family, supported};
 use super::{Events, Topic};
 use crate::code::Code;
 use crate::connect::Connect;
@@ -10,141 +11,87 @@ use crate::error::Error;
 use crate::network::Network;
 use crate::node_device::NodeDevice;
 use crate::raw::api::{
-    NetworkEventLifecycleType, NetworkMetadataType, NodeDeviceEventLifecycleType,
-    SecretEventLifecycleType, StoragePoolEventLifecycleType,
+    ConnectCloseReason, NetworkEventLifecycleType, NetworkMetadataType,
+    NodeDeviceEventLifecycleType, SecretEventLifecycleType, StoragePoolEventLifecycleType,
 };
 use crate::raw::{decode, encode, qemu, remote};
 use crate::rpc::Message;
 use crate::secret::Secret;
 use crate::storage::StoragePool;
 
-/// Defines the events of one kind of object.
-macro_rules! family {
-    (
-        $event:ident, $kind:ident, $method:ident of $object:ident,
-        $register:ident($arguments:ident { $of:ident }), $deregister:ident;
-        $(
-            #[doc = $doc:literal]
-            $variant:ident $({ $(#[doc = $field_doc:literal] $field:ident: $type:ty = $value:expr),* $(,)? })?
-                = $id:literal, $procedure:ident as |$message:ident: $payload:ident|;
-        )*
-    ) => {
-        #[doc = concat!("Something happened to a [`", stringify!($object), "`].")]
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $event {
-            /// What it happened to.
-            pub object: $object,
-            /// What happened.
-            pub kind: $kind,
-        }
-
-        #[doc = concat!("What happened to a [`", stringify!($object), "`].")]
-        #[derive(Debug, Clone, PartialEq)]
-        #[non_exhaustive]
-        pub enum $kind {
-            $(
-                #[doc = $doc]
-                $variant $({ $(#[doc = $field_doc] $field: $type),* })?,
-            )*
-        }
-
-        impl Connect {
-            #[doc = concat!("What happens to each [`", stringify!($object), "`], or to one of them, from now on. At most `capacity` events wait (`None`: 16,384).")]
-            ///
-            /// A kind that the daemon is too old for is left out.
-            ///
-            /// # Errors
-            /// The daemon or the connection.
-            pub async fn $method(
-                &self,
-                of: Option<&$object>,
-                capacity: Option<usize>,
-            ) -> Result<Events<$event>, Error> {
-                let topics = vec![$(
-                    Topic {
-                        register: remote::$register,
-                        arguments: encode(&remote::$arguments {
-                            event_id: $id,
-                            $of: of.map(|object| object.raw().clone()),
-                        })?,
-                        event: remote::$procedure,
-                        deregister: remote::$deregister,
-                        // Later ones are newer than the family.
-                        optional: $id > 0,
-                    },
-                )*];
-                Events::subscribe(self, topics, capacity, |connect, message| {
-                    match message.procedure {
-                        $(
-                            n if n == remote::$procedure.number => {
-                                let $message: remote::$payload = decode(&message.payload)?;
-                                Ok($event {
-                                    kind: $kind::$variant $({ $($field: $value),* })?,
-                                    object: $object::new(connect, $message.$of),
-                                })
-                            }
-                        )*
-                        // Only what was subscribed to is delivered.
-                        procedure => Err(Error::UnknownEvent { procedure }),
-                    }
-                })
-                .await
-            }
-        }
-    };
-}
-
 family!(
-    NetworkEvent, NetworkEventKind, network_events of Network,
-    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net }), CONNECT_NETWORK_EVENT_DEREGISTER_ANY;
+    "network", NetworkEvent { object: Network }, NetworkEventKind, NetworkEventId("virNetworkEventID"),
+    network_events, supported_network_events,
+    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net }),
+    CONNECT_NETWORK_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined, undefined, started or stopped.
-    Lifecycle {
+    Lifecycle = 0, NETWORK_EVENT_LIFECYCLE(NetworkEventLifecycleMsg: net) {
         /// What happened.
         event: Code<NetworkEventLifecycleType> = Code::new(event.event),
-    } = 0, NETWORK_EVENT_LIFECYCLE as |event: NetworkEventLifecycleMsg|;
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
+    };
     /// Title, description or metadata were changed. Since libvirt 9.8.
-    MetadataChange {
+    MetadataChange = 1, NETWORK_EVENT_CALLBACK_METADATA_CHANGE(NetworkEventCallbackMetadataChangeMsg: net) {
         /// Which kind.
         metadata: Code<NetworkMetadataType> = Code::new(event.r#type),
         /// The element's XML namespace.
         namespace: Option<String> = event.nsuri,
-    } = 1, NETWORK_EVENT_CALLBACK_METADATA_CHANGE as |event: NetworkEventCallbackMetadataChangeMsg|;
+    };
 );
 
 family!(
-    StoragePoolEvent, StoragePoolEventKind, storage_pool_events of StoragePool,
-    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool }), CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY;
+    "storage pool", StoragePoolEvent { object: StoragePool }, StoragePoolEventKind,
+    StoragePoolEventId("virStoragePoolEventID"),
+    storage_pool_events, supported_storage_pool_events,
+    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool }),
+    CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined, undefined, started, stopped, created or deleted.
-    Lifecycle {
+    Lifecycle = 0, STORAGE_POOL_EVENT_LIFECYCLE(StoragePoolEventLifecycleMsg: pool) {
         /// What happened.
         event: Code<StoragePoolEventLifecycleType> = Code::new(event.event),
-    } = 0, STORAGE_POOL_EVENT_LIFECYCLE as |event: StoragePoolEventLifecycleMsg|;
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
+    };
     /// Its volumes were looked at anew.
-    Refresh = 1, STORAGE_POOL_EVENT_REFRESH as |event: StoragePoolEventRefreshMsg|;
+    Refresh = 1, STORAGE_POOL_EVENT_REFRESH(StoragePoolEventRefreshMsg: pool);
 );
 
 family!(
-    NodeDeviceEvent, NodeDeviceEventKind, node_device_events of NodeDevice,
-    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev }), CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY;
+    "node device", NodeDeviceEvent { object: NodeDevice }, NodeDeviceEventKind,
+    NodeDeviceEventId("virNodeDeviceEventID"),
+    node_device_events, supported_node_device_events,
+    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev }),
+    CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY;
+    |event|
     /// It came, went, was defined or undefined.
-    Lifecycle {
+    Lifecycle = 0, NODE_DEVICE_EVENT_LIFECYCLE(NodeDeviceEventLifecycleMsg: dev) {
         /// What happened.
         event: Code<NodeDeviceEventLifecycleType> = Code::new(event.event),
-    } = 0, NODE_DEVICE_EVENT_LIFECYCLE as |event: NodeDeviceEventLifecycleMsg|;
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
+    };
     /// Its description changed.
-    Update = 1, NODE_DEVICE_EVENT_UPDATE as |event: NodeDeviceEventUpdateMsg|;
+    Update = 1, NODE_DEVICE_EVENT_UPDATE(NodeDeviceEventUpdateMsg: dev);
 );
 
 family!(
-    SecretEvent, SecretEventKind, secret_events of Secret,
-    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret }), CONNECT_SECRET_EVENT_DEREGISTER_ANY;
+    "secret", SecretEvent { object: Secret }, SecretEventKind, SecretEventId("virSecretEventID"),
+    secret_events, supported_secret_events,
+    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret }),
+    CONNECT_SECRET_EVENT_DEREGISTER_ANY;
+    |event|
     /// It was defined or undefined.
-    Lifecycle {
+    Lifecycle = 0, SECRET_EVENT_LIFECYCLE(SecretEventLifecycleMsg: secret) {
         /// What happened.
         event: Code<SecretEventLifecycleType> = Code::new(event.event),
-    } = 0, SECRET_EVENT_LIFECYCLE as |event: SecretEventLifecycleMsg|;
+        /// More about it; libvirt gives it no meaning so far, and says 0.
+        detail: i32 = event.detail,
+    };
     /// It has another value.
-    ValueChanged = 1, SECRET_EVENT_VALUE_CHANGED as |event: SecretEventValueChangedMsg|;
+    ValueChanged = 1, SECRET_EVENT_VALUE_CHANGED(SecretEventValueChangedMsg: secret);
 );
 
 /// An event of QEMU's own monitor (QMP), as QEMU says it.
@@ -165,7 +112,8 @@ impl Connect {
     /// comes of this.
     ///
     /// # Errors
-    /// The daemon or the connection.
+    /// [`UnsupportedEvent`](Error::UnsupportedEvent) if the hypervisor is not QEMU; what else the daemon reports, or the end
+    /// of the connection.
     pub async fn monitor_events(
         &self,
         of: Option<&Domain>,
@@ -178,11 +126,11 @@ impl Connect {
             flags: 0,
         };
         let topic = Topic {
+            kind: "events of QEMU's monitor",
             register: qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
             arguments: encode(&arguments)?,
             event: qemu::DOMAIN_MONITOR_EVENT,
             deregister: qemu::CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER,
-            optional: false,
         };
         Events::subscribe(self, vec![topic], capacity, monitor_event).await
     }
@@ -197,4 +145,41 @@ fn monitor_event(connect: &Connect, message: &Message) -> Result<MonitorEvent, E
         time: Duration::from_secs(seconds) + Duration::from_micros(event.micros.into()),
         details: event.details,
     })
+}
+
+/// The daemon has lost its hypervisor, or the daemon that it speaks to on our behalf (virtproxyd). The connection to it
+/// stays up, but what is asked of the hypervisor fails from then on: open another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseEvent {
+    /// How.
+    pub reason: Code<ConnectCloseReason>,
+}
+
+impl Connect {
+    /// The loss of the hypervisor behind the daemon, which the connection's own [`states`](Self::states) do not show.
+    ///
+    /// # Errors
+    /// [`UnsupportedEvent`](Error::UnsupportedEvent) if the daemon is too old for it; what else the daemon reports, or the
+    /// end of the connection.
+    pub async fn close_events(&self, capacity: Option<usize>) -> Result<Events<CloseEvent>, Error> {
+        let topic = Topic {
+            kind: "the loss of its hypervisor",
+            register: remote::CONNECT_REGISTER_CLOSE_CALLBACK,
+            arguments: Vec::new(),
+            event: remote::CONNECT_EVENT_CONNECTION_CLOSED,
+            deregister: remote::CONNECT_UNREGISTER_CLOSE_CALLBACK,
+        };
+        Events::subscribe(self, vec![topic], capacity, CloseEvent::read).await
+    }
+}
+
+// === impl CloseEvent ===
+
+impl CloseEvent {
+    pub(super) fn read(_: &Connect, message: &Message) -> Result<Self, Error> {
+        let event: remote::ConnectEventConnectionClosedMsg = decode(&message.payload)?;
+        Ok(Self {
+            reason: Code::new(event.reason),
+        })
+    }
 }

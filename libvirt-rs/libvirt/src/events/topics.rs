@@ -6,44 +6,48 @@
 //!   absent ── first lease ──▶ registering ──▶ registered, n leases ── last lease dropped ──▶ deregistering ──▶ absent
 //! ```
 //!
-//! Each arrow between the ends runs in a task of its own under one lock. So nothing is left half-way when a subscriber
+//! Each arrow between the ends runs in a task of its own, under the topic's lock. So nothing is left half-way when a subscriber
 //! goes away in between, and no registration overtakes the end of the one before it, which the daemon's workers would
 //! allow.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::error::Error;
+use crate::raw::api::ErrorNumber;
 use crate::rpc::{Client, ConnectionError, Procedure};
 
 /// What the daemon is asked for: one kind of events.
 #[derive(Debug, Clone)]
 pub(crate) struct Topic {
+    /// What it is, for people.
+    pub(crate) kind: &'static str,
     /// Registers, with these arguments. Its result is the callback's number, or nothing.
     pub(crate) register: Procedure,
     pub(crate) arguments: Vec<u8>,
     /// The events that come then.
     pub(crate) event: Procedure,
-    /// Takes the registration back, with the callback's number as its argument.
+    /// Takes the registration back, with the callback's number as its argument where there is one.
     pub(crate) deregister: Procedure,
-    /// A daemon that does not know it is asked for the rest.
-    pub(crate) optional: bool,
 }
 
 /// The registrations of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Topics {
     client: Client,
-    registered: Arc<Mutex<HashMap<Key, Registered>>>,
+    known: Arc<StdMutex<HashMap<Key, Arc<Entry>>>>,
     runtime: Handle,
 }
 
 /// The registering procedure and its arguments.
 type Key = (u32, i32, Vec<u8>);
+
+/// What the daemon was asked for, once it was; locked while it is asked.
+type Entry = Mutex<Option<Registered>>;
 
 #[derive(Debug)]
 struct Registered {
@@ -66,7 +70,7 @@ impl Topics {
     pub(crate) fn new(client: &Client) -> Self {
         Self {
             client: client.clone(),
-            registered: Arc::default(),
+            known: Arc::default(),
             runtime: Handle::current(),
         }
     }
@@ -88,44 +92,63 @@ impl Topics {
     }
 
     async fn register(self, topic: Topic) -> Result<Lease, Error> {
-        let mut registered = self.registered.lock().await;
-        let callback = match registered.get_mut(&topic.key()) {
-            Some(known) => {
-                known.leases += 1;
-                known.callback
-            }
-            None => {
-                let arguments = topic.arguments.clone();
-                let reply = self.client.call(&topic.register, arguments).await?;
-                let callback = callback(&reply);
-                let leases = 1;
-                registered.insert(topic.key(), Registered { callback, leases });
-                callback
-            }
-        };
-        drop(registered);
+        let entry = self.entry(&topic);
+        let callback = self.register_in(&entry, &topic).await;
+        self.forget(&entry, &topic);
         Ok(Lease {
+            callback: callback?,
             topics: self,
             topic,
-            callback,
         })
     }
 
+    async fn register_in(&self, entry: &Entry, topic: &Topic) -> Result<Option<i32>, Error> {
+        let mut registered = entry.lock().await;
+        if let Some(known) = &mut *registered {
+            known.leases += 1;
+            return Ok(known.callback);
+        }
+        let arguments = topic.arguments.clone();
+        let reply = self.client.call(&topic.register, arguments).await;
+        let reply = reply.map_err(|error| topic.refused(error))?;
+        let callback = callback(&reply);
+        let leases = 1;
+        *registered = Some(Registered { callback, leases });
+        Ok(callback)
+    }
+
     async fn release(self, topic: Topic) {
-        let mut registered = self.registered.lock().await;
-        let key = topic.key();
-        let Some(known) = registered.get_mut(&key) else {
-            return;
-        };
-        known.leases -= 1;
-        if known.leases == 0
-            && let Some(Registered { callback, .. }) = registered.remove(&key)
-            && let Some(callback) = callback
-        {
-            let argument = callback.to_be_bytes().to_vec();
+        let entry = self.entry(&topic);
+        let mut registered = entry.lock().await;
+        if let Some(known) = &mut *registered {
+            known.leases -= 1;
+        }
+        if let Some(Registered { callback, .. }) = registered.take_if(|known| known.leases == 0) {
+            let argument =
+                callback.map_or_else(Vec::new, |callback| callback.to_be_bytes().to_vec());
             // It fails only with the connection, and then there is nothing to take back.
             let _ = self.client.call(&topic.deregister, argument).await;
         }
+        drop(registered);
+        self.forget(&entry, &topic);
+    }
+
+    fn entry(&self, topic: &Topic) -> Arc<Entry> {
+        Arc::clone(self.known().entry(topic.key()).or_default())
+    }
+
+    /// An entry that nobody uses and for which nothing is registered is not kept.
+    fn forget(&self, entry: &Arc<Entry>, topic: &Topic) {
+        let mut known = self.known();
+        // The table's and the caller's own: while the table is locked, nobody gets another.
+        let unused = Arc::strong_count(entry) == 2;
+        if unused && entry.try_lock().is_ok_and(|entry| entry.is_none()) {
+            known.remove(&topic.key());
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Arc<Entry>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,6 +160,27 @@ impl Topic {
             program, number, ..
         } = self.register;
         (program, number, self.arguments.clone())
+    }
+
+    /// What it means that registering has failed.
+    fn refused(&self, error: Error) -> Error {
+        match error {
+            // An old daemon calls a number that it does not know an internal error, a younger one an invalid argument;
+            // a hypervisor without such events, or a daemon without the procedure, does not support it.
+            Error::Libvirt(refusal)
+                if [
+                    ErrorNumber::InternalError,
+                    ErrorNumber::InvalidArg,
+                    ErrorNumber::NoSupport,
+                ]
+                .iter()
+                .any(|&kind| refusal.is(kind)) =>
+            {
+                let kind = self.kind;
+                Error::UnsupportedEvent { kind, refusal }
+            }
+            error => error,
+        }
     }
 }
 

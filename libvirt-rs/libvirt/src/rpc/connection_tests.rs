@@ -11,14 +11,12 @@ const STREAM: Procedure = Procedure {
 
 struct Daemon {
     connection: Connection,
-    now: Instant,
 }
 
 impl Daemon {
     fn new() -> Self {
         Self {
             connection: Connection::new(Config::default()),
-            now: Instant::now(),
         }
     }
 
@@ -256,10 +254,7 @@ fn holes_go_both_ways_and_a_wrong_one_ends_the_connection() {
         };
         let mut input = BytesMut::from(&header.packet(0, wrong)[..]);
         assert_eq!(
-            daemon
-                .connection
-                .handle_input(&mut input)
-                .unwrap_err(),
+            daemon.connection.handle_input(&mut input).unwrap_err(),
             ProtocolError::Hole
         );
     }
@@ -297,10 +292,7 @@ fn a_call_from_the_daemon_is_refused() {
     };
     let mut input = BytesMut::from(&header.packet(0, b"")[..]);
     assert_eq!(
-        daemon
-            .connection
-            .handle_input(&mut input)
-            .unwrap_err(),
+        daemon.connection.handle_input(&mut input).unwrap_err(),
         ProtocolError::Call
     );
 }
@@ -319,7 +311,6 @@ fn descriptors_wait_for_their_packet_and_their_carrier_bytes() {
     };
     let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let mut input = BytesMut::from(&header.packet(2, b"")[..]);
-    let now = daemon.now;
     daemon.connection.handle_descriptor(null()).unwrap();
     input.extend_from_slice(&[0]);
     assert!(
@@ -357,4 +348,79 @@ fn descriptors_that_nobody_announced_are_bounded() {
         daemon.connection.handle_descriptor(null()).unwrap_err(),
         ProtocolError::DescriptorsUnannounced
     );
+}
+
+#[test]
+fn the_daemon_has_so_many_calls_at_a_time_and_the_next_one_with_each_reply() {
+    let mut daemon = Daemon::new();
+    let serials: Vec<u32> = (0..6)
+        .map(|_| daemon.connection.call(&PLAIN, b"", Vec::new()))
+        .collect();
+    for serial in &serials[..4] {
+        assert_eq!(daemon.sent().unwrap().serial, *serial);
+    }
+    assert!(daemon.sent().is_none());
+    daemon.says(&PLAIN, Kind::Reply, serials[2], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, serials[4]);
+    assert!(daemon.sent().is_none());
+    daemon.says(&PLAIN, Kind::Reply, serials[0], Status::Error, b"");
+    assert_eq!(daemon.sent().unwrap().serial, serials[5]);
+    assert!(daemon.sent().is_none());
+}
+
+#[test]
+fn a_call_that_is_given_up_makes_room_only_when_the_daemon_does_not_have_it() {
+    let mut daemon = Daemon::new();
+    let sent: Vec<u32> = (0..3).map(|_| daemon.call(&PLAIN)).collect();
+    let queued = daemon.connection.call(&PLAIN, b"", Vec::new());
+    let held: Vec<u32> = (0..2)
+        .map(|_| daemon.connection.call(&PLAIN, b"", Vec::new()))
+        .collect();
+    assert_eq!(daemon.connection.abandon(sent[0]), Abandoned::Sent);
+    assert_eq!(daemon.connection.abandon(held[0]), Abandoned::Unsent);
+    assert_eq!(daemon.sent().unwrap().serial, queued);
+    assert!(daemon.sent().is_none(), "the abandoned call still counts");
+    daemon.says(&PLAIN, Kind::Reply, sent[0], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, held[1]);
+    assert!(daemon.sent().is_none());
+}
+
+#[test]
+fn a_farewell_passes_calls_that_are_held_back() {
+    let mut daemon = Daemon::new();
+    for _ in 0..4 {
+        daemon.call(&PLAIN);
+    }
+    let held = daemon.connection.call(&PLAIN, b"", Vec::new());
+    daemon.connection.call_past_others(&PLAIN);
+    assert_eq!(daemon.sent().unwrap().serial, held + 1);
+    assert!(daemon.sent().is_none());
+}
+
+#[test]
+fn a_hole_that_is_refused_ends_its_stream() {
+    let mut daemon = Daemon::new();
+    let serial = daemon.opened();
+    assert!(daemon.connection.send_hole(serial, 1));
+    // The refusal is a reply, since a hole is no data.
+    let event = daemon.says(&STREAM, Kind::Reply, serial, Status::Error, b"no");
+    assert!(
+        matches!(event, Some(Event::StreamFailed { serial: of, error }) if of == serial && &error[..] == b"no")
+    );
+    assert!(!daemon.connection.send_data(serial, b"more"));
+    assert_eq!(daemon.connection.unfinished(), 0);
+    assert_eq!(daemon.connection.ignored(), 0);
+}
+
+#[test]
+fn a_stream_may_fail_before_the_reply_that_opens_it() {
+    let mut daemon = Daemon::new();
+    let serial = daemon.call(&STREAM);
+    let event = daemon.says(&STREAM, Kind::Stream, serial, Status::Error, b"no");
+    assert!(matches!(event, Some(Event::StreamFailed { .. })));
+    let event = daemon.says(&STREAM, Kind::Reply, serial, Status::Ok, b"");
+    assert!(matches!(event, Some(Event::Reply { reply: Ok(_), .. })));
+    assert!(!daemon.connection.send_data(serial, b"more"));
+    assert!(!daemon.connection.finish_stream(serial));
+    assert_eq!(daemon.connection.unfinished(), 0);
 }

@@ -57,7 +57,9 @@ pub enum ProtocolError {
     #[error("the daemon sent a call, which only a client may")]
     Call,
     /// A stream of which too much has come before the reply that opens it.
-    #[error("the daemon sent {STREAM_EARLY} bytes of a stream before it had answered the call that opens it")]
+    #[error(
+        "the daemon sent {STREAM_EARLY} bytes of a stream before it had answered the call that opens it"
+    )]
     StreamTooEarly,
     /// A hole that cannot be decoded, or is negative.
     #[error("a stream's hole cannot be read")]

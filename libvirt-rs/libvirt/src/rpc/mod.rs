@@ -21,7 +21,7 @@
 //! | `keepalive` | whether the daemon still lives |
 //! | `state` | what users and driver share |
 //! | `driver`, `wire` | the thin part that does I/O |
-//! | `client`, `stream`, `messages` | what users hold |
+//! | `client`, `stream`, `split`, `messages` | what users hold |
 //! | [`limits`] | what bounds all this |
 
 mod client;
@@ -37,6 +37,7 @@ mod keepalive;
 pub mod limits;
 mod messages;
 mod procedure;
+mod split;
 mod state;
 mod stream;
 mod wire;
@@ -48,5 +49,6 @@ pub use error::{ConnectionError, ProtocolError};
 pub use keepalive::KeepaliveConfig;
 pub use messages::{Interruption, Messages};
 pub use procedure::{Fds, Priority, Procedure, StreamDirection};
+pub use split::{OwnedReadHalf, OwnedWriteHalf};
 pub use state::Chunk;
 pub use stream::RawStream;

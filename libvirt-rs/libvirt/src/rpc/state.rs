@@ -54,7 +54,7 @@ pub(crate) struct StreamState {
     pub(crate) received: VecDeque<Chunk>,
     /// What `received` weighs.
     pub(crate) held: usize,
-    /// The daemon has no more data.
+    /// The daemon has no more data, or none is wanted: what comes now is thrown away.
     pub(crate) eof: bool,
     /// The stream is over: confirmed, or failed.
     pub(crate) over: Option<Result<(), Error>>,
@@ -145,12 +145,13 @@ impl State {
         self.wake_driver();
     }
 
-    /// Whether a stream's reader is so far behind that nothing more must be read.
+    /// Whether a stream's reader is so far behind that nothing more must be read. What comes after the stream's end is not
+    /// kept, so that reader holds nothing up.
     pub(crate) fn is_full(&self) -> bool {
         self.streams
             .values()
-            // Without its reply nobody could read it.
-            .any(|stream| stream.answered && stream.held >= STREAM_RECEIVED)
+            // Without its reply nobody could read it; behind its end nothing more comes.
+            .any(|stream| stream.answered && !stream.eof && stream.held >= STREAM_RECEIVED)
     }
 
     /// Hands an event to the one that it is for.
@@ -274,7 +275,7 @@ impl StreamState {
         Ok(())
     }
 
-    fn end(&mut self, result: Result<(), Error>) {
+    pub(crate) fn end(&mut self, result: Result<(), Error>) {
         if self.over.is_none() {
             self.over = Some(result);
         }

@@ -11,23 +11,30 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::client::Handle;
 use super::connection::weight;
 use super::limits::{PIECE, STREAM_CHUNK, STREAM_SENDING};
-use super::state::{Chunk, State, StreamState};
+use super::split::{OwnedReadHalf, OwnedWriteHalf};
+use super::state::{Chunk, State, StreamState, wake};
 use crate::error::Error;
 
 /// A stream of libvirt's: a volume's content, a console, a channel.
 ///
 /// It reads and writes through [`AsyncRead`] and [`AsyncWrite`]; [`chunk`](Self::chunk) and
-/// [`send_hole`](Self::send_hole) see holes, which reading turns into zeros.
+/// [`send_hole`](Self::send_hole) see holes, which reading turns into zeros. [`into_split`](Self::into_split) gives each
+/// direction to a task of its own.
 ///
 /// - **Back-pressure.** A writer waits while 1 MiB of its data has not left. A reader that does not read stops the
 ///   *connection* when 1 MiB waits for it, since the protocol has no other way to slow the daemon down: other calls
 ///   on the same connection wait too. A stream that may be left unread belongs on a connection of its own.
 /// - **End.** [`finish`](Self::finish), or `shutdown` of [`AsyncWrite`], ends both directions and waits until the daemon
-///   has confirmed: only then has an upload succeeded. Dropping an unfinished stream aborts it.
+///   has confirmed: only then has an upload succeeded. What had come by then can still be read. Dropping an unfinished
+///   stream aborts it.
 pub struct RawStream {
+    ends: Ends,
+}
+
+/// A stream's both ends, for one holder or two. Dropped, the stream is aborted unless it is over.
+pub(super) struct Ends {
     handle: Arc<Handle>,
     serial: u32,
-    finishing: bool,
 }
 
 // === impl RawStream ===
@@ -35,9 +42,7 @@ pub struct RawStream {
 impl RawStream {
     pub(crate) fn new(handle: Arc<Handle>, serial: u32) -> Self {
         Self {
-            handle,
-            serial,
-            finishing: false,
+            ends: Ends { handle, serial },
         }
     }
 
@@ -46,19 +51,15 @@ impl RawStream {
     /// # Errors
     /// The daemon reported an error, or the connection ended.
     pub async fn chunk(&mut self) -> Result<Option<Chunk>, Error> {
-        std::future::poll_fn(|cx| self.poll_chunk(cx, usize::MAX)).await
+        self.ends.chunk().await
     }
 
     /// Sends data, when there is room for it.
     ///
     /// # Errors
     /// The stream is over, or the connection ended.
-    pub async fn send(&mut self, mut data: &[u8]) -> Result<(), Error> {
-        while !data.is_empty() {
-            let sent = std::future::poll_fn(|cx| self.poll_send(cx, data)).await?;
-            data = &data[sent..];
-        }
-        Ok(())
+    pub async fn send(&mut self, data: &[u8]) -> Result<(), Error> {
+        self.ends.send(data).await
     }
 
     /// Sends a hole of so many bytes, at most 2⁶³−1. The call must have asked for holes with its sparse flag.
@@ -66,6 +67,85 @@ impl RawStream {
     /// # Errors
     /// As [`send`](Self::send).
     pub async fn send_hole(&mut self, length: u64) -> Result<(), Error> {
+        self.ends.send_hole(length).await
+    }
+
+    /// Ends the stream and waits for the daemon's confirmation. What the daemon still sends is thrown away.
+    ///
+    /// # Errors
+    /// The daemon reports that what it was sent could not be kept, or the connection ended.
+    pub async fn finish(self) -> Result<(), Error> {
+        self.ends.finish().await
+    }
+
+    /// Ends the stream at once; what was written and has not left is not sent.
+    pub fn abort(self) {}
+
+    /// Gives the two directions to two holders, each of which may be in a task of its own.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let ends = Arc::new(self.ends);
+        (
+            OwnedReadHalf::new(Arc::clone(&ends)),
+            OwnedWriteHalf::new(ends),
+        )
+    }
+}
+
+impl AsyncRead for RawStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.ends.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for RawStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.ends.poll_send(cx, data).map_err(io::Error::from)
+    }
+
+    /// Waits until everything has been handed to the transport.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ends.poll_flush(cx).map_err(io::Error::from)
+    }
+
+    /// Ends both directions, as libvirt's streams have no half-close, and waits for the confirmation.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ends.poll_finish(cx).map_err(io::Error::from)
+    }
+}
+
+impl fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawStream")
+            .field("serial", &self.ends.serial)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Ends ===
+
+// One holder reads and one writes, so each direction has one waker.
+impl Ends {
+    pub(super) async fn chunk(&self) -> Result<Option<Chunk>, Error> {
+        std::future::poll_fn(|cx| self.poll_chunk(cx, usize::MAX)).await
+    }
+
+    pub(super) async fn send(&self, mut data: &[u8]) -> Result<(), Error> {
+        while !data.is_empty() {
+            let sent = std::future::poll_fn(|cx| self.poll_send(cx, data)).await?;
+            data = &data[sent..];
+        }
+        Ok(())
+    }
+
+    pub(super) async fn send_hole(&self, length: u64) -> Result<(), Error> {
         // The daemon takes a hole of no length for a mistake.
         if length == 0 {
             return Ok(());
@@ -79,22 +159,54 @@ impl RawStream {
         .await
     }
 
-    /// Ends the stream and waits for the daemon's confirmation. What the daemon still sends is thrown away.
-    ///
-    /// # Errors
-    /// The daemon reports that what it was sent could not be kept, or the connection ended.
-    pub async fn finish(mut self) -> Result<(), Error> {
+    pub(super) async fn finish(&self) -> Result<(), Error> {
         std::future::poll_fn(|cx| self.poll_finish(cx)).await
     }
 
-    /// Ends the stream at once; what was written and has not left is not sent.
-    pub fn abort(self) {}
+    /// Ends the stream at once, also for whoever still waits on it.
+    pub(super) fn abort(&self) {
+        let mut guard = self.handle.shared.lock();
+        let state = &mut *guard;
+        if let Some(stream) = state.streams.get_mut(&self.serial) {
+            stream.discard();
+            stream.end(Err(Error::StreamOver));
+        }
+        state.connection.abort_stream(self.serial);
+        state.wake_driver();
+    }
 
-    fn poll_chunk(
-        &mut self,
+    /// Nobody reads any more: what has come and what still comes is thrown away, and holds nobody up.
+    pub(super) fn stop_reading(&self) {
+        let mut state = self.handle.shared.lock();
+        if let Some(stream) = state.streams.get_mut(&self.serial) {
+            stream.discard();
+        }
+        // It may have stopped reading for our sake.
+        state.wake_driver();
+    }
+
+    pub(super) fn poll_read(
+        &self,
         cx: &mut Context<'_>,
-        most: usize,
-    ) -> Poll<Result<Option<Chunk>, Error>> {
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.poll_chunk(cx, buffer.remaining()))? {
+            Some(Chunk::Data(bytes)) => buffer.put_slice(&bytes),
+            Some(Chunk::Hole(length)) => {
+                // `poll_chunk` gives no more than there is room for.
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                buffer.initialize_unfilled_to(length).fill(0);
+                buffer.advance(length);
+            }
+            None => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_chunk(&self, cx: &mut Context<'_>, most: usize) -> Poll<Result<Option<Chunk>, Error>> {
         let mut guard = self.handle.shared.lock();
         let state = &mut *guard;
         let Some(stream) = state.streams.get_mut(&self.serial) else {
@@ -118,7 +230,11 @@ impl RawStream {
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize, Error>> {
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<Result<usize, Error>> {
         let length = data.len().min(STREAM_CHUNK);
         // An empty packet would mean the end.
         if length == 0 {
@@ -133,7 +249,7 @@ impl RawStream {
 
     /// Queues something when there is room; `send` gives what it weighs.
     fn poll_room(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         send: impl FnOnce(&mut State, u32) -> Option<usize>,
     ) -> Poll<Result<(), Error>> {
@@ -158,7 +274,24 @@ impl RawStream {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// Waits until everything has been handed to the transport.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.handle.shared.lock();
+        let Some(stream) = state.streams.get_mut(&self.serial) else {
+            return Poll::Ready(Ok(()));
+        };
+        match &stream.over {
+            Some(over) => Poll::Ready(over.clone()),
+            None if stream.sending > 0 => {
+                stream.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends both directions, and waits for the confirmation.
+    pub(super) fn poll_finish(&self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut guard = self.handle.shared.lock();
         let state = &mut *guard;
         let Some(stream) = state.streams.get_mut(&self.serial) else {
@@ -167,75 +300,17 @@ impl RawStream {
         if let Some(over) = &stream.over {
             return Poll::Ready(over.clone());
         }
-        // What was received is wanted no more, and must not hold the connection up.
-        stream.received.clear();
-        stream.held = 0;
-        stream.eof = true;
         stream.writer = Some(cx.waker().clone());
-        if !self.finishing {
-            self.finishing = true;
-            state.connection.finish_stream(self.serial);
+        // Only the first time: then it is not open any more.
+        if state.connection.finish_stream(self.serial) {
+            stream.stop();
         }
         state.wake_driver();
         Poll::Pending
     }
 }
 
-impl AsyncRead for RawStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(self.poll_chunk(cx, buffer.remaining()))? {
-            Some(Chunk::Data(bytes)) => buffer.put_slice(&bytes),
-            Some(Chunk::Hole(length)) => {
-                // `poll_chunk` gives no more than there is room for.
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                buffer.initialize_unfilled_to(length).fill(0);
-                buffer.advance(length);
-            }
-            None => {}
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for RawStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(ready!(self.poll_send(cx, data))?))
-    }
-
-    /// Waits until everything has been handed to the transport.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.handle.shared.lock();
-        match state.streams.get_mut(&self.serial) {
-            Some(stream) => match &stream.over {
-                Some(Err(error)) => Poll::Ready(Err(error.clone().into())),
-                None if stream.sending > 0 => {
-                    stream.writer = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-                Some(Ok(())) | None => Poll::Ready(Ok(())),
-            },
-            None => Poll::Ready(Ok(())),
-        }
-    }
-
-    /// Ends both directions, as libvirt's streams have no half-close, and waits for the confirmation.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(ready!(self.poll_finish(cx))?))
-    }
-}
-
-impl Drop for RawStream {
+impl Drop for Ends {
     fn drop(&mut self) {
         let mut state = self.handle.shared.lock();
         // A stream whose call was not answered is given up with the call.
@@ -246,9 +321,9 @@ impl Drop for RawStream {
     }
 }
 
-impl fmt::Debug for RawStream {
+impl fmt::Debug for Ends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawStream")
+        f.debug_struct("Ends")
             .field("serial", &self.serial)
             .finish_non_exhaustive()
     }
@@ -257,6 +332,19 @@ impl fmt::Debug for RawStream {
 // === impl StreamState ===
 
 impl StreamState {
+    /// What comes from now on is not kept; what has come can be read.
+    fn stop(&mut self) {
+        self.eof = true;
+        wake(&mut self.reader);
+    }
+
+    /// Nor can what has come be read.
+    fn discard(&mut self) {
+        self.received.clear();
+        self.held = 0;
+        self.stop();
+    }
+
     /// The next piece, of at most so many bytes.
     fn take(&mut self, most: usize) -> Option<Chunk> {
         let first = self.received.front_mut()?;
