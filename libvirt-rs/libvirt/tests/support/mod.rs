@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
-use libvirt::rpc::{Client, KeepaliveConfig};
+use libvirt::rpc::{Client, Config, KeepaliveConfig};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -51,7 +51,12 @@ pub(crate) fn connect() -> (Client, Daemon) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     theirs.set_nonblocking(true).unwrap();
     let unix = theirs.try_clone().unwrap();
-    let client = Client::over_std_unix(ours, KeepaliveConfig::default()).unwrap();
+    // A daemon of ours takes as many calls as come.
+    let config = Config {
+        calls_at_once: usize::MAX,
+        ..Config::default()
+    };
+    let client = Client::over_std_unix(ours, config).unwrap();
     let daemon = Daemon {
         stream: Box::new(UnixStream::from_std(theirs).unwrap()),
         unix: Some(unix),
