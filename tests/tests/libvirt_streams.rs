@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libvirt::raw::api::{
@@ -16,6 +17,7 @@ use libvirt::rpc::Chunk;
 use libvirt::{Connect, StoragePool, StorageVol};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 use vbridge_tests::{
     fixture::story,
     libvirt::{daemon::Libvirtd, domain::Domain},
@@ -47,6 +49,9 @@ async fn volume(pool: &StoragePool, name: &str, bytes: u64) -> Result<StorageVol
         .create_volume(&xml, StorageVolCreateFlags::empty())
         .await?)
 }
+
+/// For what must not hang.
+const SOON: Duration = Duration::from_secs(10);
 
 /// Bytes that are never the same for long, made quickly.
 fn block(number: u64) -> Vec<u8> {
@@ -176,6 +181,56 @@ fn holes_stay_holes_both_ways() {
             digest_of(&copy)? == digest_of(&folder.join("source"))?,
             "the copy is another"
         );
+        Ok(())
+    }));
+}
+
+#[test]
+fn many_holes_in_a_row_are_taken_and_none_of_no_length_is_sent() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, folder) = pool(&connect, daemon).await?;
+        let volume = volume(&pool, "holes", 100 * MIB).await?;
+        let mut upload = volume
+            .upload(0, 100 * MIB, StorageVolUploadFlags::SPARSE_STREAM)
+            .await?;
+        for number in 0..100 {
+            // Every tenth mebibyte has data.
+            match number % 10 {
+                0 => upload.send(&block(number)).await?,
+                _ => upload.send_hole(MIB).await?,
+            }
+            upload.send_hole(0).await?;
+        }
+        upload.finish().await?;
+        let content = std::fs::read(folder.join("holes"))?;
+        ensure!(content.len() as u64 == 100 * MIB, "{} bytes", content.len());
+        for (number, found) in content.chunks_exact(MIB as usize).enumerate() {
+            let expected = match number % 10 {
+                0 => block(number as u64),
+                _ => vec![0; MIB as usize],
+            };
+            ensure!(found == expected, "mebibyte {number} is another");
+        }
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_hole_in_an_upload_without_holes_is_refused_and_ends_it() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let (pool, _) = pool(&connect, daemon).await?;
+        let volume = volume(&pool, "dense", MIB).await?;
+        let mut upload = volume.upload(0, 0, StorageVolUploadFlags::empty()).await?;
+        let error = async {
+            upload.send_hole(MIB / 2).await?;
+            upload.finish().await
+        };
+        // The refusal comes as a reply, unlike those of data.
+        let error = timeout(SOON, error).await.context("a finish hangs")?;
+        let error = error.err().context("nobody has announced a hole")?;
+        ensure!(error.remote().is_some(), "{error}");
         Ok(())
     }));
 }
