@@ -192,7 +192,7 @@ fn what_the_administration_sets_is_what_virt_admin_sees() {
             level: LogLevel::Debug.into(),
             part: "util.object".to_owned(),
         };
-        admin.set_log_filters(&[filter.clone()]).await?;
+        admin.set_log_filters(std::slice::from_ref(&filter)).await?;
         let told = virt_admin(daemon, &["daemon-log-filters"]).await?;
         ensure!(
             told.contains("1:") && told.contains("util.object"),
