@@ -25,6 +25,8 @@ use vbridge_tests::{
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+/// A mebibyte in memory.
+const BLOCK: usize = 1 << 20;
 
 /// A pool in a folder of the daemon's, and that folder.
 async fn pool(connect: &Connect, daemon: &Libvirtd) -> Result<(StoragePool, PathBuf)> {
@@ -56,8 +58,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// Bytes that are never the same for long, made quickly.
 fn block(number: u64) -> Vec<u8> {
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut block = Vec::with_capacity(MIB as usize);
-    while block.len() < MIB as usize {
+    let mut block = Vec::with_capacity(BLOCK);
+    while block.len() < BLOCK {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -69,7 +71,7 @@ fn block(number: u64) -> Vec<u8> {
 fn digest_of(path: &Path) -> Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let mut digest = Sha256::new();
-    let mut buffer = vec![0; MIB as usize];
+    let mut buffer = vec![0; BLOCK];
     loop {
         let read = file.read(&mut buffer)?;
         if read == 0 {
@@ -268,7 +270,7 @@ fn an_upload_of_more_than_was_announced_fails_with_the_daemons_reason() {
             .await?;
         let error = async {
             // The daemon says so as soon as it comes to it, which may be at any of these.
-            stream.send(&vec![7; MIB as usize]).await?;
+            stream.send(&vec![7; BLOCK]).await?;
             stream.finish().await
         };
         let error = error.await.err().context("there is no room for it")?;

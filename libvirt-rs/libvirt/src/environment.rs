@@ -33,6 +33,8 @@ pub struct Environment {
     pub user_config_dir: Option<PathBuf>,
     /// The URI of a connection that names none: `LIBVIRT_DEFAULT_URI`.
     pub default_uri: Option<String>,
+    /// The URI of a daemon's administration that names none: `LIBVIRT_ADMIN_DEFAULT_URI`.
+    pub admin_default_uri: Option<String>,
     /// The file with user names and passwords: `LIBVIRT_AUTH_FILE`.
     pub auth_file: Option<PathBuf>,
 }
@@ -48,6 +50,7 @@ impl Environment {
 
     fn of_variables(uid: u32, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Self {
         let path = |name| variable(name).map(PathBuf::from);
+        let text = |name| variable(name).and_then(|text| text.into_string().ok());
         // The XDG specification: a path that is not absolute is to be ignored.
         let absolute = |name| path(name).filter(|path| path.is_absolute());
         let home = path("HOME");
@@ -61,7 +64,8 @@ impl Environment {
                 .or_else(|| below_home(".cache")),
             user_config_dir: absolute("XDG_CONFIG_HOME").or_else(|| below_home(".config")),
             home,
-            default_uri: variable("LIBVIRT_DEFAULT_URI").and_then(|uri| uri.into_string().ok()),
+            default_uri: text("LIBVIRT_DEFAULT_URI"),
+            admin_default_uri: text("LIBVIRT_ADMIN_DEFAULT_URI"),
             auth_file: path("LIBVIRT_AUTH_FILE"),
         }
     }

@@ -107,6 +107,22 @@ pub enum Error {
         #[source]
         refusal: Box<RemoteError>,
     },
+    /// An answer lacks what every daemon tells.
+    #[error(
+        "the daemon's answer lacks `{name}`; its version may be too old or too new for this client"
+    )]
+    MissingParameter {
+        /// The parameter's name.
+        name: &'static str,
+    },
+    /// A log output or filter that libvirt would not understand.
+    #[error("`{text}` is no log output or filter: {why}")]
+    LogSetting {
+        /// It.
+        text: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// A hole that the protocol cannot express.
     #[error("a hole of {length} bytes is longer than the 2^63 - 1 that the protocol can express")]
     HoleTooLong {

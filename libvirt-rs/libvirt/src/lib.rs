@@ -50,7 +50,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`Connect`], [`Builder`] | a connection, and what it may be told before it is opened |
+//! | [`States`] | whether it is up, and what it has been through |
 //! | [`domain`], [`Network`], [`StoragePool`], [`StorageVol`], [`NodeDevice`], [`Secret`], [`NwFilter`], [`Interface`] | handles on what the daemon manages |
+//! | [`admin`] | a daemon itself: its servers, clients, threads and logs |
 //! | [`events`] | what happens, as streams that survive a reconnect |
 //! | [`Params`], [`Code`] | libvirt's typed parameters, and its numbers, which may be newer than this crate |
 //! | [`raw`] | the protocol as it is |
@@ -157,6 +159,7 @@
 //! # }
 //! ```
 //!
+//! A kind that the daemon does not have is an error that names it, in every family; `supported_…_events` says which it has.
 //! What happens after the subscription was made is not missed, and kinds that were subscribed to together keep their
 //! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, then the oldest make
 //! room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
@@ -178,12 +181,10 @@
 //!   EXTERNAL.
 //! - **libssh and libssh2.** Their URIs are understood and served by the program `ssh`, with its configuration.
 //! - **GnuTLS's priority strings, TLS before 1.2, encrypted key files.**
-//! - **Events of daemons from before 2014**, which know only older registrations; and the close callback, for the end of a
-//!   connection shows in [`Connect::state`].
+//! - **Events of daemons from before 2014**, which know only older registrations.
 //! - **Methods for some procedures**, which are called through [`raw`]: those that pass descriptors (start with files,
 //!   open a graphics display), security labels, where CPUs and I/O threads are pinned, launch security, throttle groups, the
 //!   XML of a managed save, and a few more.
-//! - **The admin socket** as a [`Connect`]: connect to it, then [`Admin::new`](raw::admin::Admin::new).
 //! - **Systems other than Unix, and runtimes other than tokio.**
 //!
 //! The protocol, with the places where libvirt's documents and the wire disagree, is in `docs/libvirt.md` of the
@@ -192,6 +193,7 @@
 //! [`AsyncRead`]: tokio::io::AsyncRead
 //! [`AsyncWrite`]: tokio::io::AsyncWrite
 
+pub mod admin;
 pub mod auth;
 mod code;
 mod connect;

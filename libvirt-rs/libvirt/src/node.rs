@@ -198,7 +198,7 @@ impl Connect {
 
 impl Version {
     /// libvirt writes a version as 1,000,000 × major + 1,000 × minor + release.
-    fn from_number(number: u64) -> Self {
+    pub(crate) fn from_number(number: u64) -> Self {
         Self {
             major: number / 1_000_000,
             minor: number / 1_000 % 1_000,

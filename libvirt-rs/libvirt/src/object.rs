@@ -55,12 +55,16 @@ macro_rules! object {
 ///
 /// `NAME(ARGUMENTS) -> RESULT = PROCEDURE(ARGS { FIELD: VALUE … }) |REPLY, CONNECT| VALUE` encodes the arguments, calls, and
 /// makes the result of the reply and the connection. With `[FIELD]` behind the type, that field of all arguments is what
-/// names the object.
+/// names the object. With `in PROGRAM` before that, the procedures are another program's than the main one's.
 macro_rules! calls {
-    ($type:ident { $($calls:tt)* }) => { calls!(@all $type [] $($calls)*); };
-    ($type:ident [$key:ident] { $($calls:tt)* }) => { calls!(@all $type [$key] $($calls)*); };
+    ($type:ident $([$key:ident])? { $($calls:tt)* }) => {
+        calls!(@all remote $type [$($key)?] $($calls)*);
+    };
+    ($type:ident in $program:ident $([$key:ident])? { $($calls:tt)* }) => {
+        calls!(@all $program $type [$($key)?] $($calls)*);
+    };
     (
-        @all $type:ident $key:tt
+        @all $program:ident $type:ident $key:tt
         $(
             $(#[$doc:meta])*
             $name:ident($($parameter:ident: $kind:ty),* $(,)?) $(-> $result:ty)?
@@ -79,7 +83,7 @@ macro_rules! calls {
                     $($parameter: $kind),*
                 ) -> Result<calls!(@result $($result)?), crate::error::Error> {
                     let remote = self.remote()?;
-                    calls!(@call self $key remote $procedure
+                    calls!(@call self $key remote $program $procedure
                         $($args { $($field $(: $value)?),* })? => reply);
                     calls!(@made reply, self.connect() $(, |$reply $(, $connect)?| $made)?)
                 }
@@ -88,16 +92,17 @@ macro_rules! calls {
     };
     (@result) => { () };
     (@result $result:ty) => { $result };
-    (@call $self:ident [] $remote:ident $procedure:ident => $reply:ident) => {
+    (@call $self:ident [] $remote:ident $program:ident $procedure:ident => $reply:ident) => {
         let $reply = $remote.$procedure().await?;
     };
-    (@call $self:ident [] $remote:ident $procedure:ident $args:ident { $($fields:tt)* } => $reply:ident) => {
-        let $reply = $remote.$procedure(&crate::raw::remote::$args { $($fields)* }).await?;
+    (@call $self:ident [] $remote:ident $program:ident $procedure:ident $args:ident { $($fields:tt)* }
+        => $reply:ident) => {
+        let $reply = $remote.$procedure(&crate::raw::$program::$args { $($fields)* }).await?;
     };
-    (@call $self:ident [$key:ident] $remote:ident $procedure:ident $args:ident { $($fields:tt)* }
+    (@call $self:ident [$key:ident] $remote:ident $program:ident $procedure:ident $args:ident { $($fields:tt)* }
         => $reply:ident) => {
         let $reply = $remote
-            .$procedure(&crate::raw::remote::$args { $key: $self.raw.clone().into(), $($fields)* })
+            .$procedure(&crate::raw::$program::$args { $key: $self.raw.clone().into(), $($fields)* })
             .await?;
     };
     (@made $from:ident, $of:expr) => {{

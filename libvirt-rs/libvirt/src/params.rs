@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::raw::remote::{TypedParam, TypedParamValue};
+use crate::raw::{admin, remote};
 
 /// Named values, in the daemon's order. A name may appear more than once.
 #[derive(Clone, PartialEq, Default)]
@@ -82,43 +82,55 @@ impl Params {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    pub(crate) fn to_raw(&self) -> Vec<TypedParam> {
-        self.iter()
-            .map(|(name, value)| TypedParam {
-                field: name.to_owned(),
-                value: match value.clone() {
-                    Value::Int(value) => TypedParamValue::Int(value),
-                    Value::UInt(value) => TypedParamValue::Uint(value),
-                    Value::Long(value) => TypedParamValue::Llong(value),
-                    Value::ULong(value) => TypedParamValue::Ullong(value),
-                    Value::Double(value) => TypedParamValue::Double(value),
-                    Value::Boolean(value) => TypedParamValue::Boolean(value.into()),
-                    Value::Text(value) => TypedParamValue::String(value),
-                },
-            })
-            .collect()
-    }
 }
 
-impl From<Vec<TypedParam>> for Params {
-    fn from(raw: Vec<TypedParam>) -> Self {
-        raw.into_iter()
-            .map(|param| {
-                let value = match param.value {
-                    TypedParamValue::Int(value) => Value::Int(value),
-                    TypedParamValue::Uint(value) => Value::UInt(value),
-                    TypedParamValue::Llong(value) => Value::Long(value),
-                    TypedParamValue::Ullong(value) => Value::ULong(value),
-                    TypedParamValue::Double(value) => Value::Double(value),
-                    TypedParamValue::Boolean(value) => Value::Boolean(value != 0),
-                    TypedParamValue::String(value) => Value::Text(value),
-                };
-                (param.field, value)
-            })
-            .collect()
-    }
+/// Defines how parameters travel in a program, each of which has types of its own for them.
+macro_rules! program {
+    ($program:ident, $to_raw:ident) => {
+        impl Params {
+            pub(crate) fn $to_raw(&self) -> Vec<$program::TypedParam> {
+                self.iter()
+                    .map(|(name, value)| $program::TypedParam {
+                        field: name.to_owned(),
+                        value: match value.clone() {
+                            Value::Int(value) => $program::TypedParamValue::Int(value),
+                            Value::UInt(value) => $program::TypedParamValue::Uint(value),
+                            Value::Long(value) => $program::TypedParamValue::Llong(value),
+                            Value::ULong(value) => $program::TypedParamValue::Ullong(value),
+                            Value::Double(value) => $program::TypedParamValue::Double(value),
+                            Value::Boolean(value) => {
+                                $program::TypedParamValue::Boolean(value.into())
+                            }
+                            Value::Text(value) => $program::TypedParamValue::String(value),
+                        },
+                    })
+                    .collect()
+            }
+        }
+
+        impl From<Vec<$program::TypedParam>> for Params {
+            fn from(raw: Vec<$program::TypedParam>) -> Self {
+                raw.into_iter()
+                    .map(|param| {
+                        let value = match param.value {
+                            $program::TypedParamValue::Int(value) => Value::Int(value),
+                            $program::TypedParamValue::Uint(value) => Value::UInt(value),
+                            $program::TypedParamValue::Llong(value) => Value::Long(value),
+                            $program::TypedParamValue::Ullong(value) => Value::ULong(value),
+                            $program::TypedParamValue::Double(value) => Value::Double(value),
+                            $program::TypedParamValue::Boolean(value) => Value::Boolean(value != 0),
+                            $program::TypedParamValue::String(value) => Value::Text(value),
+                        };
+                        (param.field, value)
+                    })
+                    .collect()
+            }
+        }
+    };
 }
+
+program!(remote, to_raw);
+program!(admin, to_admin);
 
 impl FromIterator<(String, Value)> for Params {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(values: I) -> Self {

@@ -1,10 +1,10 @@
 //! The lives of networks and filters, and what the host has: interfaces and devices.
 
-use std::{collections::BTreeSet, time::SystemTime};
+use std::{collections::BTreeSet, slice, time::SystemTime};
 
 use anyhow::{Result, bail, ensure};
 use libvirt::{
-    Connect, Network,
+    Connect, Interface, Network, NodeDevice,
     events::{NetworkEvent, NetworkEventKind},
     raw::api::{
         ConnectListAllInterfacesFlags, ConnectListAllNetworksFlags, ConnectListAllNodeDeviceFlags,
@@ -67,7 +67,7 @@ fn a_network_lives_from_its_definition_to_its_end() {
         let links = daemon.within("ip", &["-o", "link"]).await?.ok()?;
         ensure!(links.contains("virbr7"), "{links}");
         let flags = ConnectListAllNetworksFlags::ACTIVE;
-        ensure!(connect.networks(flags).await? == [network.clone()]);
+        ensure!(connect.networks(flags).await? == slice::from_ref(&network));
         refused(network.start().await, ErrorNumber::OperationInvalid)?;
 
         updated(daemon, &network).await?;
@@ -157,7 +157,7 @@ fn a_filter_is_bound_to_a_guests_card_on_a_network() {
         let connect = open(daemon).await?;
         let network = connect.create_network(NETWORK).await?;
         let filter = connect.define_nwfilter(FILTER).await?;
-        ensure!(connect.nwfilters().await? == [filter.clone()]);
+        ensure!(connect.nwfilters().await? == slice::from_ref(&filter));
         ensure!(connect.nwfilter_by_name("quiet").await? == filter);
         ensure!(connect.nwfilter_by_uuid(filter.uuid()).await? == filter);
         ensure!(line(daemon, &["nwfilter-list"]).await?.contains("quiet"));
@@ -217,7 +217,7 @@ fn the_hosts_devices_are_shown() {
         let connect = open(daemon).await?;
         let flags = ConnectListAllNodeDeviceFlags::empty();
         let devices = connect.node_devices(flags).await?;
-        let names: BTreeSet<&str> = devices.iter().map(|device| device.name()).collect();
+        let names: BTreeSet<&str> = devices.iter().map(NodeDevice::name).collect();
         let shown = line(daemon, &["nodedev-list"]).await?;
         let expected: BTreeSet<&str> = shown.split_whitespace().collect();
         ensure!(names == expected, "{names:?}, but virsh has {expected:?}");
@@ -240,7 +240,7 @@ fn the_hosts_interfaces_are_shown_and_not_changed() {
         let connect = open(daemon).await?;
         let flags = ConnectListAllInterfacesFlags::empty();
         let interfaces = connect.interfaces(flags).await?;
-        let names = interfaces.iter().map(|each| each.name());
+        let names = interfaces.iter().map(Interface::name);
         let shown = line(daemon, &["iface-list", "--all"]).await?;
         let expected = shown
             .lines()

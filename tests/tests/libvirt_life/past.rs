@@ -1,5 +1,7 @@
 //! A domain that goes back: to a snapshot, or to where it was saved.
 
+use std::slice;
+
 use anyhow::ensure;
 use libvirt::raw::api::{
     DomainSaveImageXmlFlags, DomainSaveRestoreFlags, DomainSnapshotCreateFlags,
@@ -52,7 +54,9 @@ fn a_domain_is_set_back_to_a_snapshot_with_its_memory() {
         ensure!(names.split_whitespace().eq(["first", "second"]), "{names}");
         let roots = domain.snapshots(DomainSnapshotListFlags::ROOTS).await?;
         ensure!(roots == [first.clone()], "{roots:?}");
-        ensure!(first.children(DomainSnapshotListFlags::empty()).await? == [second.clone()]);
+        ensure!(
+            first.children(DomainSnapshotListFlags::empty()).await? == slice::from_ref(&second)
+        );
         ensure!(second.parent().await? == first && second.is_current().await?);
         ensure!(domain.current_snapshot().await? == second);
 

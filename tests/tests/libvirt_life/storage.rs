@@ -1,5 +1,7 @@
 //! The lives of pools, of volumes, and of secrets.
 
+use std::slice;
+
 use anyhow::{Result, bail, ensure};
 use libvirt::{
     Connect, StoragePool, StorageVol,
@@ -178,7 +180,7 @@ fn a_volume_is_made_found_cloned_and_deleted() {
         ensure!(!daemon.path(&path).exists());
         let gone = volume.info(StorageVolInfoFlags::empty()).await;
         refused(gone, ErrorNumber::NoStorageVol)?;
-        ensure!(pool.volumes().await? == [clone.clone()]);
+        ensure!(pool.volumes().await? == slice::from_ref(&clone));
         let xml = clone.xml().await?;
         let shown = line(daemon, &["vol-dumpxml", "second", "kept"]).await?;
         ensure!(xml.trim() == shown, "{xml}, but virsh has {shown}");

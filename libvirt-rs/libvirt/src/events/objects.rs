@@ -156,7 +156,8 @@ pub struct CloseEvent {
 }
 
 impl Connect {
-    /// The loss of the hypervisor behind the daemon, which the connection's own [`states`](Self::states) do not show.
+    /// The loss of the hypervisor behind the daemon, which the connection's own [`states`](Self::states) do not show. At
+    /// most `capacity` events wait (`None`: 16,384).
     ///
     /// # Errors
     /// [`UnsupportedEvent`](Error::UnsupportedEvent) if the daemon is too old for it; what else the daemon reports, or the

@@ -10,13 +10,14 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `unix` | chooses the socket of this host |
+//! | `unix`, `admin` | choose the socket of this host |
 //! | `tcp` | finds the host's addresses, and one of them that answers |
 //! | [`tls`] | certificates, the handshake, and one sentence for each way in which it fails |
 //! | `ssh`, `shell` | what `ssh` is told, and what the far shell is told |
 //! | `process` | a child process as a stream |
 //! | [`limits`] | how long and how much |
 
+mod admin;
 mod deadline;
 mod error;
 mod io;
@@ -36,6 +37,7 @@ use deadline::Deadline;
 pub use error::{Ended, Error};
 pub use io::Io;
 pub use process::ProcessStream;
+use tokio::net::UnixStream;
 
 use crate::{
     Environment,
@@ -130,6 +132,13 @@ pub async fn connect(uri: &Uri, options: &Options, read_only: bool) -> Result<Co
     let peer = command.title.clone();
     let io = Io::Process(Box::new(command.start()?));
     Ok(Connected { io, kind, peer })
+}
+
+/// Connects to the administration of a daemon of this host.
+pub(crate) async fn connect_admin(uri: &Uri, options: &Options) -> Result<UnixStream, Error> {
+    let path = admin::socket(uri, &options.environment)?;
+    let deadline = Deadline::new(options.timeout, path.display().to_string());
+    unix::connect(path, &deadline).await
 }
 
 /// A socket of this host.

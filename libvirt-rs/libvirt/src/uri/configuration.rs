@@ -1,4 +1,5 @@
-//! What stands around URIs: the default of a connection that names none, and aliases. Both are in libvirt.conf.
+//! What stands around URIs: the default of a connection that names none, and aliases. Both are in libvirt.conf, and for a
+//! daemon's administration in libvirt-admin.conf.
 
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,38 @@ impl Uri {
     /// # Errors
     /// The URI or libvirt.conf is wrong.
     pub fn resolve(text: &str, environment: &Environment) -> Result<Self, Error> {
-        let default = environment.default_uri.as_deref().unwrap_or("");
-        let named = if text.is_empty() { default } else { text };
+        let default = environment.default_uri.as_deref();
+        Self::resolve_in("libvirt.conf", default, text, environment)
+    }
+
+    /// As [`resolve`](Self::resolve), for the administration of a daemon; there the default is in
+    /// `LIBVIRT_ADMIN_DEFAULT_URI` and libvirt-admin.conf. Without them it is libvirtd's.
+    pub(crate) fn resolve_admin(text: &str, environment: &Environment) -> Result<Self, Error> {
+        let default = environment.admin_default_uri.as_deref();
+        let uri = Self::resolve_in("libvirt-admin.conf", default, text, environment)?;
+        match (uri.is_empty(), environment.is_root()) {
+            (false, _) => Ok(uri),
+            (true, true) => Self::parse("libvirtd:///system"),
+            (true, false) => Self::parse("libvirtd:///session"),
+        }
+    }
+
+    fn resolve_in(
+        file: &str,
+        default: Option<&str>,
+        text: &str,
+        environment: &Environment,
+    ) -> Result<Self, Error> {
+        let named = if text.is_empty() {
+            default.unwrap_or("")
+        } else {
+            text
+        };
         // A whole URI needs no file.
         if named.contains(':') {
             return Self::parse(named);
         }
-        let Some(configuration) = Configuration::of(environment)? else {
+        let Some(configuration) = Configuration::of(file, environment)? else {
             return Self::parse(named);
         };
         let named = match (named, &configuration.default) {
@@ -48,11 +74,11 @@ struct Configuration {
 }
 
 impl Configuration {
-    fn of(environment: &Environment) -> Result<Option<Self>, Error> {
+    fn of(file: &str, environment: &Environment) -> Result<Option<Self>, Error> {
         let path = if environment.is_root() {
-            Some(environment.system_file("libvirt.conf"))
+            Some(environment.system_file(file))
         } else {
-            environment.user_file("libvirt.conf")
+            environment.user_file(file)
         };
         let Some(path) = path else { return Ok(None) };
         let read = files::read_text(&path, MAX_CONF).map_err(|why| Error::Configuration {
@@ -361,6 +387,27 @@ mod tests {
         user.default_uri = None;
         user.user_config_dir = None;
         assert!(Uri::resolve("", &user).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_daemons_administration_has_a_default_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let resolve = |text: &str, environment: &Environment| {
+            Uri::resolve_admin(text, environment).unwrap().to_string()
+        };
+        let mut root = environment(dir.path(), 0);
+        root.default_uri = Some("test:///default".to_owned());
+        root.admin_default_uri = None;
+        assert_eq!(resolve("", &root), "libvirtd:///system");
+        let mut user = environment(dir.path(), 1000);
+        user.admin_default_uri = None;
+        assert_eq!(resolve("", &user), "libvirtd:///session");
+        let text = "uri_default = 'log'\nuri_aliases = ['log=virtlogd:///system']";
+        fs::write(dir.path().join("etc/libvirt/libvirt-admin.conf"), text).unwrap();
+        assert_eq!(resolve("", &root), "virtlogd:///system");
+        root.admin_default_uri = Some("virtqemud:///system".to_owned());
+        assert_eq!(resolve("", &root), "virtqemud:///system");
+        assert_eq!(resolve("log", &root), "virtlogd:///system");
     }
 
     #[test]

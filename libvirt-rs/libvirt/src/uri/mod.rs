@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `parse` | takes a URI apart |
 //! | `parameters` | knows the parameters, and which of them are for this end |
-//! | `configuration` | the URI of a connection that names none, and aliases: libvirt.conf |
+//! | `configuration` | the URI of a connection that names none, and aliases: libvirt.conf and libvirt-admin.conf |
 //! | [`limits`] | how much is read |
 
 mod configuration;
@@ -175,6 +175,14 @@ impl Uri {
     /// The parameters that this end makes use of.
     pub(crate) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// A parameter other than this one, if there is any.
+    pub(crate) fn parameter_beside(&self, known: &str) -> Option<&str> {
+        let names = self.parameters.iter().map(|each| each.name.as_str());
+        names
+            .into_iter()
+            .find(|name| !name.eq_ignore_ascii_case(known))
     }
 
     /// How to authenticate, from `auth=`.

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
