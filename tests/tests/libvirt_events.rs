@@ -5,15 +5,27 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::future::try_join_all;
-use libvirt::events::{DomainEventId, DomainEventKind, Events, NetworkEventId, Notice};
+use futures_util::FutureExt as _;
+use futures_util::future::{try_join, try_join_all};
+use libvirt::events::{
+    DomainEventId, DomainEventKind, Events, NetworkEventId, NodeDeviceEvent, NodeDeviceEventId,
+    NodeDeviceEventKind, Notice,
+};
 use libvirt::raw::api::{
     ConnectListAllDomainsFlags, DomainCreateFlags, DomainDefineFlags, DomainDestroyFlagsValues,
-    DomainEventType, DomainUndefineFlagsValues,
+    DomainEventType, DomainUndefineFlagsValues, ErrorNumber, NodeDeviceCreateXmlFlags,
+    NodeDeviceEventLifecycleType,
 };
-use libvirt::{Backoff, Connect, ConnectState, Domain};
+use libvirt::raw::remote::ConnectDomainEventCallbackRegisterAnyArgs;
+use libvirt::{Backoff, Code, Connect, ConnectState, Domain, Error};
 use tokio::time::timeout;
-use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
+use vbridge_tests::{
+    fixture::{eventually, story},
+    libvirt::{
+        certificates::{ClientCertificate, ServerCertificate},
+        daemon::{Auth, Libvirtd},
+    },
+};
 
 /// For an event that has happened to arrive, on a machine that is badly overloaded.
 const SOON: Duration = Duration::from_secs(10);
@@ -147,44 +159,66 @@ fn what_happens_to_several_domains_comes_in_the_order_in_which_it_happened() {
     }));
 }
 
+/// The daemon dies and comes back, a few times; the subscriptions from before go on.
+async fn flow_again(daemon: &mut Libvirtd, uri: &str) -> Result<()> {
+    let connect = Connect::builder(uri)
+        .reconnect(Backoff::default())
+        .open()
+        .await?;
+    let mut domains = connect
+        .domain_events(
+            &[DomainEventId::Lifecycle, DomainEventId::MetadataChange],
+            None,
+            None,
+        )
+        .await?;
+    let mut networks = connect.network_events(None, None).await?;
+    let domain = connect.domain_by_name(TEST).await?;
+    for round in 0..3 {
+        domain.suspend().await?;
+        domain.resume().await?;
+        let seen = life(&mut domains, 2).await?;
+        ensure!(seen[0].1 == DomainEventType::Suspended, "{round}: {seen:?}");
+
+        daemon.kill9().await?;
+        let error = timeout(SOON, domain.state()).await?;
+        ensure!(error.is_err(), "{round}: a dead daemon has answered");
+        daemon.start_again().await?;
+        timeout(SOON, connect.ready()).await??;
+        ensure!(matches!(connect.state(), ConnectState::Up), "{round}");
+        let notice = next(&mut domains).await?;
+        ensure!(matches!(notice, Notice::Reconnected), "{round}: {notice:?}");
+        let notice = next(&mut networks).await?;
+        ensure!(matches!(notice, Notice::Reconnected), "{round}: {notice:?}");
+    }
+    // The handle from before the first kill still serves.
+    domain.suspend().await?;
+    life(&mut domains, 1).await?;
+    Ok(())
+}
+
 #[test]
 fn events_flow_again_after_the_daemon_was_killed() {
     story(Libvirtd::builder().run(async |daemon| {
-        let connect = Connect::builder(&daemon.uri("test"))
-            .reconnect(Backoff::default())
-            .open()
-            .await?;
-        let mut domains = connect
-            .domain_events(
-                &[DomainEventId::Lifecycle, DomainEventId::MetadataChange],
-                None,
-                None,
-            )
-            .await?;
-        let kinds = [NetworkEventId::Lifecycle];
-        let mut networks = connect.network_events(&kinds, None, None).await?;
-        let domain = connect.domain_by_name(TEST).await?;
-        for round in 0..3 {
-            domain.suspend().await?;
-            domain.resume().await?;
-            let seen = life(&mut domains, 2).await?;
-            ensure!(seen[0].1 == DomainEventType::Suspended, "{round}: {seen:?}");
+        let uri = daemon.uri("test");
+        flow_again(daemon, &uri).await
+    }));
+}
 
-            daemon.kill9().await?;
-            let error = timeout(SOON, domain.state()).await?;
-            ensure!(error.is_err(), "{round}: a dead daemon has answered");
-            daemon.start_again().await?;
-            timeout(SOON, connect.ready()).await??;
-            ensure!(matches!(connect.state(), ConnectState::Up), "{round}");
-            let notice = next(&mut domains).await?;
-            ensure!(matches!(notice, Notice::Reconnected), "{round}: {notice:?}");
-            let notice = next(&mut networks).await?;
-            ensure!(matches!(notice, Notice::Reconnected), "{round}: {notice:?}");
-        }
-        // The handle from before the first kill still serves.
-        domain.suspend().await?;
-        life(&mut domains, 1).await?;
-        Ok(())
+#[test]
+fn events_flow_again_over_tcp() {
+    story(Libvirtd::builder().tcp(Auth::None).run(async |daemon| {
+        let uri = daemon.tcp_uri("test")?;
+        flow_again(daemon, &uri).await
+    }));
+}
+
+#[test]
+fn events_flow_again_over_tls() {
+    let builder = Libvirtd::builder().tls(ServerCertificate::Good, Auth::None);
+    story(builder.run(async |daemon| {
+        let uri = daemon.tls_uri("test", ClientCertificate::Good)?;
+        flow_again(daemon, &uri).await
     }));
 }
 
@@ -207,19 +241,65 @@ fn events_end_with_the_reason_where_nobody_reconnects() {
     }));
 }
 
+/// Registers for life-cycle events on the same connection, as no subscriber does: beside the shared registration, if there
+/// is one. Gives the callback's number.
+async fn registered_beside(connect: &Connect) -> Result<i32, Error> {
+    let args = ConnectDomainEventCallbackRegisterAnyArgs {
+        event_id: DomainEventId::Lifecycle as i32,
+        dom: None,
+    };
+    let raw = connect.raw()?;
+    let registered = raw.connect_domain_event_callback_register_any(&args).await;
+    Ok(registered?.callback_id)
+}
+
+/// That the daemon has a registration of this connection's already.
+async fn is_tracked(connect: &Connect) -> Result<()> {
+    match registered_beside(connect).await {
+        Ok(callback) => bail!("the daemon knows of no registration but the new one, {callback}"),
+        Err(error) => {
+            ensure!(error.to_string().contains("already tracked"), "{error}");
+            Ok(())
+        }
+    }
+}
+
 #[test]
 fn a_dropped_subscription_is_taken_back_from_the_daemon() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("test")).await?;
-        // More than a daemon would bear if they piled up, on one connection.
-        for _ in 0..3_000 {
+        let subscribe = || connect.domain_events(&[DomainEventId::Lifecycle], None, None);
+        let (first, mut second) = try_join(subscribe(), subscribe()).await?;
+        is_tracked(&connect).await?;
+        drop(first);
+        is_tracked(&connect).await?;
+        let domain = connect.domain_by_name(TEST).await?;
+        domain.suspend().await?;
+        life(&mut second, 1).await?;
+        drop(second);
+        // The daemon is told by a task of the client's own, which nobody waits for.
+        let taken_back = async || Ok(registered_beside(&connect).await.is_ok());
+        eventually("a registration of its own", SOON, taken_back).await
+    }));
+}
+
+#[test]
+fn a_subscription_can_follow_the_end_of_another_at_once() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        // The daemon refuses a registration that overtakes the end of the one before.
+        for _ in 0..1_000 {
             let events = connect
                 .domain_events(&[DomainEventId::Lifecycle], None, None)
                 .await?;
             drop(events);
         }
+        let mut events = connect
+            .domain_events(&[DomainEventId::Lifecycle], None, None)
+            .await?;
         let domain = connect.domain_by_name(TEST).await?;
         domain.suspend().await?;
+        life(&mut events, 1).await?;
         ensure!(connect.client()?.ignored_packets() == 0);
         Ok(())
     }));
@@ -242,6 +322,96 @@ fn many_subscribers_each_see_every_event() {
         }
         let running = connect.domains(ConnectListAllDomainsFlags::ACTIVE).await?;
         ensure!(running.len() == 1);
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_kind_of_event_that_the_daemon_does_not_know_is_its_error() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        // No version has so many.
+        let args = ConnectDomainEventCallbackRegisterAnyArgs {
+            event_id: 10_000,
+            dom: None,
+        };
+        let raw = connect.raw()?;
+        let refused = raw.connect_domain_event_callback_register_any(&args).await;
+        let error = refused.err().context("the daemon cannot know it")?;
+        ensure!(error.remote().is_some(), "{error}");
+
+        // Among all the kinds that this client knows, an old daemon misses some, and says so; a new one has them all.
+        let domain = connect.domain_by_name(TEST).await?;
+        match connect.domain_events(DomainEventId::ALL, None, None).await {
+            Ok(mut events) => {
+                domain.suspend().await?;
+                life(&mut events, 1).await?;
+            }
+            Err(error) => {
+                ensure!(error.remote().is_some(), "{error}");
+                // Those that it had taken before are given back.
+                let taken_back = async || Ok(registered_beside(&connect).await.is_ok());
+                eventually("a registration of its own", SOON, taken_back).await?;
+            }
+        }
+        // The connection lives on.
+        domain.refreshed().await?;
+        Ok(())
+    }));
+}
+
+/// A host bus adapter that the test driver makes beneath one of its own, under a name of which it has but one.
+const ADAPTER: &str = "<device><parent>scsi_host1</parent><capability type='scsi_host'>\
+     <capability type='fc_host'><wwnn>2000000012341234</wwnn><wwpn>1000000012341234</wwpn>\
+     </capability></capability></device>";
+
+/// What is told of devices next.
+async fn of_devices(events: &mut Events<NodeDeviceEvent>) -> Result<(String, NodeDeviceEventKind)> {
+    match next(events).await? {
+        Notice::Event(event) => Ok((event.object.name().to_owned(), event.kind)),
+        other => bail!("not an event: {other:?}"),
+    }
+}
+
+#[test]
+fn a_device_is_told_of_when_it_comes_and_when_it_goes() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let mut all = connect.node_device_events(None, None).await?;
+        let create = || connect.create_node_device(ADAPTER, NodeDeviceCreateXmlFlags::empty());
+        let adapter = create().await?;
+        let name = adapter.name();
+        let mut of_it = connect.node_device_events(Some(&adapter), None).await?;
+        let other = connect.node_device_by_name("computer").await?;
+        let mut of_other = connect.node_device_events(Some(&other), None).await?;
+        adapter.destroy().await?;
+        let gone = connect.node_device_by_name(name).await;
+        let error = gone.err().context("it is still there")?;
+        ensure!(error.is(ErrorNumber::NoNodeDevice), "{error}");
+        ensure!(create().await? == adapter);
+        adapter.destroy().await?;
+
+        let expected = [
+            NodeDeviceEventLifecycleType::Created,
+            NodeDeviceEventLifecycleType::Deleted,
+            NodeDeviceEventLifecycleType::Created,
+            NodeDeviceEventLifecycleType::Deleted,
+        ]
+        .map(|event| {
+            let event = Code::from(event);
+            (name.to_owned(), NodeDeviceEventKind::Lifecycle { event })
+        });
+        for expected in &expected {
+            let told = of_devices(&mut all).await?;
+            ensure!(told == *expected, "{told:?}, and not {expected:?}");
+        }
+        // It had come before anybody could ask for it alone.
+        for expected in &expected[1..] {
+            let told = of_devices(&mut of_it).await?;
+            ensure!(told == *expected, "{told:?}, and not {expected:?}");
+        }
+        let told = of_other.next().now_or_never();
+        ensure!(told.is_none(), "nothing has happened to it: {told:?}");
         Ok(())
     }));
 }

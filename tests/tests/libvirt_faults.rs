@@ -7,11 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use libvirt::events::{DomainEventId, Notice};
 use libvirt::raw::api::{
-    StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags, StorageVolCreateFlags,
-    StorageVolDownloadFlags, StorageVolUploadFlags,
+    DomainConsoleFlags, StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags,
+    StorageVolCreateFlags, StorageVolDownloadFlags, StorageVolUploadFlags,
 };
+use libvirt::rpc::ConnectionError;
 use libvirt::{Backoff, Connect, Error, StorageVol};
 use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
@@ -108,7 +111,7 @@ fn streams_and_events_end_with_the_daemon_within_a_second() {
         let unread = volume
             .download(0, 0, StorageVolDownloadFlags::empty())
             .await?;
-        let (went, gone) = tokio::sync::oneshot::channel();
+        let (went, gone) = oneshot::channel();
         let writing = tokio::spawn(async move {
             let mut went = Some(went);
             let block = vec![1; 1 << 20];
@@ -121,26 +124,31 @@ fn streams_and_events_end_with_the_daemon_within_a_second() {
                 }
             }
         });
+        let (died, dead) = oneshot::channel();
+        let (begun, begins) = oneshot::channel();
         let reading = tokio::spawn(async move {
             let mut buffer = vec![0; 1 << 20];
-            loop {
-                match download.read(&mut buffer).await {
-                    Err(error) => return error,
-                    // The whole volume was read before the daemon died; a slower one would not get here.
-                    Ok(0) => return std::io::ErrorKind::UnexpectedEof.into(),
-                    Ok(_) => {}
-                }
-            }
+            download.read_exact(&mut buffer[..1]).await?;
+            let _ = begun.send(());
+            // Far from the volume's end: what comes after the daemon's death must not look like it.
+            let _ = dead.await;
+            while download.read(&mut buffer).await? > 0 {}
+            std::io::Result::Ok(())
         });
         gone.await?;
+        begins.await?;
         daemon.kill9().await?;
+        let _ = died.send(());
         let failed = timeout(FAILED, writing)
             .await
             .context("an upload hangs")??;
         ensure!(matches!(failed, Error::Connection(_)), "{failed}");
-        timeout(FAILED, reading)
+        let read = timeout(FAILED, reading)
             .await
             .context("a download hangs")??;
+        let failed = read.err().context("a dead daemon's download has an end")?;
+        let inner = failed.get_ref().and_then(|inner| inner.downcast_ref());
+        ensure!(matches!(inner, Some(Error::Connection(_))), "{failed}");
         let failed = timeout(FAILED, unread.finish())
             .await
             .context("a finish hangs")?;
@@ -157,20 +165,66 @@ fn streams_and_events_end_with_the_daemon_within_a_second() {
     }));
 }
 
+/// How many clients went without a word, by the daemon's log. It has written that when it counts them no more.
+fn rude_clients(daemon: &Libvirtd) -> usize {
+    daemon.log().matches("virNetSocketReadWire").count()
+}
+
 #[test]
 fn a_connection_that_was_closed_is_not_opened_again() {
     story(Libvirtd::builder().run(async |daemon| {
+        daemon.has_clients(0).await?;
+        let before = rude_clients(daemon);
         let connect = Connect::builder(&daemon.uri("test"))
             .reconnect(Backoff::default())
             .open()
             .await?;
+        daemon.has_clients(1).await?;
         connect.close().await;
         let error = connect.hostname().await.err().context("it is closed")?;
         ensure!(error.to_string().contains("this side closed"), "{error}");
         ensure!(connect.ready().await.is_err());
         // And the daemon saw an orderly end.
-        ensure!(!daemon.log().contains("End of file"), "{}", daemon.log());
+        daemon.has_clients(0).await?;
+        ensure!(rude_clients(daemon) == before, "{}", daemon.log());
+
+        // It would have told of another one.
+        let rude = UnixStream::connect(daemon.socket_path()).await?;
+        daemon.has_clients(1).await?;
+        drop(rude);
+        daemon.has_clients(0).await?;
+        ensure!(rude_clients(daemon) == before + 1, "{}", daemon.log());
         Ok(())
+    }));
+}
+
+#[test]
+fn a_connection_that_was_closed_opens_no_stream() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::builder(&daemon.uri("qemu"))
+            .reconnect(Backoff::default())
+            .open()
+            .await?;
+        let volume = volume(&connect, daemon, 1 << 20).await?;
+        let other = Connect::open(&daemon.uri("test")).await?;
+        let domain = other.domain_by_name("test").await?;
+        connect.close().await;
+        other.close().await;
+        let console = domain.open_console(None, DomainConsoleFlags::empty());
+        let download = volume.download(0, 0, StorageVolDownloadFlags::empty());
+        let upload = volume.upload(0, 0, StorageVolUploadFlags::empty());
+        for (what, opened) in [
+            ("a console", console.await),
+            ("a download", download.await),
+            ("an upload", upload.await),
+        ] {
+            let error = opened.err().with_context(|| format!("{what} is opened"))?;
+            ensure!(
+                matches!(error, Error::Connection(ConnectionError::ClosedHere)),
+                "{what}: {error}"
+            );
+        }
+        daemon.has_clients(0).await
     }));
 }
 
@@ -178,18 +232,45 @@ fn a_connection_that_was_closed_is_not_opened_again() {
 fn what_is_dropped_leaves_no_connection_behind() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("test")).await?;
+        let domain = connect.domain_by_name("test").await?;
+        let events = connect
+            .domain_events(&[DomainEventId::Lifecycle], None, None)
+            .await?;
         let client = connect.client()?;
-        let ended = tokio::spawn({
-            let events = connect
-                .domain_events(&[DomainEventId::Lifecycle], None, None)
-                .await?;
-            async move { drop(events) }
-        });
-        ended.await?;
-        drop(connect);
-        // The client alone keeps it open; without it the driver ends.
+        drop((connect, domain, events));
+        // The client alone keeps it open, and then nobody does.
         let raw = libvirt::raw::remote::Remote::new(client);
         raw.connect_get_hostname().await?;
-        Ok(())
+        daemon.has_clients(1).await?;
+        drop(raw);
+        daemon.has_clients(0).await?;
+
+        // Whoever holds something of it keeps it open as well: an object, a subscription, or a stream.
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let domain = connect.domain_by_name("test").await?;
+        drop(connect);
+        domain.state().await?;
+        let events = domain
+            .connect()
+            .domain_events(&[DomainEventId::Lifecycle], None, None)
+            .await?;
+        drop(domain);
+        daemon.has_clients(1).await?;
+        drop(events);
+        daemon.has_clients(0).await?;
+
+        let connect = Connect::open(&daemon.uri("qemu")).await?;
+        let volume = volume(&connect, daemon, 1 << 20).await?;
+        let mut download = volume
+            .download(0, 0, StorageVolDownloadFlags::empty())
+            .await?;
+        daemon.has_clients(2).await?;
+        drop((connect, volume));
+        daemon.has_clients(1).await?;
+        let mut content = Vec::new();
+        download.read_to_end(&mut content).await?;
+        ensure!(content.len() == 1 << 20, "{} bytes", content.len());
+        drop(download);
+        daemon.has_clients(0).await
     }));
 }

@@ -11,9 +11,10 @@ use vbridge_tests::{
     fixture::{Bridge, Seat, eventually, story},
     libvirt::{
         certificates::{ClientCertificate, ServerCertificate},
-        client::virsh,
+        client::{virsh, virt_admin},
         daemon::{Auth, Libvirtd, SASL_USER},
         domain::Domain,
+        reference::Reference,
     },
     process::Process,
 };
@@ -61,11 +62,7 @@ fn a_daemon_answers_on_each_of_its_sockets() {
         let uri = format!("test+unix:///default?socket={}", read_only.display());
         let refused = virsh(&uri, &["destroy", "test"]).await?.refusal()?;
         ensure!(refused.contains("read only"), "{refused}");
-        let admin = daemon.admin_socket_path();
-        let uri = format!("libvirtd:///system?socket={}", admin.display());
-        let mut command = Command::new("virt-admin");
-        let output = command.args(["-c", &uri, "srv-list"]).output().await?;
-        let servers = String::from_utf8_lossy(&output.stdout).into_owned();
+        let servers = virt_admin(&daemon.admin_uri(), &["srv-list"]).await?.ok()?;
         ensure!(servers.contains("libvirtd"), "{servers}");
         let status = daemon.terminate().await?;
         ensure!(status.success(), "it has ended with {status}");
@@ -82,17 +79,9 @@ fn a_daemon_has_the_settings_that_it_was_given() {
         .max_client_requests(2)
         .keepalive(-1, 3);
     story(builder.run(async |daemon| {
-        let uri = format!(
-            "libvirtd:///system?socket={}",
-            daemon.admin_socket_path().display()
-        );
+        let uri = daemon.admin_uri();
         let ask = async |what: &str| -> Result<String> {
-            let mut command = Command::new("virt-admin");
-            let output = command
-                .args(["-c", &uri, what, "libvirtd"])
-                .output()
-                .await?;
-            let words = String::from_utf8_lossy(&output.stdout).into_owned();
+            let words = virt_admin(&uri, &[what, "libvirtd"]).await?.ok()?;
             Ok(words.split_whitespace().collect::<Vec<_>>().join(" "))
         };
         let pool = ask("srv-threadpool-info").await?;
@@ -105,6 +94,50 @@ fn a_daemon_has_the_settings_that_it_was_given() {
         }
         Ok(())
     }));
+}
+
+#[test]
+fn a_daemon_tells_who_is_connected() {
+    story(Libvirtd::builder().run(async |daemon| {
+        daemon.has_clients(0).await?;
+        let first = Reference::connect(&daemon.uri("test")).await?;
+        daemon.has_clients(1).await?;
+        let second = Reference::connect(&daemon.uri("test")).await?;
+        daemon.has_clients(2).await?;
+        drop((first, second));
+        daemon.has_clients(0).await
+    }));
+}
+
+#[test]
+fn a_daemon_stands_still_and_goes_on_where_it_was() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let pid = daemon.pid();
+        for _ in 0..3 {
+            daemon.freeze().await?;
+            // It does not take the connection, but the kernel does, and keeps what is said.
+            let uri = daemon.uri("test");
+            let asked = tokio::spawn(async move { virsh(&uri, &["list", "--name"]).await });
+            daemon.thaw().await?;
+            let names = asked.await??.ok()?;
+            ensure!(names.trim() == "test", "{names}");
+        }
+        ensure!(daemon.pid() == pid, "it is another process");
+        daemon.freeze().await?;
+        daemon.thaw().await?;
+        daemon.restart().await
+    }));
+}
+
+#[test]
+fn a_daemon_that_stands_still_leaves_nothing_behind() {
+    story(async {
+        let mut daemon = Libvirtd::builder().start().await?;
+        let folder = daemon.folder().to_owned();
+        daemon.freeze().await?;
+        drop(daemon);
+        leaves_nothing(&folder)
+    });
 }
 
 #[test]

@@ -1,8 +1,11 @@
-//! The C library as a reference: what it answers on the test driver and on QEMU, and how fast it is.
+//! The C library as a reference: its numbers, what it answers on the test driver and on QEMU, and how fast it is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::{collections::BTreeMap, path::Path};
+
 use anyhow::{Context as _, Result, ensure};
+use libvirt_codegen::{Model, Options, parse_file};
 use serde_json::{Map, json};
 use vbridge_tests::{
     fixture::story,
@@ -63,6 +66,52 @@ fn the_c_library_tells_an_error_from_a_value_and_from_a_mistake() {
         ensure!(error.contains("/nowhere"), "{error}");
         Ok(())
     }));
+}
+
+/// Numbers that must have been compared. libvirt 9 has 948, and none ever goes.
+const COMPARED: usize = 900;
+
+/// The version that the interface file follows. A newer library has more.
+const FOLLOWED: i64 = 12_008_000;
+
+/// What the C library has and the interface file leaves out, by the beginnings and ends of the names.
+const LEFT_OUT: [(&str, &str); 5] = [
+    // Older names for the types of typed parameters.
+    ("VIR_DOMAIN_BLKIO_PARAM_", ""),
+    ("VIR_DOMAIN_MEMORY_PARAM_", ""),
+    ("VIR_DOMAIN_SCHED_FIELD_", ""),
+    // Members that only count the others.
+    ("VIR_DOMAIN_MEMORY_STAT_NR", ""),
+    ("", "_LAST"),
+];
+
+#[test]
+fn the_apis_numbers_are_the_c_librarys() {
+    story(async {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../libvirt-rs/proto/api.x");
+        let api = Model::new(&parse_file(file)?, &Options::new())?;
+        let mut told = measured("constants.py", &[]).await?;
+        let theirs: BTreeMap<String, i64> = serde_json::from_value(told["numbers"].take())?;
+        let version = told["version"].as_i64().context("it has no version")?;
+
+        let mut compared = 0;
+        let mut wrong = Vec::new();
+        for (name, theirs) in theirs {
+            let left_out = LEFT_OUT
+                .iter()
+                .any(|(start, end)| name.starts_with(start) && name.ends_with(end));
+            match api.value(&name) {
+                Some(ours) if ours == theirs => compared += 1,
+                Some(ours) => wrong.push(format!("{name} is {theirs}, and not {ours}")),
+                None if left_out || version > FOLLOWED => {}
+                None => wrong.push(format!("{name} is {theirs}, and is missing")),
+            }
+        }
+        ensure!(wrong.is_empty(), "{wrong:#?}");
+        ensure!(compared >= COMPARED, "{compared} numbers are compared");
+        eprintln!("{compared} numbers are the same");
+        Ok(())
+    });
 }
 
 /// Asks everything. What is not listed has to be answered; what is listed is refused with that code, or answered by

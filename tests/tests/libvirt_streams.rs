@@ -13,8 +13,8 @@ use libvirt::raw::api::{
     DomainChannelFlags, StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags,
     StorageVolCreateFlags, StorageVolDownloadFlags, StorageVolUploadFlags,
 };
-use libvirt::rpc::Chunk;
-use libvirt::{Connect, StoragePool, StorageVol};
+use libvirt::rpc::{Chunk, ConnectionError};
+use libvirt::{Connect, Error, StoragePool, StorageVol};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -219,7 +219,7 @@ fn many_holes_in_a_row_are_taken_and_none_of_no_length_is_sent() {
 }
 
 #[test]
-fn a_hole_in_an_upload_without_holes_is_refused_and_ends_it() {
+fn a_hole_that_nobody_has_announced_ends_the_upload() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
         let (pool, _) = pool(&connect, daemon).await?;
@@ -229,10 +229,12 @@ fn a_hole_in_an_upload_without_holes_is_refused_and_ends_it() {
             upload.send_hole(MIB / 2).await?;
             upload.finish().await
         };
-        // The refusal comes as a reply, unlike those of data.
+        // libvirt 9 breaks the connection off, which is that stream's own.
         let error = timeout(SOON, error).await.context("a finish hangs")?;
         let error = error.err().context("nobody has announced a hole")?;
-        ensure!(error.remote().is_some(), "{error}");
+        let over = matches!(error, Error::Connection(ConnectionError::ClosedByDaemon));
+        ensure!(over || error.remote().is_some(), "{error}");
+        connect.capabilities().await?;
         Ok(())
     }));
 }

@@ -53,9 +53,22 @@ impl Said {
 /// # Errors
 /// It can't be run, or does not end within [`CLIENT`]. That it fails is no error here.
 pub async fn virsh(uri: &str, arguments: &[&str]) -> Result<Said> {
-    let program = xtask::command::find_program("virsh")
-        .context("virsh is missing: run `cargo xtask test`, which installs it")?;
-    let mut command = Command::new(program);
+    on("virsh", uri, arguments).await
+}
+
+/// Runs virt-admin on the URI of a daemon's administration.
+///
+/// # Errors
+/// As [`virsh`].
+pub async fn virt_admin(uri: &str, arguments: &[&str]) -> Result<Said> {
+    on("virt-admin", uri, arguments).await
+}
+
+async fn on(program: &str, uri: &str, arguments: &[&str]) -> Result<Said> {
+    let path = xtask::command::find_program(program).with_context(|| {
+        format!("{program} is missing: run `cargo xtask test`, which installs it")
+    })?;
+    let mut command = Command::new(path);
     command
         .args(["--quiet", "--connect", uri])
         .args(arguments)

@@ -19,16 +19,18 @@ use self::process::{Daemon, Ports, TCP_SOCKET, TLS_SOCKET, UNIX_SOCKETS};
 use super::{
     cell::{Cell, Network},
     certificates::{ClientCertificate, Pki, SERVER_NAME},
-    client::{self, Said, virsh},
-    limits::END,
+    client::{self, Said, virsh, virt_admin},
+    limits::{END, NOTICE},
 };
+use crate::fixture::eventually;
 
 /// A running libvirtd. When it is dropped, nothing of it is left: no process, mount, network or file.
 #[derive(Debug)]
 pub struct Libvirtd {
-    // First, and so dropped first: it takes the daemon with it.
-    cell: Cell,
+    // First, and so dropped first: the cell ends when nobody outside waits for a process in it, as nsenter does.
     daemon: Daemon,
+    // It takes the daemon with it.
+    cell: Cell,
     pki: Option<Pki>,
     ports: Ports,
 }
@@ -81,6 +83,12 @@ impl Libvirtd {
             self.uri(driver),
             self.auth_file(user, password)?.display()
         ))
+    }
+
+    /// The URI of the daemon's administration, as virt-admin takes it.
+    pub fn admin_uri(&self) -> String {
+        let socket = self.admin_socket_path();
+        format!("libvirtd:///system?socket={}", socket.display())
     }
 
     /// The URI of a driver behind the TCP port.
@@ -188,6 +196,33 @@ impl Libvirtd {
             .with_context(|| format!("`virsh {}`", arguments.join(" ")))
     }
 
+    /// The numbers that the daemon has given to the clients that are connected, in the order in which they came. Those of
+    /// its administration are not among them.
+    ///
+    /// # Errors
+    /// virt-admin fails.
+    pub async fn clients(&self) -> Result<Vec<u64>> {
+        let list = virt_admin(&self.admin_uri(), &["client-list", "libvirtd"]).await?;
+        let list = list.ok()?;
+        let rows = list.lines().filter_map(|row| row.split_whitespace().next());
+        rows.map(|number| Ok(number.parse()?))
+            .collect::<Result<_>>()
+            .with_context(|| format!("a list of clients: {list}"))
+    }
+
+    /// Waits until so many clients are connected, by the daemon's own count.
+    ///
+    /// # Errors
+    /// It is another number for [`NOTICE`], or can't be told.
+    pub async fn has_clients(&self, count: usize) -> Result<()> {
+        let what = format!("{count} clients");
+        let counted = async || Ok(self.clients().await?.len() == count);
+        match eventually(&what, NOTICE, counted).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.context(format!("there are {:?}", self.clients().await?))),
+        }
+    }
+
     /// Runs a program in the daemon's namespaces, `ip link` for example.
     ///
     /// # Errors
@@ -218,6 +253,23 @@ impl Libvirtd {
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.daemon.signal(Signal::TERM)?;
         self.ended().await
+    }
+
+    /// Stops the daemon where it is, as a machine does that hangs: its sockets stay, and nobody answers there. It must go
+    /// on before it can be ended in order.
+    ///
+    /// # Errors
+    /// It does not stand still.
+    pub async fn freeze(&mut self) -> Result<()> {
+        self.daemon.freeze().await
+    }
+
+    /// Lets the daemon go on where it was.
+    ///
+    /// # Errors
+    /// It does not go on.
+    pub async fn thaw(&mut self) -> Result<()> {
+        self.daemon.thaw().await
     }
 
     /// Starts the daemon again after its end, with the same sockets and ports.

@@ -8,6 +8,13 @@ pub const START: Duration = Duration::from_secs(10);
 /// For a daemon to end after SIGTERM. It waits for its worker threads, and nothing else.
 pub const END: Duration = Duration::from_secs(20);
 
+/// For every thread of a daemon to stand still after SIGSTOP, or to go on after SIGCONT. The kernel does it at once; the
+/// limit is for nsenter, which follows on a loaded machine.
+pub const FREEZE: Duration = Duration::from_secs(10);
+
+/// For a daemon to notice that a client has come or gone, which it does as soon as it is scheduled.
+pub const NOTICE: Duration = Duration::from_secs(20);
+
 /// For the namespaces to be torn down, with every process in them; then the test fails.
 pub const TEAR_DOWN: Duration = Duration::from_secs(10);
 

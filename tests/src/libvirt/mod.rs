@@ -6,7 +6,7 @@
 //! | [`daemon`] | libvirtd: started, killed, restarted, and gone without a trace |
 //! | [`certificates`] | good and bad ones for its TLS port |
 //! | [`domain`] | QEMU domains with our guest in them |
-//! | [`client`] | virsh |
+//! | [`client`] | virsh, and virt-admin |
 //! | [`mod@reference`] | the C library, asked call by call |
 //! | [`scene`] | one object of each kind, so that every call has something to answer |
 //! | [`limits`] | every limit, with its reason |

@@ -57,7 +57,8 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Runs a program that measures the C library (`calls.py`, `channel.py`), and returns its line of JSON.
+/// Runs a program that measures the C library or looks into it (`calls.py`, `channel.py`, `constants.py`), and returns its
+/// line of JSON.
 ///
 /// # Errors
 /// It fails, or does not end within [`CLIENT`].
@@ -116,6 +117,16 @@ impl Reference {
             Answer::Value(table) => Ok(serde_json::from_value(table)?),
             Answer::Error(error) => bail!("there is no table: {error}"),
         }
+    }
+
+    /// The version of the Python binding, which decides what [`Reference::table`] has.
+    ///
+    /// # Errors
+    /// The program does not answer.
+    pub async fn binding(&mut self) -> Result<String> {
+        let version = self.value("binding", &Map::new()).await?;
+        let version = version.as_str().context("the version is no text")?;
+        Ok(version.to_owned())
     }
 
     /// Makes a call, named as its procedure in lower case. That libvirt answers with an error is none here.

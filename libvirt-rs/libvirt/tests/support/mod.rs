@@ -1,5 +1,7 @@
 //! A daemon that reads packets and says what it is told, byte by byte if need be.
 
+#![allow(dead_code, reason = "each test program takes what it needs")]
+
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,8 +11,9 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 
 pub(crate) const CALL: u32 = 0;
 pub(crate) const REPLY: u32 = 1;
@@ -24,6 +27,15 @@ pub(crate) const CONTINUE: u32 = 2;
 const REMOTE: u32 = 0x2000_8086;
 const KEEPALIVE: u32 = 0x6b65_6570;
 
+/// The bytes that a pipe in memory holds each way.
+pub(crate) const PIPE: usize = 4 << 20;
+
+/// A socket on which daemons wait for clients.
+pub(crate) struct Place {
+    folder: TempDir,
+    listener: UnixListener,
+}
+
 /// The other end of a connection.
 pub(crate) struct Daemon {
     stream: Box<dyn Duplex>,
@@ -35,7 +47,7 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
 
 /// A packet as the client sent it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Packet {
     pub(crate) program: u32,
     pub(crate) procedure: u32,
@@ -49,24 +61,18 @@ pub(crate) struct Packet {
 /// A client over a Unix socket, and its daemon.
 pub(crate) fn connect() -> (Client, Daemon) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-    theirs.set_nonblocking(true).unwrap();
-    let unix = theirs.try_clone().unwrap();
     // A daemon of ours takes as many calls as come.
     let config = Config {
         calls_at_once: usize::MAX,
         ..Config::default()
     };
     let client = Client::over_std_unix(ours, config).unwrap();
-    let daemon = Daemon {
-        stream: Box::new(UnixStream::from_std(theirs).unwrap()),
-        unix: Some(unix),
-    };
-    (client, daemon)
+    (client, Daemon::over(theirs))
 }
 
 /// A client over a pipe in memory, for tests whose clock stands still, and its daemon.
 pub(crate) fn connect_bytes(keepalive: KeepaliveConfig) -> (Client, Daemon) {
-    let (ours, theirs) = tokio::io::duplex(4 << 20);
+    let (ours, theirs) = tokio::io::duplex(PIPE);
     let daemon = Daemon {
         stream: Box::new(theirs),
         unix: None,
@@ -82,39 +88,110 @@ pub(crate) fn packet(
     status: u32,
     payload: &[u8],
 ) -> Vec<u8> {
+    packet_of(REMOTE, procedure, kind, serial, status, payload)
+}
+
+/// A packet of any program.
+fn packet_of(
+    program: u32,
+    procedure: u32,
+    kind: u32,
+    serial: u32,
+    status: u32,
+    payload: &[u8],
+) -> Vec<u8> {
     let length = 28 + u32::try_from(payload.len()).unwrap();
-    let mut packet: Vec<u8> = [length, REMOTE, 1, procedure, kind, serial, status]
-        .iter()
-        .flat_map(|word| word.to_be_bytes())
-        .collect();
+    let mut packet = words(&[length, program, 1, procedure, kind, serial, status]);
     packet.extend(payload);
     packet
 }
 
 /// A keepalive packet: 1 asks, 2 answers.
 pub(crate) fn keepalive(procedure: u32) -> Vec<u8> {
-    [28, KEEPALIVE, 1, procedure, MESSAGE, 0, OK]
-        .iter()
-        .flat_map(|word: &u32| word.to_be_bytes())
-        .collect()
+    packet_of(KEEPALIVE, procedure, MESSAGE, 0, OK, b"")
+}
+
+/// Numbers as XDR has them.
+pub(crate) fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// A string as XDR has it.
+pub(crate) fn text(text: &str) -> Vec<u8> {
+    let mut bytes = words(&[u32::try_from(text.len()).unwrap()]);
+    bytes.extend(text.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
 }
 
 /// A `virNetMessageError`.
 pub(crate) fn error_payload(code: i32, domain: i32, message: &str) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for word in [code, domain, 1, i32::try_from(message.len()).unwrap()] {
-        payload.extend(word.to_be_bytes());
-    }
-    payload.extend(message.as_bytes());
-    payload.resize(payload.len().next_multiple_of(4), 0);
+    let mut payload = words(&[code.cast_unsigned(), domain.cast_unsigned(), 1]);
+    payload.extend(text(message));
     // level; no domain; three texts, two numbers and a network that are not there
-    for word in [2, 0, 0, 0, 0, 0, 0, 0_i32] {
-        payload.extend(word.to_be_bytes());
-    }
+    payload.extend(words(&[2, 0, 0, 0, 0, 0, 0, 0]));
     payload
 }
 
+// === impl Place ===
+
+impl Place {
+    /// A socket in a folder of its own.
+    pub(crate) fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let listener = UnixListener::bind(folder.path().join("socket")).unwrap();
+        Self { folder, listener }
+    }
+
+    /// Where a client finds it.
+    pub(crate) fn uri(&self) -> String {
+        let socket = self.folder.path().join("socket");
+        format!("test+unix:///default?socket={}", socket.display())
+    }
+
+    /// The daemon that serves the next client.
+    pub(crate) async fn daemon(&self) -> Daemon {
+        let (socket, _) = self.listener.accept().await.unwrap();
+        Daemon::over(socket.into_std().unwrap())
+    }
+}
+
+// === impl Daemon ===
+
 impl Daemon {
+    fn over(socket: std::os::unix::net::UnixStream) -> Self {
+        socket.set_nonblocking(true).unwrap();
+        let unix = socket.try_clone().unwrap();
+        Self {
+            stream: Box::new(UnixStream::from_std(socket).unwrap()),
+            unix: Some(unix),
+        }
+    }
+
+    /// Answers every call until the client closes the connection; an error is what [`error_payload`] makes.
+    pub(crate) async fn serve(
+        mut self,
+        mut answer: impl FnMut(&Packet) -> Result<Vec<u8>, Vec<u8>>,
+    ) {
+        while let Some(call) = self.next().await {
+            let (status, payload) = match answer(&call) {
+                Ok(payload) => (OK, payload),
+                Err(payload) => (ERROR, payload),
+            };
+            let Packet {
+                program,
+                procedure,
+                serial,
+                ..
+            } = call;
+            let reply = packet_of(program, procedure, REPLY, serial, status, &payload);
+            // A client that has gone meanwhile hears nothing more.
+            if self.stream.write_all(&reply).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The client's next packet.
     pub(crate) async fn packet(&mut self) -> Packet {
         self.next()
@@ -191,18 +268,17 @@ impl Daemon {
             .await;
     }
 
-    /// Sends a reply with descriptors.
-    pub(crate) async fn say_with_descriptors(
+    /// Answers a call with descriptors.
+    pub(crate) async fn answer_with_descriptors(
         &mut self,
-        procedure: u32,
-        serial: u32,
+        call: &Packet,
         payload: &[u8],
         fds: &[OwnedFd],
     ) {
-        let count = u32::try_from(fds.len()).unwrap();
-        let mut body = count.to_be_bytes().to_vec();
+        let mut body = words(&[u32::try_from(fds.len()).unwrap()]);
         body.extend(payload);
-        self.say(procedure, 5, serial, OK, &body).await;
+        let reply = packet_of(call.program, call.procedure, 5, call.serial, OK, &body);
+        self.raw(&reply).await;
         for fd in fds {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -172,8 +172,8 @@ impl Builder {
         let wanted: Ports = wanted.map(|(name, _)| ((*name).to_owned(), 0)).collect();
         let (daemon, ports) = launch(&cell, &wanted).await?;
         Ok(Libvirtd {
-            cell,
             daemon,
+            cell,
             pki,
             ports,
         })

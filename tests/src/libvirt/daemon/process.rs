@@ -20,10 +20,13 @@ use tokio::{
 };
 use xtask::tools;
 
-use crate::libvirt::{
-    cell::{self, Cell, Network},
-    limits::{LOG_LINES, START},
-    program,
+use crate::{
+    fixture::eventually,
+    libvirt::{
+        cell::{self, Cell, Network},
+        limits::{FREEZE, LOG_LINES, START},
+        program,
+    },
 };
 
 /// Sockets by the name that systemd's units have, their file below `/run/libvirt`, and whether all may connect.
@@ -62,16 +65,56 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Sends it a signal.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<()> {
-        // Until nsenter has been waited for, the id can't be another process's.
+        self.running()?;
+        send(self.pid, signal)
+    }
+
+    /// Stops it where it is, and waits until none of its threads runs any more.
+    pub(super) async fn freeze(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        // nsenter stops when its child does. A sign to go on that came before would be lost.
+        let pids = [self.pid, self.running()?];
+        let stand_still = async || Ok(pids.iter().all(|pid| is_stopped(*pid)));
+        eventually("the daemon's standstill", FREEZE, stand_still).await
+    }
+
+    /// Lets it go on.
+    pub(super) async fn thaw(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)?;
+        let nsenter = self.running()?;
+        send(nsenter, Signal::CONT)?;
+        let pids = [self.pid, nsenter];
+        let go_on = async || Ok(!pids.iter().any(|pid| is_stopped(*pid)));
+        eventually("the daemon's going on", FREEZE, go_on).await
+    }
+
+    /// nsenter's process id. Until nsenter has been waited for, neither id can be another process's.
+    fn running(&mut self) -> Result<u32> {
         ensure!(
             self.child.try_wait()?.is_none(),
             "libvirtd has ended already"
         );
-        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
-        let pid = pid.context("no process id")?;
-        rustix::process::kill_process(pid, signal)
-            .with_context(|| format!("can't send {signal:?} to libvirtd (process {})", self.pid))
+        self.child.id().context("libvirtd has ended already")
     }
+}
+
+fn send(process: u32, signal: Signal) -> Result<()> {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let pid = pid.context("no process id")?;
+    rustix::process::kill_process(pid, signal)
+        .with_context(|| format!("can't send {signal:?} to process {process}"))
+}
+
+/// Whether all threads of a process are stopped: the field behind the name in proc_pid_stat(5) is `T`.
+fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+    })
 }
 
 /// Starts the daemon and waits until it answers.
@@ -117,7 +160,9 @@ async fn spawn(cell: &Cell, ports: &Ports) -> Result<(Daemon, Ports)> {
         )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(File::create(cell.folder().join(COMPLAINTS))?);
+        .stderr(File::create(cell.folder().join(COMPLAINTS))?)
+        // The cell ends what is in it. nsenter is outside, and stands still with a daemon that does.
+        .kill_on_drop(true);
     let mut child = command.spawn().context("can't start nsenter")?;
     let stdout = child.stdout.take().context("it has no output")?;
     let mut line = String::new();
