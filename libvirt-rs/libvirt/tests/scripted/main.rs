@@ -1,0 +1,11 @@
+//! Connections to a daemon that says what a script tells it to: what it is sent, and what is made of its answers.
+//!
+//! | file | what |
+//! |---|---|
+//! | `script` | the daemon |
+//! | `auth` | who this client says it is, and to whom |
+//! | `node` | calls about the host |
+
+mod auth;
+mod node;
+mod script;
