@@ -8,6 +8,20 @@ use super::limits::{MAX_ITERATIONS, MAX_MESSAGE, MIN_ITERATIONS};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The daemon does not authenticate as the URI asks.
+    #[error(
+        "{host} does not offer what auth={asked} of the URI asks for, but {offered}: it is set up in another way, or \
+         somebody else answers in its place; set auth_unix_rw, auth_tcp or auth_tls in its configuration, or leave \
+         auth= out to take what it offers"
+    )]
+    NotOffered {
+        /// The server.
+        host: String,
+        /// What the URI says.
+        asked: String,
+        /// What the server offers.
+        offered: String,
+    },
     /// The server offers nothing that this client knows.
     #[error(
         "{host} offers no way to authenticate that this client knows, but {offered}; \

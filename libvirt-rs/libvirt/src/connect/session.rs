@@ -16,7 +16,7 @@ use crate::raw::remote::{
 };
 use crate::rpc::{Client, ConnectionError, KeepaliveConfig};
 use crate::transport::{self, Connected, Ended, Io};
-use crate::uri::Auth;
+use crate::uri::{Auth, Uri};
 
 use super::builder::Settings;
 
@@ -115,13 +115,44 @@ async fn enable_keepalive(remote: &Remote, client: &Client) -> Result<(), Error>
 }
 
 async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
-    // The daemon offers the one way that it wants.
-    match remote.auth_list().await?.types.first() {
-        None | Some(AuthType::None) => Ok(()),
+    let offered = remote.auth_list().await?.types;
+    match way(&settings.uri, &offered)? {
+        AuthType::None => Ok(()),
         // The daemon asks polkit, which may ask a person.
-        Some(AuthType::Polkit) => remote.auth_polkit().await.map(drop),
-        Some(AuthType::Sasl) => sasl(remote, settings, private).await,
+        AuthType::Polkit => remote.auth_polkit().await.map(drop),
+        AuthType::Sasl => sasl(remote, settings, private).await,
     }
+}
+
+/// The way to authenticate. A daemon offers the one that it wants, and an empty list is one that wants none.
+///
+/// What `auth=` asks for is taken or nothing: else whoever answers in the daemon's place could do without.
+fn way(uri: &Uri, offered: &[AuthType]) -> Result<AuthType, auth::Error> {
+    let offered = match offered {
+        [] => &[AuthType::None],
+        offered => offered,
+    };
+    let Some(asked) = uri.auth() else {
+        return Ok(offered[0]);
+    };
+    let wanted = match asked {
+        Auth::None => AuthType::None,
+        Auth::Sasl(_) => AuthType::Sasl,
+        Auth::Polkit => AuthType::Polkit,
+    };
+    if offered.contains(&wanted) {
+        return Ok(wanted);
+    }
+    let names = offered.iter().map(|way| match way {
+        AuthType::None => "none",
+        AuthType::Sasl => "sasl",
+        AuthType::Polkit => "polkit",
+    });
+    Err(auth::Error::NotOffered {
+        host: uri.host_or_localhost().to_owned(),
+        asked: asked.to_string(),
+        offered: names.collect::<Vec<_>>().join(", "),
+    })
 }
 
 /// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.

@@ -11,6 +11,7 @@ use tokio::{
     net::{TcpListener, UnixListener},
 };
 
+pub(crate) const CONNECT_OPEN: u32 = 1;
 pub(crate) const AUTH_LIST: u32 = 66;
 const CONNECT_GET_URI: u32 = 110;
 
