@@ -148,8 +148,8 @@
 //!   opens whatever it is that a URI names: `test:///default` needs a libvirtd.
 //! - **Migration steered by the client.** [`Domain::migrate_to_uri`] lets two daemons do it by themselves (peer to peer);
 //!   the procedures for the rest are in [`raw`].
-//! - **SASL DIGEST-MD5, GSSAPI and the mechanisms with `-PLUS`.** There are SCRAM, PLAIN (where nobody can listen) and
-//!   EXTERNAL.
+//! - **SASL DIGEST-MD5, GSSAPI and the mechanisms with `-PLUS`.** There are SCRAM, EXTERNAL, and PLAIN where nobody can
+//!   listen and the daemon is known to be the one that is meant.
 //! - **libssh and libssh2.** Their URIs are understood and served by the program `ssh`, with its configuration.
 //! - **GnuTLS's priority strings, TLS before 1.2, encrypted key files.**
 //! - **Events of daemons from before 2014**, which know only older registrations; and the close callback, for the end of a

@@ -50,10 +50,19 @@ pub enum Error {
     },
     /// A password would have to go over a connection on which others can read it.
     #[error(
-        "{host} takes the password in the clear only (PLAIN), and the connection is not encrypted; \
-         connect by TLS or ssh, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
+        "{host} takes the password in the clear only (PLAIN), and the connection is not encrypted as far as this client \
+         knows; connect by TLS or ssh, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
     )]
     NotEncrypted {
+        /// The server.
+        host: String,
+    },
+    /// A password would have to go to a server that may be another than was meant.
+    #[error(
+        "{host} takes the password in the clear only (PLAIN), and the URI lets anybody answer in its place; \
+         leave no_verify= and known_hosts_verify= out, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
+    )]
+    NotVerified {
         /// The server.
         host: String,
     },

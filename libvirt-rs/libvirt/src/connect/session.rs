@@ -15,7 +15,7 @@ use crate::raw::remote::{
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
 use crate::rpc::{Client, ConnectionError, KeepaliveConfig};
-use crate::transport::{self, Connected, Ended, Io};
+use crate::transport::{self, Connected, Ended, Io, Protection};
 use crate::uri::{Auth, Uri};
 
 use super::builder::Settings;
@@ -38,7 +38,7 @@ pub(super) enum Purpose {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) uri: String,
-    /// Whether nobody on the way can read what passes.
+    /// Whether nobody but the daemon can read what passes.
     pub(super) private: bool,
 }
 
@@ -69,10 +69,10 @@ fn of_program(error: Error) -> Error {
 async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
     let uri = &settings.uri;
     let connected = transport::connect(uri, &settings.transport, settings.read_only).await?;
-    let private = connected.kind.is_private();
+    let protection = connected.protection;
     let client = start(connected, settings.keepalive.unwrap_or_default());
     let remote = Remote::new(client.clone());
-    authenticate(&remote, settings, private).await?;
+    authenticate(&remote, settings, protection).await?;
     if settings.keepalive.is_some() && purpose == Purpose::Calls {
         enable_keepalive(&remote, &client).await?;
     }
@@ -93,7 +93,7 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     Ok(Session {
         client,
         uri,
-        private,
+        private: protection.is_private(),
     })
 }
 
@@ -114,13 +114,17 @@ async fn enable_keepalive(remote: &Remote, client: &Client) -> Result<(), Error>
     Ok(())
 }
 
-async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+async fn authenticate(
+    remote: &Remote,
+    settings: &Settings,
+    protection: Protection,
+) -> Result<(), Error> {
     let offered = remote.auth_list().await?.types;
     match way(&settings.uri, &offered)? {
         AuthType::None => Ok(()),
         // The daemon asks polkit, which may ask a person.
         AuthType::Polkit => remote.auth_polkit().await.map(drop),
-        AuthType::Sasl => sasl(remote, settings, private).await,
+        AuthType::Sasl => sasl(remote, settings, protection).await,
     }
 }
 
@@ -156,7 +160,7 @@ fn way(uri: &Uri, offered: &[AuthType]) -> Result<AuthType, auth::Error> {
 }
 
 /// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.
-async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> Result<(), Error> {
     let offered = remote.auth_sasl_init().await?.mechlist;
     let uri = &settings.uri;
     let credentials = match &settings.credentials {
@@ -164,7 +168,8 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
         None => Credentials::for_uri(uri, &settings.transport.environment)?,
     };
     let mut context = Context::new(uri.host_or_localhost());
-    context.encrypted = private;
+    context.encrypted = protection.encrypted;
+    context.verified = protection.verified;
     if let Some(Auth::Sasl(mechanism)) = uri.auth() {
         context.mechanism = mechanism.as_deref();
     }

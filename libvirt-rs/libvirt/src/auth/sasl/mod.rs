@@ -34,21 +34,26 @@ pub struct Context<'a> {
     pub service: &'a str,
     /// The server, as the URI has it, or `localhost`.
     pub host: &'a str,
-    /// Whether nobody else can read what passes: so it is over TLS, ssh and Unix sockets. Only then is a password
-    /// ever sent.
+    /// Whether nobody who listens on the way can read what passes: so it is over TLS, ssh and Unix sockets.
     pub encrypted: bool,
+    /// Whether the server is known to be the one that was meant, by its certificate or key. Only with both is a password
+    /// ever sent, for who answers in the server's place would have it. SCRAM needs neither: it shows nobody the password,
+    /// and finds out who does not know it. But such a one can try guesses on what it was sent, so a password that is easy
+    /// to guess wants both here, too.
+    pub verified: bool,
     /// The mechanism that the user asks for, if any (`auth=sasl.scram-sha-256` in the URI).
     pub mechanism: Option<&'a str>,
 }
 
 impl<'a> Context<'a> {
-    /// libvirt at a host, on a connection that others can read.
+    /// libvirt at a host, on a connection that others can read, with nobody knows whom.
     #[must_use]
     pub fn new(host: &'a str) -> Self {
         Self {
             service: "libvirt",
             host,
             encrypted: false,
+            verified: false,
             mechanism: None,
         }
     }
@@ -70,7 +75,7 @@ impl<'a> Context<'a> {
 ///
 /// let credentials = Credentials::new("bob", "secret");
 /// let mut context = Context::new("host.example");
-/// context.encrypted = true;
+/// (context.encrypted, context.verified) = (true, true);
 /// let mut sasl = Sasl::new("GSSAPI,PLAIN", &credentials, &context)?;
 /// assert_eq!(sasl.mechanism(), "PLAIN");
 /// assert_eq!(sasl.start()?.as_deref(), Some(&b"\0bob\0secret"[..]));

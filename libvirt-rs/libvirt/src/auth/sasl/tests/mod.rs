@@ -11,6 +11,7 @@ use server::{Hash, Server, base64, unbase64};
 fn context(mechanism: Option<&str>) -> Context<'_> {
     Context {
         encrypted: true,
+        verified: true,
         mechanism,
         ..Context::new("host.example")
     }
@@ -365,6 +366,36 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
         let error = Sasl::new(&long, &bob, &context(None)).unwrap_err();
         assert!(matches!(error, Error::NoMechanism { .. }));
     }
+}
+
+#[test]
+fn a_server_that_may_be_another_is_shown_no_password_but_may_prove_itself() {
+    let bob = Credentials::new("bob", "secret");
+    let unverified = Context {
+        verified: false,
+        ..context(None)
+    };
+    let error = Sasl::new("PLAIN", &bob, &unverified).unwrap_err();
+    assert!(matches!(error, Error::NotVerified { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(
+        said.contains("leave no_verify= and known_hosts_verify= out"),
+        "{said}"
+    );
+    for (offered, chosen) in [
+        ("PLAIN,SCRAM-SHA-1", "SCRAM-SHA-1"),
+        ("PLAIN,EXTERNAL", "EXTERNAL"),
+    ] {
+        let sasl = Sasl::new(offered, &bob, &unverified).unwrap();
+        assert_eq!(sasl.mechanism(), chosen);
+    }
+    // Nor does who is verified get it where others listen.
+    let heard = Context {
+        encrypted: false,
+        ..context(Some("PLAIN"))
+    };
+    let error = Sasl::new("PLAIN", &bob, &heard).unwrap_err();
+    assert!(matches!(error, Error::NotEncrypted { .. }), "{error:?}");
 }
 
 #[test]
