@@ -6,6 +6,8 @@
 //!                             polkit                         destroys the connection
 //! ```
 
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::auth::sasl::Context;
 use crate::auth::{self, Credentials, Sasl};
 use crate::error::Error;
@@ -176,11 +178,11 @@ async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> R
     let mut sasl = Sasl::new(&offered, &credentials, &context)?;
     let first = sasl.start()?;
     let mut answer: Challenge = remote
-        .auth_sasl_start(&AuthSaslStartArgs {
+        .auth_sasl_start(&Zeroizing::new(AuthSaslStartArgs {
             mech: sasl.mechanism().to_owned(),
             nil: first.is_none().into(),
             data: chars(&first.unwrap_or_default()),
-        })
+        }))
         .await
         .map_err(|error| rejected(uri.host_or_localhost(), error))?
         .into();
@@ -192,10 +194,10 @@ async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> R
         }
         let next = sasl.step(answer.data.as_deref())?;
         answer = remote
-            .auth_sasl_step(&AuthSaslStepArgs {
+            .auth_sasl_step(&Zeroizing::new(AuthSaslStepArgs {
                 nil: next.is_none().into(),
                 data: chars(&next.unwrap_or_default()),
-            })
+            }))
             .await
             .map_err(|error| rejected(uri.host_or_localhost(), error))?
             .into();
@@ -242,6 +244,19 @@ impl Challenge {
     }
 }
 
+// PLAIN's message is a password: it is wiped however the call ends. What waits to be sent is not in reach here.
+impl Zeroize for AuthSaslStartArgs {
+    fn zeroize(&mut self) {
+        self.data.zeroize();
+    }
+}
+
+impl Zeroize for AuthSaslStepArgs {
+    fn zeroize(&mut self) {
+        self.data.zeroize();
+    }
+}
+
 /// The protocol sends these bytes as C's `char`, four bytes each.
 fn chars(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|byte| byte.cast_signed()).collect()
@@ -271,6 +286,23 @@ mod tests {
         );
         let other = rejected("h", refusal(ErrorNumber::Rpc));
         assert!(other.is(ErrorNumber::Rpc), "{other}");
+    }
+
+    #[test]
+    fn a_message_is_wiped_with_the_arguments_that_hold_it() {
+        let mut start = AuthSaslStartArgs {
+            mech: "PLAIN".to_owned(),
+            nil: 0,
+            data: chars(b"\0bob\0secret"),
+        };
+        start.zeroize();
+        assert!(start.data.is_empty());
+        let mut step = AuthSaslStepArgs {
+            nil: 0,
+            data: chars(b"c=biws"),
+        };
+        step.zeroize();
+        assert!(step.data.is_empty());
     }
 
     #[tokio::test]

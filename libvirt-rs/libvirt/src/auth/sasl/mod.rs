@@ -23,7 +23,10 @@ use rsasl::{
 };
 use zeroize::Zeroizing;
 
-use super::{Credentials, Error, limits::MAX_MESSAGE};
+use super::{
+    Credentials, Error,
+    limits::{MAX_MESSAGE, ROOM},
+};
 use mechanism::Mechanism;
 
 /// What a client authenticates to.
@@ -78,7 +81,7 @@ impl<'a> Context<'a> {
 /// (context.encrypted, context.verified) = (true, true);
 /// let mut sasl = Sasl::new("GSSAPI,PLAIN", &credentials, &context)?;
 /// assert_eq!(sasl.mechanism(), "PLAIN");
-/// assert_eq!(sasl.start()?.as_deref(), Some(&b"\0bob\0secret"[..]));
+/// assert_eq!(sasl.start()?.unwrap_or_default().as_slice(), b"\0bob\0secret");
 /// sasl.finish(None)?;
 /// # Ok::<_, libvirt::auth::Error>(())
 /// ```
@@ -151,11 +154,11 @@ impl Sasl {
 
     /// The message that goes with the start. `None` is none at all, which is another thing than an empty one.
     ///
-    /// With PLAIN the password is in it.
+    /// With PLAIN the password is in it, so it is wiped when it is dropped.
     ///
     /// # Errors
     /// The exchange has already begun.
-    pub fn start(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub fn start(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         if self.state != State::Start {
             return Err(self.broken("the exchange was started twice".to_owned()));
         }
@@ -177,7 +180,7 @@ impl Sasl {
     /// # Errors
     /// The server breaks the rules, does not take the password, or does not prove that it knows it. The exchange is
     /// over then.
-    pub fn step(&mut self, message: Option<&[u8]>) -> Result<Option<Vec<u8>>, Error> {
+    pub fn step(&mut self, message: Option<&[u8]>) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         let state = std::mem::replace(&mut self.state, State::Over);
         let message = self.bounded(message)?;
         match state {
@@ -243,9 +246,9 @@ impl Sasl {
     }
 
     /// Lets the mechanism take a message and make its own.
-    fn run(&mut self, message: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        let mut answer = Vec::new();
-        match self.session.step(message, &mut answer) {
+    fn run(&mut self, message: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut answer = Zeroizing::new(Vec::with_capacity(ROOM));
+        match self.session.step(message, &mut *answer) {
             Ok(_) => Ok(answer),
             Err(error) => {
                 self.state = State::Over;
