@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `script` | the daemon |
 //! | `auth` | who this client says it is, and to whom |
+//! | `network` | calls about networks |
 //! | `node` | calls about the host |
 
 mod auth;
+mod network;
 mod node;
 mod script;
