@@ -62,9 +62,9 @@
 //! # Errors
 //!
 //! An [`Error`] is one clear sentence. What the daemon reported is [`Error::Libvirt`] with libvirt's own number, and
-//! [`Error::is`] asks for it; what befell the connection is [`Error::Connection`]. More than the sentence, such as where
-//! in a packet it stands, is in [`source`](std::error::Error::source). Errors can be cloned, since a connection that ends
-//! tells everybody who waits on it.
+//! [`Error::is`] and [`Error::kind`] ask for it; what befell the connection is [`Error::Connection`]. More than the
+//! sentence, such as where in a packet it stands, is in [`source`](std::error::Error::source). Errors can be cloned, since
+//! a connection that ends tells everybody who waits on it.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -192,7 +192,7 @@ pub use code::{Code, Enumeration};
 pub use connect::{Backoff, Builder, Connect, ConnectState};
 pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
 pub use environment::Environment;
-pub use error::{Error, RemoteError};
+pub use error::{Error, ErrorSubject, RemoteError};
 pub use events::{Events, Notice};
 pub use interface::Interface;
 pub use network::{DhcpLease, Network, NetworkPort};
