@@ -31,7 +31,7 @@ const OVERLAPPING: usize = 40_000;
 /// How many overlap.
 const PARALLEL: usize = 64;
 /// The daemon takes as many requests of one client at a time; the rest waits in the socket.
-const REQUESTS: u32 = 2 * PARALLEL as u32;
+const REQUESTS: u32 = 128;
 /// The workers of a second daemon, of each priority: on a machine with few cores, those of the usual one, 5 to 20 and 5 for
 /// urgent calls, mostly wake each other.
 const WORKERS: u32 = 1;
@@ -200,7 +200,7 @@ async fn parallel(connect: &Connect) -> Result<f64> {
         callers.spawn(async move {
             let more = |left: usize| left.checked_sub(1);
             while left
-                .try_update(Ordering::Relaxed, Ordering::Relaxed, more)
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
                 .is_ok()
             {
                 connect.libvirt_version().await?;
@@ -256,7 +256,7 @@ async fn echo(domain: &Handle) -> Result<f64> {
     let mut channel = channel(domain, RAW).await?;
     let mut times = Vec::with_capacity(ECHOES);
     for index in 0..ECHOES {
-        let sent = index as u8;
+        let sent = (index % 251).try_into()?;
         let started = Instant::now();
         channel.write_u8(sent).await?;
         let echo = channel.read_u8().await?;

@@ -172,7 +172,9 @@ async fn flow_again(daemon: &mut Libvirtd, uri: &str) -> Result<()> {
             None,
         )
         .await?;
-    let mut networks = connect.network_events(None, None).await?;
+    let mut networks = connect
+        .network_events(&[NetworkEventId::Lifecycle], None, None)
+        .await?;
     let domain = connect.domain_by_name(TEST).await?;
     for round in 0..3 {
         domain.suspend().await?;
@@ -377,13 +379,19 @@ async fn of_devices(events: &mut Events<NodeDeviceEvent>) -> Result<(String, Nod
 fn a_device_is_told_of_when_it_comes_and_when_it_goes() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("test")).await?;
-        let mut all = connect.node_device_events(None, None).await?;
+        let mut all = connect
+            .node_device_events(NodeDeviceEventId::ALL, None, None)
+            .await?;
         let create = || connect.create_node_device(ADAPTER, NodeDeviceCreateXmlFlags::empty());
         let adapter = create().await?;
         let name = adapter.name();
-        let mut of_it = connect.node_device_events(Some(&adapter), None).await?;
+        let mut of_it = connect
+            .node_device_events(NodeDeviceEventId::ALL, Some(&adapter), None)
+            .await?;
         let other = connect.node_device_by_name("computer").await?;
-        let mut of_other = connect.node_device_events(Some(&other), None).await?;
+        let mut of_other = connect
+            .node_device_events(NodeDeviceEventId::ALL, Some(&other), None)
+            .await?;
         adapter.destroy().await?;
         let gone = connect.node_device_by_name(name).await;
         let error = gone.err().context("it is still there")?;

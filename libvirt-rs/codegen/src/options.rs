@@ -1,6 +1,6 @@
 //! What a file's own text does not tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{Model, TypeDefinition};
 
@@ -15,6 +15,8 @@ pub struct Options {
     pub(crate) client: bool,
     /// The path of a trait that plain enums implement.
     pub(crate) enumeration: Option<String>,
+    /// Types whose content no `Debug` shows, by their names in the file.
+    pub(crate) secrets: BTreeSet<String>,
 }
 
 /// A model whose types and constants may be used, and the Rust module where its code is.
@@ -56,6 +58,7 @@ impl Options {
             wire: true,
             client: true,
             enumeration: None,
+            secrets: BTreeSet::new(),
         }
     }
 
@@ -114,6 +117,14 @@ impl Options {
     #[must_use]
     pub fn enumeration(mut self, path: impl Into<String>) -> Self {
         self.enumeration = Some(path.into());
+        self
+    }
+
+    /// A struct or union, by its name in the file, that holds a password or a key: its `Debug` shows that it is there, and
+    /// nothing of what is in it. That holds wherever it is a part of another.
+    #[must_use]
+    pub fn secret(mut self, name: impl Into<String>) -> Self {
+        self.secrets.insert(name.into());
         self
     }
 

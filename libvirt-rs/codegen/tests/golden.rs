@@ -143,3 +143,43 @@ fn types_of_files_that_the_options_lack_are_refused() {
     let error = generate(&model, &Options::new()).unwrap_err().to_string();
     assert!(error.contains("`a`: its type is in no file"), "{error}");
 }
+
+#[test]
+fn a_secret_has_a_debug_of_its_own_and_the_rest_of_the_code_stays() {
+    let text = "struct door { opaque key<8>; int number; }; struct house { door front; }; \
+                union lock switch (int kind) { case 1: door main; };";
+    let open = Options::new();
+    let model = Model::new(&parse(text).unwrap(), &open).unwrap();
+    let shown = generate(&model, &open).unwrap();
+    let hidden = generate(&model, &open.secret("door").secret("lock")).unwrap();
+    for name in ["Door", "Lock"] {
+        let own = format!("impl std::fmt::Debug for {name} {{");
+        assert!(hidden.contains(&own) && !shown.contains(&own), "{hidden}");
+    }
+    assert!(!hidden.contains("Debug for House"), "{hidden}");
+    // Three types, of which one derives what the others have by hand.
+    let derived = |code: &str| code.matches("#[derive(Debug, ").count();
+    assert_eq!((derived(&shown), derived(&hidden)), (3, 1));
+    // What else is derived stays.
+    assert!(
+        hidden.contains("#[derive(Clone, PartialEq, Eq, Hash, Default)]\npub struct Door"),
+        "{hidden}"
+    );
+}
+
+#[test]
+fn a_secret_that_is_not_in_the_file_is_refused() {
+    let model = Model::new(
+        &parse("struct a { int x; }; enum e { E_A };").unwrap(),
+        &Options::new(),
+    )
+    .unwrap();
+    for name in ["A", "b", "e", ""] {
+        let error = generate(&model, &Options::new().secret(name)).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.contains("the file has no such struct or union"),
+            "{said}"
+        );
+    }
+}

@@ -5,8 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::raw::api::ErrorNumber;
-use crate::raw::virnet::VirNetMessageError;
+use uuid::Uuid;
+
+use crate::code::Code;
+use crate::raw::api::{ErrorDomain, ErrorLevel, ErrorNumber};
+use crate::raw::virnet::{
+    VirNetMessageError, VirNetMessageNonnullDomain, VirNetMessageNonnullNetwork,
+};
 use crate::rpc::ConnectionError;
 use crate::rpc::limits::{DESCRIPTORS_MAX, PAYLOAD_MAX, SUBSCRIPTIONS};
 
@@ -135,36 +140,50 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RemoteError {
-    /// libvirt's number for what went wrong (`virErrorNumber`).
-    pub code: i32,
-    /// libvirt's number for the part of it that reports (`virErrorDomain`).
-    pub domain: i32,
-    /// How bad it is (`virErrorLevel`): 1 a warning, 2 an error.
-    pub level: i32,
+    /// What went wrong.
+    pub code: Code<ErrorNumber>,
+    /// The part of libvirt that reports it.
+    pub domain: Code<ErrorDomain>,
+    /// How bad it is.
+    pub level: Code<ErrorLevel>,
     /// The daemon's sentence.
     pub message: String,
+    /// The domain that it is about, if the daemon says so; most leave it to the sentence.
+    pub about_domain: Option<ErrorSubject>,
+    /// The network that it is about, if the daemon says so.
+    pub about_network: Option<ErrorSubject>,
     /// Further texts, as the daemon's part likes.
     pub details: [Option<String>; 3],
     /// Further numbers, as the daemon's part likes.
     pub numbers: [i32; 2],
 }
 
+/// A domain or network that an error is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorSubject {
+    /// Its name.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its number, if it is a domain that runs.
+    pub id: Option<i32>,
+}
+
 // === impl RemoteError ===
 
-/// `VIR_ERR_RPC`, with which a daemon also says that it does not know a procedure.
-const RPC: i32 = 39;
-/// `VIR_FROM_RPC` and `VIR_FROM_REMOTE`, which say so.
-const RPC_DOMAINS: [i32; 2] = [7, 13];
+/// The parts of a daemon that say that they do not know a procedure.
+const RPC_DOMAINS: [ErrorDomain; 2] = [ErrorDomain::Rpc, ErrorDomain::Remote];
 
 impl RemoteError {
-    /// What went wrong, if this crate knows libvirt's number for it.
+    /// What went wrong, to be matched; `None` if libvirt's number for it is newer than this crate.
     pub fn kind(&self) -> Option<ErrorNumber> {
-        ErrorNumber::from_raw(self.code)
+        self.code.known()
     }
 
     /// Whether it is this.
     pub fn is(&self, kind: ErrorNumber) -> bool {
-        self.kind() == Some(kind)
+        self.code == kind
     }
 
     /// The error in the payload of a packet.
@@ -180,18 +199,21 @@ impl From<VirNetMessageError> for RemoteError {
     fn from(raw: VirNetMessageError) -> Self {
         let message = raw.message.unwrap_or_default();
         // An old daemon has no number of its own for a procedure that it does not know; libvirt's client does the same.
-        let unknown = raw.code == RPC
-            && RPC_DOMAINS.contains(&raw.domain)
+        let (code, domain) = (Code::new(raw.code), Code::new(raw.domain));
+        let unknown = code == ErrorNumber::Rpc
+            && RPC_DOMAINS.iter().any(|of| domain == *of)
             && message.starts_with("unknown procedure");
         Self {
             code: if unknown {
-                ErrorNumber::NoSupport.as_raw()
+                ErrorNumber::NoSupport.into()
             } else {
-                raw.code
+                code
             },
-            domain: raw.domain,
-            level: raw.level,
+            domain,
+            level: Code::new(raw.level),
             message,
+            about_domain: raw.dom.map(ErrorSubject::from),
+            about_network: raw.net.map(ErrorSubject::from),
             details: [raw.str1, raw.str2, raw.str3],
             numbers: [raw.int1, raw.int2],
         }
@@ -207,12 +229,34 @@ impl fmt::Display for RemoteError {
         };
         match self.kind() {
             Some(kind) => write!(f, "{message} (libvirt: {kind:?})"),
-            None => write!(f, "{message} (libvirt: error {})", self.code),
+            None => write!(f, "{message} (libvirt: error {})", self.code.raw()),
         }
     }
 }
 
 impl std::error::Error for RemoteError {}
+
+// === impl ErrorSubject ===
+
+impl From<VirNetMessageNonnullDomain> for ErrorSubject {
+    fn from(raw: VirNetMessageNonnullDomain) -> Self {
+        Self {
+            name: raw.name,
+            uuid: Uuid::from_bytes(raw.uuid),
+            id: Some(raw.id).filter(|id| *id >= 0),
+        }
+    }
+}
+
+impl From<VirNetMessageNonnullNetwork> for ErrorSubject {
+    fn from(raw: VirNetMessageNonnullNetwork) -> Self {
+        Self {
+            name: raw.name,
+            uuid: Uuid::from_bytes(raw.uuid),
+            id: None,
+        }
+    }
+}
 
 // === impl Error ===
 
@@ -220,6 +264,11 @@ impl Error {
     /// Whether the daemon reported this.
     pub fn is(&self, kind: ErrorNumber) -> bool {
         self.remote().is_some_and(|error| error.is(kind))
+    }
+
+    /// What the daemon reported, to be matched; `None` if it is none of its errors, or newer than this crate.
+    pub fn kind(&self) -> Option<ErrorNumber> {
+        self.remote()?.kind()
     }
 
     /// The daemon's error, if it is one.
@@ -252,5 +301,79 @@ impl From<Error> for io::Error {
             _ => io::ErrorKind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(code: i32, domain: i32, message: &str) -> VirNetMessageError {
+        VirNetMessageError {
+            code,
+            domain,
+            level: 2,
+            message: Some(message.to_owned()),
+            ..VirNetMessageError::default()
+        }
+    }
+
+    #[test]
+    fn what_the_daemon_reports_can_be_matched_and_keeps_numbers_that_are_not_known() {
+        let error = RemoteError::from(raw(42, 10, "no domain"));
+        assert_eq!(error.code, ErrorNumber::NoDomain);
+        assert_eq!(error.domain, ErrorDomain::Qemu);
+        assert_eq!(error.level, ErrorLevel::Error);
+        assert_eq!(error.to_string(), "no domain (libvirt: NoDomain)");
+        let error = Error::Libvirt(Box::new(error));
+        match error.kind() {
+            Some(ErrorNumber::NoDomain) => {}
+            other => panic!("{other:?}"),
+        }
+        let newer = RemoteError::from(raw(9999, -1, "?"));
+        assert_eq!((newer.kind(), newer.domain.known()), (None, None));
+        assert_eq!((newer.code.raw(), newer.domain.raw()), (9999, -1));
+        assert_eq!(newer.to_string(), "? (libvirt: error 9999)");
+        assert_eq!(Error::StreamOver.kind(), None);
+    }
+
+    #[test]
+    fn what_an_error_is_about_is_kept() {
+        let raw = VirNetMessageError {
+            dom: Some(VirNetMessageNonnullDomain {
+                name: "web".to_owned(),
+                uuid: [7; 16],
+                id: -1,
+            }),
+            net: Some(VirNetMessageNonnullNetwork {
+                name: "blue".to_owned(),
+                uuid: [8; 16],
+            }),
+            str2: Some("more".to_owned()),
+            int1: 3,
+            ..raw(1, 0, "it failed")
+        };
+        let error = RemoteError::from(raw);
+        let domain = error.about_domain.unwrap();
+        assert_eq!((domain.name.as_str(), domain.id), ("web", None));
+        assert_eq!(domain.uuid, Uuid::from_bytes([7; 16]));
+        let network = error.about_network.unwrap();
+        assert_eq!((network.name.as_str(), network.id), ("blue", None));
+        assert_eq!(error.details, [None, Some("more".to_owned()), None]);
+        assert_eq!(error.numbers, [3, 0]);
+    }
+
+    #[test]
+    fn a_procedure_that_a_daemon_does_not_know_is_not_supported() {
+        for (code, domain, message, supported) in [
+            (39, 7, "unknown procedure: 500", false),
+            (39, 13, "unknown procedure: 500", false),
+            (39, 10, "unknown procedure: 500", true),
+            (38, 7, "unknown procedure: 500", true),
+            (39, 7, "another", true),
+        ] {
+            let error = RemoteError::from(raw(code, domain, message));
+            assert_eq!(!error.is(ErrorNumber::NoSupport), supported, "{error}");
+        }
     }
 }

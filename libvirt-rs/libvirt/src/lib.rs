@@ -64,9 +64,9 @@
 //! # Errors
 //!
 //! An [`Error`] is one clear sentence. What the daemon reported is [`Error::Libvirt`] with libvirt's own number, and
-//! [`Error::is`] asks for it; what befell the connection is [`Error::Connection`]. More than the sentence, such as where
-//! in a packet it stands, is in [`source`](std::error::Error::source). Errors can be cloned, since a connection that ends
-//! tells everybody who waits on it.
+//! [`Error::is`] and [`Error::kind`] ask for it; what befell the connection is [`Error::Connection`]. More than the
+//! sentence, such as where in a packet it stands, is in [`source`](std::error::Error::source). Errors can be cloned, since
+//! a connection that ends tells everybody who waits on it.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -177,8 +177,8 @@
 //!   opens whatever it is that a URI names: `test:///default` needs a libvirtd.
 //! - **Migration steered by the client.** [`Domain::migrate_to_uri`] lets two daemons do it by themselves (peer to peer);
 //!   the procedures for the rest are in [`raw`].
-//! - **SASL DIGEST-MD5, GSSAPI and the mechanisms with `-PLUS`.** There are SCRAM, PLAIN (where nobody can listen) and
-//!   EXTERNAL.
+//! - **SASL DIGEST-MD5, GSSAPI and the mechanisms with `-PLUS`.** There are SCRAM, EXTERNAL, and PLAIN where nobody can
+//!   listen and the daemon is known to be the one that is meant.
 //! - **libssh and libssh2.** Their URIs are understood and served by the program `ssh`, with its configuration.
 //! - **GnuTLS's priority strings, TLS before 1.2, encrypted key files.**
 //! - **Events of daemons from before 2014**, which know only older registrations.
@@ -220,7 +220,7 @@ pub use code::{Code, Enumeration};
 pub use connect::{Backoff, Builder, Connect, ConnectState, States, limits};
 pub use domain::{Domain, DomainCheckpoint, DomainSnapshot};
 pub use environment::Environment;
-pub use error::{Error, RemoteError};
+pub use error::{Error, ErrorSubject, RemoteError};
 pub use events::{Events, Notice};
 pub use interface::Interface;
 pub use network::{DhcpLease, Network, NetworkPort};

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use uuid::Uuid;
 
 use crate::connect::Connect;
+use crate::error::Error;
 use crate::object::{calls, object, text};
 use crate::params::Params;
 use crate::raw::api::{
@@ -13,7 +14,7 @@ use crate::raw::api::{
     NetworkMetadataType, NetworkPortCreateFlags, NetworkUpdateCommand, NetworkUpdateFlags,
     NetworkUpdateSection, NetworkXmlFlags,
 };
-use crate::raw::remote::NetworkDhcpLease;
+use crate::raw::remote::{ConnectSupportsFeatureArgs, NetworkDhcpLease, NetworkUpdateArgs};
 
 object!(
     /// A virtual network.
@@ -100,21 +101,6 @@ calls!(Network [net] {
     /// Its definition.
     xml(flags: NetworkXmlFlags) -> String
         = network_get_xml_desc(NetworkGetXmlDescArgs { flags: flags.bits() }) |found| found.xml;
-    /// Changes a part of it.
-    update(
-        command: NetworkUpdateCommand,
-        section: NetworkUpdateSection,
-        parent: i32,
-        xml: &str,
-        flags: NetworkUpdateFlags,
-    ) = network_update(NetworkUpdateArgs {
-        // The wire has the two in this order, whatever the C function's documentation says.
-        command: command.as_raw().cast_unsigned(),
-        section: section.as_raw().cast_unsigned(),
-        parent_index: parent,
-        xml: xml.to_owned(),
-        flags: flags.bits(),
-    });
     /// Whether it is started with the host.
     autostart() -> bool
         = network_get_autostart(NetworkGetAutostartArgs {}) |found| found.autostart != 0;
@@ -134,6 +120,50 @@ calls!(Network [net] {
         = network_get_dhcp_leases(NetworkGetDhcpLeasesArgs { mac: text(mac), need_results: 1, flags: 0 })
         |found| found.leases.into_iter().map(DhcpLease::from).collect();
 });
+
+/// `VIR_DRV_FEATURE_NETWORK_UPDATE_HAS_CORRECT_ORDER`: the daemon takes command and section as the protocol names them.
+const FEATURE_UPDATE_IN_ORDER: i32 = 16;
+
+impl Network {
+    /// Changes a part of it: the element of this number in its parent, or with -1 the one that fits.
+    ///
+    /// Older daemons take command and section the wrong way round. So each call asks first which kind it is.
+    ///
+    /// # Errors
+    /// What the daemon reports, or the end of the connection.
+    pub async fn update(
+        &self,
+        command: NetworkUpdateCommand,
+        section: NetworkUpdateSection,
+        parent: i32,
+        xml: &str,
+        flags: NetworkUpdateFlags,
+    ) -> Result<(), Error> {
+        // The answer holds for this connection: the one after a reconnect may be another daemon's.
+        let remote = self.remote()?;
+        let feature = ConnectSupportsFeatureArgs {
+            feature: FEATURE_UPDATE_IN_ORDER,
+        };
+        let in_order = remote.connect_supports_feature(&feature).await?.supported != 0;
+        let command = command.as_raw().cast_unsigned();
+        let section = section.as_raw().cast_unsigned();
+        let (command, section) = if in_order {
+            (command, section)
+        } else {
+            (section, command)
+        };
+        remote
+            .network_update(&NetworkUpdateArgs {
+                net: self.raw.clone(),
+                command,
+                section,
+                parent_index: parent,
+                xml: xml.to_owned(),
+                flags: flags.bits(),
+            })
+            .await
+    }
+}
 
 calls!(Network [network] {
     /// All its ports.

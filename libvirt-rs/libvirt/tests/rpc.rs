@@ -114,7 +114,7 @@ async fn the_daemons_error_is_the_calls() {
     });
     match reply.unwrap_err() {
         Error::Libvirt(error) => {
-            assert_eq!((error.code, error.domain), (42, 10));
+            assert_eq!((error.code.raw(), error.domain.raw()), (42, 10));
             assert_eq!(error.message, "Domain not found");
         }
         other => panic!("{other}"),

@@ -48,6 +48,7 @@ impl<'a> Context<'a> {
             definitions,
         };
         context.check_names()?;
+        context.check_secrets()?;
         Ok(context)
     }
 
@@ -60,6 +61,20 @@ impl<'a> Context<'a> {
                 &self.type_name(&definition.name),
                 &definition.name,
             )?;
+        }
+        Ok(())
+    }
+
+    /// All that the options call secret is there, for a slip in a name would show what should be hidden.
+    fn check_secrets(&self) -> Result<(), Error> {
+        for name in &self.options.secrets {
+            let kind = self.definitions.get(name.as_str()).map(|of| &of.kind);
+            let hides = matches!(kind, Some(TypeKind::Struct(_) | TypeKind::Union(_)));
+            if !(hides && self.own.contains(name.as_str())) {
+                let why = "the options call it secret, and the file has no such struct or union: \
+                           correct the name";
+                return Err(Error::generate(name, why));
+            }
         }
         Ok(())
     }
@@ -223,14 +238,36 @@ impl<'a> Context<'a> {
         imported.is_some_and(|(import, _)| import.model.recursive.contains(name))
     }
 
-    /// `#[derive(…)]` with all that a type can have.
+    /// `#[derive(…)]` with all that a type can have, but for a secret's `Debug`.
     pub(super) fn derives(&self, definition: &TypeDefinition) -> TokenStream {
         let abilities = self.abilities.get(definition.name.as_str());
         let exact = abilities.is_some_and(|abilities| abilities.exact);
         let default = abilities.is_some_and(|abilities| abilities.default);
         let exact = exact.then(|| quote!(, Eq, Hash));
         let default = default.then(|| quote!(, Default));
-        quote!(#[derive(Debug, Clone, PartialEq #exact #default)])
+        let debug = (!self.is_secret(definition)).then(|| quote!(Debug,));
+        quote!(#[derive(#debug Clone, PartialEq #exact #default)])
+    }
+
+    /// The `Debug` of a secret; of other types it is derived.
+    pub(super) fn debug(&self, definition: &TypeDefinition) -> TokenStream {
+        if !self.is_secret(definition) {
+            return TokenStream::new();
+        }
+        let rust = self.type_name(&definition.name);
+        let name = names::ident(&rust);
+        quote! {
+            /// Shows nothing of what is in it.
+            impl std::fmt::Debug for #name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    f.debug_struct(#rust).finish_non_exhaustive()
+                }
+            }
+        }
+    }
+
+    fn is_secret(&self, definition: &TypeDefinition) -> bool {
+        self.options.secrets.contains(&definition.name)
     }
 }
 

@@ -102,6 +102,7 @@ pub(super) fn structure(
     let name = names::ident(&context.type_name(&definition.name));
     let doc = Doc::of_type("struct", definition, role);
     let derives = context.derives(definition);
+    let debug = context.debug(definition);
     let mut taken = HashMap::new();
     let mut members = TokenStream::new();
     let mut entries = String::new();
@@ -117,7 +118,7 @@ pub(super) fn structure(
     }
     output.items(
         &definition.name,
-        quote!(#doc #derives pub struct #name { #members }),
+        quote!(#doc #derives pub struct #name { #members } #debug),
     )?;
     let count = fields.len();
     output.text(&format!(

@@ -72,6 +72,7 @@ pub(super) fn union(
     let name = names::ident(&context.type_name(&definition.name));
     let doc = Doc::of_type("union", definition, None);
     let derives = context.derives(definition);
+    let debug = context.debug(definition);
     let unsigned = context.is_unsigned(&union.discriminant.form);
     let case = if unsigned { quote!(u32) } else { quote!(i32) };
     let variants = variants(definition, union)?;
@@ -111,6 +112,8 @@ pub(super) fn union(
         #doc
         #derives
         pub enum #name { #declared }
+
+        #debug
 
         impl serde::Serialize for #name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

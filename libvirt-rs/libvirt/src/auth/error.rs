@@ -8,6 +8,20 @@ use super::limits::{MAX_ITERATIONS, MAX_MESSAGE, MIN_ITERATIONS};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The daemon does not authenticate as the URI asks.
+    #[error(
+        "{host} does not offer what auth={asked} of the URI asks for, but {offered}: it is set up in another way, or \
+         somebody else answers in its place; set auth_unix_rw, auth_tcp or auth_tls in its configuration, or leave \
+         auth= out to take what it offers"
+    )]
+    NotOffered {
+        /// The server.
+        host: String,
+        /// What the URI says.
+        asked: String,
+        /// What the server offers.
+        offered: String,
+    },
     /// The server offers nothing that this client knows.
     #[error(
         "{host} offers no way to authenticate that this client knows, but {offered}; \
@@ -36,10 +50,19 @@ pub enum Error {
     },
     /// A password would have to go over a connection on which others can read it.
     #[error(
-        "{host} takes the password in the clear only (PLAIN), and the connection is not encrypted; \
-         connect by TLS or ssh, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
+        "{host} takes the password in the clear only (PLAIN), and the connection is not encrypted as far as this client \
+         knows; connect by TLS or ssh, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
     )]
     NotEncrypted {
+        /// The server.
+        host: String,
+    },
+    /// A password would have to go to a server that may be another than was meant.
+    #[error(
+        "{host} takes the password in the clear only (PLAIN), and the URI lets anybody answer in its place; \
+         leave no_verify= and known_hosts_verify= out, or set `mech_list: scram-sha-256` in /etc/sasl2/libvirt.conf there"
+    )]
+    NotVerified {
         /// The server.
         host: String,
     },

@@ -4,6 +4,10 @@
 /// exchange.
 pub const MAX_MESSAGE: usize = 65_536;
 
+/// Bytes for which a message of this client's is given room at once. A longer one moves as it grows, and where it was
+/// the password may be left in memory.
+pub const ROOM: usize = 4096;
+
 /// Names in a server's list of mechanisms that are looked at; what follows is not. There are fewer in all the world.
 pub const MAX_OFFERED: usize = 64;
 

@@ -50,7 +50,7 @@ pub(crate) struct Inner {
     registrations: Mutex<Registrations>,
     /// The URI as the daemon knows it.
     uri: String,
-    /// Whether nobody can listen between here and the daemon, as the URI's transport has it.
+    /// Whether nobody can listen between here and the daemon, nor answer in its place, as the URI has it.
     private: bool,
 }
 
@@ -91,7 +91,8 @@ impl Connect {
     }
 
     /// Whether nobody can listen to this connection: neither on the way to the daemon, nor between the daemon and its
-    /// hypervisor.
+    /// hypervisor. Where the URI lets anybody answer in the daemon's place (see
+    /// [`Protection`](crate::transport::Protection)), somebody can.
     ///
     /// # Errors
     /// What the daemon reports, or the end of the connection.

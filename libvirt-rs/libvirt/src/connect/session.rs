@@ -6,6 +6,8 @@
 //!                             polkit                         destroys the connection
 //! ```
 
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::auth::sasl::Context;
 use crate::auth::{self, Credentials, Sasl};
 use crate::error::Error;
@@ -15,8 +17,8 @@ use crate::raw::remote::{
     CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
 };
 use crate::rpc::{Client, Config, ConnectionError};
-use crate::transport::{self, Connected, Ended, Io};
-use crate::uri::Auth;
+use crate::transport::{self, Connected, Ended, Io, Protection};
+use crate::uri::{Auth, Uri};
 
 use super::builder::Settings;
 
@@ -38,7 +40,7 @@ pub(super) enum Purpose {
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) uri: String,
-    /// Whether nobody on the way can read what passes.
+    /// Whether nobody but the daemon can read what passes.
     pub(super) private: bool,
 }
 
@@ -69,14 +71,14 @@ fn of_program(error: Error) -> Error {
 async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
     let uri = &settings.uri;
     let connected = transport::connect(uri, &settings.transport, settings.read_only).await?;
-    let private = connected.kind.is_private();
+    let protection = connected.protection;
     let config = Config {
         keepalive: settings.keepalive.unwrap_or_default(),
         calls_at_once: settings.calls_at_once,
     };
     let client = start(connected, config);
     let remote = Remote::new(client.clone());
-    authenticate(&remote, settings, private).await?;
+    authenticate(&remote, settings, protection).await?;
     if settings.keepalive.is_some() {
         enable_keepalive(&remote, &client).await?;
     }
@@ -97,7 +99,7 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     Ok(Session {
         client,
         uri,
-        private,
+        private: protection.is_private(),
     })
 }
 
@@ -118,18 +120,53 @@ async fn enable_keepalive(remote: &Remote, client: &Client) -> Result<(), Error>
     Ok(())
 }
 
-async fn authenticate(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
-    // The daemon offers the one way that it wants.
-    match remote.auth_list().await?.types.first() {
-        None | Some(AuthType::None) => Ok(()),
+async fn authenticate(
+    remote: &Remote,
+    settings: &Settings,
+    protection: Protection,
+) -> Result<(), Error> {
+    let offered = remote.auth_list().await?.types;
+    match way(&settings.uri, &offered)? {
+        AuthType::None => Ok(()),
         // The daemon asks polkit, which may ask a person.
-        Some(AuthType::Polkit) => remote.auth_polkit().await.map(drop),
-        Some(AuthType::Sasl) => sasl(remote, settings, private).await,
+        AuthType::Polkit => remote.auth_polkit().await.map(drop),
+        AuthType::Sasl => sasl(remote, settings, protection).await,
     }
 }
 
+/// The way to authenticate. A daemon offers the one that it wants, and an empty list is one that wants none.
+///
+/// What `auth=` asks for is taken or nothing: else whoever answers in the daemon's place could do without.
+fn way(uri: &Uri, offered: &[AuthType]) -> Result<AuthType, auth::Error> {
+    let offered = match offered {
+        [] => &[AuthType::None],
+        offered => offered,
+    };
+    let Some(asked) = uri.auth() else {
+        return Ok(offered[0]);
+    };
+    let wanted = match asked {
+        Auth::None => AuthType::None,
+        Auth::Sasl(_) => AuthType::Sasl,
+        Auth::Polkit => AuthType::Polkit,
+    };
+    if offered.contains(&wanted) {
+        return Ok(wanted);
+    }
+    let names = offered.iter().map(|way| match way {
+        AuthType::None => "none",
+        AuthType::Sasl => "sasl",
+        AuthType::Polkit => "polkit",
+    });
+    Err(auth::Error::NotOffered {
+        host: uri.host_or_localhost().to_owned(),
+        asked: asked.to_string(),
+        offered: names.collect::<Vec<_>>().join(", "),
+    })
+}
+
 /// Goes through the steps of a SASL mechanism. None of those that we offer encrypts what follows.
-async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(), Error> {
+async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> Result<(), Error> {
     let offered = remote.auth_sasl_init().await?.mechlist;
     let uri = &settings.uri;
     let credentials = match &settings.credentials {
@@ -137,18 +174,19 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
         None => Credentials::for_uri(uri, &settings.transport.environment)?,
     };
     let mut context = Context::new(uri.host_or_localhost());
-    context.encrypted = private;
+    context.encrypted = protection.encrypted;
+    context.verified = protection.verified;
     if let Some(Auth::Sasl(mechanism)) = uri.auth() {
         context.mechanism = mechanism.as_deref();
     }
     let mut sasl = Sasl::new(&offered, &credentials, &context)?;
     let first = sasl.start()?;
     let mut answer: Challenge = remote
-        .auth_sasl_start(&AuthSaslStartArgs {
+        .auth_sasl_start(&Zeroizing::new(AuthSaslStartArgs {
             mech: sasl.mechanism().to_owned(),
             nil: first.is_none().into(),
             data: chars(&first.unwrap_or_default()),
-        })
+        }))
         .await
         .map_err(|error| rejected(uri.host_or_localhost(), error))?
         .into();
@@ -160,10 +198,10 @@ async fn sasl(remote: &Remote, settings: &Settings, private: bool) -> Result<(),
         }
         let next = sasl.step(answer.data.as_deref())?;
         answer = remote
-            .auth_sasl_step(&AuthSaslStepArgs {
+            .auth_sasl_step(&Zeroizing::new(AuthSaslStepArgs {
                 nil: next.is_none().into(),
                 data: chars(&next.unwrap_or_default()),
-            })
+            }))
             .await
             .map_err(|error| rejected(uri.host_or_localhost(), error))?
             .into();
@@ -210,6 +248,19 @@ impl Challenge {
     }
 }
 
+// PLAIN's message is a password: it is wiped however the call ends. What waits to be sent is not in reach here.
+impl Zeroize for AuthSaslStartArgs {
+    fn zeroize(&mut self) {
+        self.data.zeroize();
+    }
+}
+
+impl Zeroize for AuthSaslStepArgs {
+    fn zeroize(&mut self) {
+        self.data.zeroize();
+    }
+}
+
 /// The protocol sends these bytes as C's `char`, four bytes each.
 fn chars(bytes: &[u8]) -> Vec<i8> {
     bytes.iter().map(|byte| byte.cast_signed()).collect()
@@ -239,6 +290,23 @@ mod tests {
         );
         let other = rejected("h", refusal(ErrorNumber::Rpc));
         assert!(other.is(ErrorNumber::Rpc), "{other}");
+    }
+
+    #[test]
+    fn a_message_is_wiped_with_the_arguments_that_hold_it() {
+        let mut start = AuthSaslStartArgs {
+            mech: "PLAIN".to_owned(),
+            nil: 0,
+            data: chars(b"\0bob\0secret"),
+        };
+        start.zeroize();
+        assert!(start.data.is_empty());
+        let mut step = AuthSaslStepArgs {
+            nil: 0,
+            data: chars(b"c=biws"),
+        };
+        step.zeroize();
+        assert!(step.data.is_empty());
     }
 
     #[tokio::test]

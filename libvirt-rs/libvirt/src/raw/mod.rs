@@ -12,6 +12,9 @@
 //! Types have the names of the protocol without its prefix, so `remote_domain_get_info_args` is
 //! [`remote::DomainGetInfoArgs`] and procedure `REMOTE_PROC_DOMAIN_GET_INFO` is
 //! [`Remote::domain_get_info`](remote::Remote::domain_get_info).
+//!
+//! The `Debug` of a type that holds a password, a key, or what is said to QEMU's monitor or to a guest's agent shows nothing of
+//! it. XML is shown as it is: a definition that was asked for with its secrets (`SECURE`) has them.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,4 +89,135 @@ pub mod virnet {
 /// The numbers of libvirt's API: states, reasons, flags, events and errors.
 pub mod api {
     include!(concat!(env!("OUT_DIR"), "/api.rs"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{qemu, remote};
+
+    /// In bytes and in texts.
+    const SECRET: &str = "hunter2";
+
+    #[test]
+    fn no_debug_of_an_argument_or_a_result_shows_a_secret() {
+        let bytes = SECRET.as_bytes().to_vec();
+        let chars: Vec<i8> = SECRET.bytes().map(u8::cast_signed).collect();
+        let text = || SECRET.to_owned();
+        let dom = || remote::NonnullDomain::default();
+        let secret = remote::NonnullSecret::default();
+        let shown = [
+            format!(
+                "{:?}",
+                remote::AuthSaslStartArgs {
+                    mech: text(),
+                    nil: 0,
+                    data: chars.clone()
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::AuthSaslStartRet {
+                    complete: 1,
+                    nil: 0,
+                    data: chars.clone()
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::AuthSaslStepArgs {
+                    nil: 0,
+                    data: chars.clone()
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::AuthSaslStepRet {
+                    complete: 1,
+                    nil: 0,
+                    data: chars.clone()
+                }
+            ),
+            format!(
+                "{:#?}",
+                remote::SecretSetValueArgs {
+                    secret,
+                    value: bytes.clone(),
+                    flags: 0
+                }
+            ),
+            format!(
+                "{:#?}",
+                remote::SecretGetValueRet {
+                    value: bytes.clone()
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::DomainSetUserPasswordArgs {
+                    dom: dom(),
+                    user: None,
+                    password: Some(text()),
+                    flags: 0,
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::DomainSetLaunchSecurityStateArgs {
+                    dom: dom(),
+                    params: crate::Params::new().with("sev-secret", SECRET).to_raw(),
+                    flags: 0,
+                }
+            ),
+            format!(
+                "{:?}",
+                remote::DomainSendKeyArgs {
+                    dom: dom(),
+                    codeset: 0,
+                    holdtime: 0,
+                    keycodes: vec![104, 117],
+                    flags: 0,
+                }
+            ),
+            format!(
+                "{:?}",
+                qemu::DomainMonitorCommandArgs {
+                    dom: dom(),
+                    cmd: text(),
+                    flags: 0
+                }
+            ),
+            format!("{:?}", qemu::DomainMonitorCommandRet { result: text() }),
+            format!(
+                "{:?}",
+                qemu::DomainMonitorCommandWithFilesArgs {
+                    dom: dom(),
+                    cmd: text(),
+                    flags: 0
+                }
+            ),
+            format!(
+                "{:?}",
+                qemu::DomainMonitorCommandWithFilesRet { result: text() }
+            ),
+            format!(
+                "{:?}",
+                qemu::DomainAgentCommandArgs {
+                    dom: dom(),
+                    cmd: text(),
+                    timeout: 0,
+                    flags: 0
+                }
+            ),
+            format!(
+                "{:?}",
+                qemu::DomainAgentCommandRet {
+                    result: Some(text())
+                }
+            ),
+        ];
+        for shown in shown {
+            let (name, rest) = shown.split_once(' ').unwrap();
+            assert!(!name.is_empty() && rest == "{ .. }", "{shown}");
+        }
+    }
 }

@@ -79,14 +79,53 @@ pub enum Kind {
     Command,
 }
 
-impl Kind {
-    /// Whether nobody on the way can read or change what passes: then a password may be sent.
-    ///
-    /// Of a program of the user's nothing is known, so it counts as open to all. TLS with `no_verify` hides what passes
-    /// from all but whoever has answered, as the user wants it.
+/// What a transport keeps from others.
+///
+/// | transport | encrypted | verified |
+/// |---|---|---|
+/// | Unix socket | yes | yes |
+/// | TCP | no | no |
+/// | TLS | yes | by its certificate, unless the URI says `no_verify` |
+/// | ssh | yes | by its key, unless the URI says `no_verify` or `known_hosts_verify=` `ignore` or `auto` |
+/// | `ext` | no | no |
+///
+/// A Unix socket does not leave the host, and only who may write to its folder can listen there. With `auto` ssh takes a
+/// key that is new, and does not tell that it was; what else its own configuration allows is the user's wish. Of a program
+/// of the user's (`ext`) nothing is known; but what `command=` puts in ssh's place is given ssh's arguments, and counts as
+/// ssh.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Protection {
+    /// Whether nobody who listens on the way can read what passes.
+    pub encrypted: bool,
+    /// Whether the other end is known to be the one that the URI names. If not, it may be somebody else on the way, who
+    /// reads and changes all that passes, encrypted or not.
+    pub verified: bool,
+}
+
+impl Protection {
+    /// What the URI's transport gives.
+    fn of(uri: &Uri) -> Self {
+        let settings = uri.settings();
+        let (encrypted, verified) = match uri.transport() {
+            uri::Transport::Unix => (true, true),
+            uri::Transport::Tls => (true, !settings.no_verify),
+            uri::Transport::Ssh | uri::Transport::LibSsh | uri::Transport::LibSsh2 => {
+                let asks = settings.known_hosts_verify == uri::KnownHosts::Normal;
+                (true, asks && !settings.no_verify)
+            }
+            uri::Transport::Tcp | uri::Transport::Ext => (false, false),
+        };
+        Self {
+            encrypted,
+            verified,
+        }
+    }
+
+    /// Whether nobody but the daemon can read or change what passes: then a password may be sent.
     #[must_use]
     pub fn is_private(self) -> bool {
-        matches!(self, Self::Unix | Self::Tls | Self::Ssh)
+        self.encrypted && self.verified
     }
 }
 
@@ -98,8 +137,22 @@ pub struct Connected {
     pub io: Io,
     /// What it is.
     pub kind: Kind,
+    /// What it keeps from others.
+    pub protection: Protection,
     /// The other end, for people: the path of a socket, host and port, or program and host.
     pub peer: String,
+}
+
+impl Connected {
+    fn new(uri: &Uri, io: Io, kind: Kind, peer: String) -> Self {
+        let protection = Protection::of(uri);
+        Self {
+            io,
+            kind,
+            protection,
+            peer,
+        }
+    }
 }
 
 /// Connects to the daemon that a URI names, as far as to a stream on which it can be spoken to.
@@ -131,7 +184,7 @@ pub async fn connect(uri: &Uri, options: &Options, read_only: bool) -> Result<Co
     };
     let peer = command.title.clone();
     let io = Io::Process(Box::new(command.start()?));
-    Ok(Connected { io, kind, peer })
+    Ok(Connected::new(uri, io, kind, peer))
 }
 
 /// Connects to the administration of a daemon of this host.
@@ -147,8 +200,7 @@ async fn to_socket(uri: &Uri, options: &Options, read_only: bool) -> Result<Conn
     let peer = path.display().to_string();
     let deadline = Deadline::new(options.timeout, peer.clone());
     let io = Io::Unix(unix::connect(path, &deadline).await?);
-    let kind = Kind::Unix;
-    Ok(Connected { io, kind, peer })
+    Ok(Connected::new(uri, io, Kind::Unix, peer))
 }
 
 /// TCP, and TLS over it.
@@ -159,15 +211,13 @@ async fn to_host(uri: &Uri, options: &Options) -> Result<Connected, Error> {
     let deadline = Deadline::new(options.timeout, peer.clone());
     if uri.transport() == uri::Transport::Tcp {
         let io = Io::Tcp(tcp::connect(host, port, &deadline).await?);
-        let kind = Kind::Tcp;
-        return Ok(Connected { io, kind, peer });
+        return Ok(Connected::new(uri, io, Kind::Tcp, peer));
     }
     // What is wrong here is told before anybody is spoken to.
     let client = tls::Client::new(uri, &options.environment)?;
     let stream = tcp::connect(host, port, &deadline).await?;
     let io = Io::Tls(Box::new(client.open(stream, &deadline).await?));
-    let kind = Kind::Tls;
-    Ok(Connected { io, kind, peer })
+    Ok(Connected::new(uri, io, Kind::Tls, peer))
 }
 
 /// Refuses what only a local connection can do.

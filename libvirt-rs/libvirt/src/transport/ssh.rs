@@ -26,7 +26,9 @@ pub(super) fn command(
         arguments.pair("-l", user.to_owned());
     }
     if let Some(keyfile) = &settings.keyfile {
-        arguments.pair("-i", keyfile.clone());
+        // Not by `-i`: that looks whether there is such a file before `%%` has become `%`, and else leaves it out.
+        let file = option_value("keyfile", keyfile)?;
+        arguments.option(&format!("IdentityFile={file}"));
     }
     if settings.no_tty {
         // Nobody is asked for a password.
@@ -81,7 +83,7 @@ fn known_hosts(uri: &Uri, arguments: &mut Arguments) -> Result<(), Error> {
     let ignore = settings.no_verify || settings.known_hosts_verify == KnownHosts::Ignore;
     match (&settings.known_hosts, ignore) {
         (Some(file), _) => {
-            let file = option_value(file)?;
+            let file = option_value("known_hosts", file)?;
             arguments.option(&format!("UserKnownHostsFile={file}"));
         }
         // A key that has changed is as good as any: so none may be remembered.
@@ -97,12 +99,15 @@ fn known_hosts(uri: &Uri, arguments: &mut Arguments) -> Result<(), Error> {
 }
 
 /// A path as the value of one of ssh's options: in quotation marks, and with its `%` doubled.
-fn option_value(path: &str) -> Result<String, Error> {
-    if path.contains(['"', '\\', '$']) || path.contains(char::is_control) {
+///
+/// ssh puts the host's name in the place of `%h`, and more in that of its like, even there; and a variable's value in that
+/// of `${X}`, which it has no way to write as it is.
+fn option_value(name: &str, path: &str) -> Result<String, Error> {
+    if path.contains(['"', '\\']) || path.contains("${") || path.contains(char::is_control) {
         return Err(Error::Unsupported {
-            what: format!("known_hosts={}", path.escape_debug()),
-            why: "holds a character that ssh's options can't",
-            remedy: "name a file without `\"`, `\\` and `$`".to_owned(),
+            what: format!("{name}={}", path.escape_debug()),
+            why: "holds what ssh would not read as it stands there",
+            remedy: "name a file without `\"`, `\\`, `${` and control characters".to_owned(),
         });
     }
     Ok(format!("\"{}\"", path.replace('%', "%%")))
@@ -207,7 +212,11 @@ mod tests {
             ("qemu+ssh://[::1]:22/system", "-T -e none -p 22 -- ::1"),
             (
                 "qemu+ssh://u@h/system?keyfile=/k&no_tty=1",
-                "-T -e none -l u -i /k -o BatchMode=yes -- h",
+                "-T -e none -l u -o IdentityFile=\"/k\" -o BatchMode=yes -- h",
+            ),
+            (
+                "qemu+ssh://h/system?keyfile=~/a%20%25h%24b%27%23",
+                "-T -e none -o IdentityFile=\"~/a %%h$b'#\" -- h",
             ),
             (
                 "qemu+ssh://h/system?known_hosts=/a%20b%25&known_hosts_verify=auto",
@@ -237,7 +246,8 @@ mod tests {
         let at = |name: &str| arguments.iter().position(|each| each == name).unwrap();
         // Both stand where ssh expects a value, whatever it begins with.
         assert_eq!(arguments[at("-l") + 1], "-oProxyCommand=reboot");
-        assert_eq!(arguments[at("-i") + 1], "-oProxyCommand=reboot");
+        let key = "IdentityFile=\"-oProxyCommand=reboot\"";
+        assert_eq!(arguments[at("-o") + 1], key);
         assert_eq!(arguments[at("--") + 1], "h");
     }
 
@@ -324,6 +334,17 @@ mod tests {
             ),
             ("qemu+ssh://h/system?sshauth=gssapi", "list of agent"),
             ("qemu+ssh://h/system?known_hosts=/a%22b", "without `\"`"),
+            (
+                "qemu+ssh://h/system?known_hosts=/%24{HOME}/a",
+                "known_hosts=/${HOME}/a holds what ssh",
+            ),
+            ("qemu+ssh://h/system?keyfile=/a%22b", "without `\"`"),
+            ("qemu+ssh://h/system?keyfile=/a%5Cb", "keyfile="),
+            ("qemu+ssh://h/system?keyfile=/a%0Ab", "keyfile="),
+            (
+                "qemu+ssh://h/system?keyfile=%24{HOME}/k",
+                "keyfile=${HOME}/k holds what ssh",
+            ),
             ("qemu+ssh://h/system?name=-V", "would be an option"),
             ("qemu+ssh://h/system?netcat=n%0Ac", "control character"),
         ] {

@@ -54,7 +54,7 @@ async fn tcp_reaches_the_uris_host_and_port() {
     let uri = format!("qemu+tcp://{address}/system");
     let mut near = connected(&uri, &Options::default(), false).await.unwrap();
     assert_eq!((near.kind, near.peer), (Kind::Tcp, address));
-    assert!(!near.kind.is_private());
+    assert!(!near.protection.is_private());
     carries_bytes(&mut near.io, listener.accept().await.unwrap().0).await;
 }
 
@@ -94,4 +94,37 @@ async fn missing_certificates_are_told_before_anybody_is_spoken_to() {
     );
     // Nothing waits to be accepted.
     assert!(listener.accept().now_or_never().is_none());
+}
+
+#[test]
+fn only_who_is_verified_is_alone_with_this_client() {
+    for (uri, encrypted, verified) in [
+        ("qemu:///system", true, true),
+        ("qemu+unix:///system?socket=/s&no_verify=1", true, true),
+        ("qemu+tcp://h/system", false, false),
+        ("qemu://h/system", true, true),
+        ("qemu+tls://h/system?no_verify=0", true, true),
+        ("qemu+tls://h/system?no_verify=1", true, false),
+        ("qemu+ssh://h/system", true, true),
+        ("qemu+ssh://h/system?command=/my/ssh", true, true),
+        (
+            "qemu+ssh://h/system?known_hosts=/k&known_hosts_verify=normal",
+            true,
+            true,
+        ),
+        ("qemu+ssh://h/system?known_hosts_verify=auto", true, false),
+        ("qemu+ssh://h/system?known_hosts_verify=ignore", true, false),
+        ("qemu+ssh://h/system?no_verify=1", true, false),
+        ("qemu+libssh://h/system", true, true),
+        ("qemu+libssh2://h/system?no_verify=1", true, false),
+        ("qemu+ext:///system?command=/my/program", false, false),
+    ] {
+        let protection = Protection::of(&Uri::parse(uri).unwrap());
+        assert_eq!(
+            (protection.encrypted, protection.verified),
+            (encrypted, verified),
+            "{uri}"
+        );
+        assert_eq!(protection.is_private(), encrypted && verified, "{uri}");
+    }
 }

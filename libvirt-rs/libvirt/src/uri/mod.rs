@@ -185,7 +185,7 @@ impl Uri {
             .find(|name| !name.eq_ignore_ascii_case(known))
     }
 
-    /// How to authenticate, from `auth=`.
+    /// How to authenticate, from `auth=`; a daemon that does not offer it is refused. `None`: as the daemon offers.
     #[must_use]
     pub fn auth(&self) -> Option<&Auth> {
         self.settings.auth.as_ref()

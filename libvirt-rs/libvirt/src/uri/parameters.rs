@@ -1,6 +1,6 @@
 //! The parameters of a URI: those for this end, and the rest, which goes to the daemon.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::Error;
 
@@ -57,7 +57,7 @@ pub enum KnownHosts {
     Ignore,
 }
 
-/// How to authenticate.
+/// How to authenticate. A daemon that offers something else is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Auth {
@@ -67,6 +67,18 @@ pub enum Auth {
     Sasl(Option<String>),
     /// By polkit.
     Polkit,
+}
+
+/// As the URI has it.
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Sasl(None) => f.write_str("sasl"),
+            Self::Sasl(Some(mechanism)) => write!(f, "sasl.{}", mechanism.to_ascii_lowercase()),
+            Self::Polkit => f.write_str("polkit"),
+        }
+    }
 }
 
 /// What the parameters for this end say.

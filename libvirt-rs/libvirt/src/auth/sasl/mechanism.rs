@@ -63,11 +63,15 @@ impl Mechanism {
                 offered: offered.to_string(),
             });
         }
-        if !context.encrypted {
+        if !(context.encrypted && context.verified) {
             candidates.retain(|each| *each != Self::Plain);
         }
         let Some(&best) = candidates.first() else {
-            return Err(Error::NotEncrypted { host: host() });
+            return Err(if context.encrypted {
+                Error::NotVerified { host: host() }
+            } else {
+                Error::NotEncrypted { host: host() }
+            });
         };
         // An empty one is none: no server keeps such, and SCRAM would hash it to a valid proof.
         let given = |text: Option<&str>| text.is_some_and(|text| !text.is_empty());

@@ -23,7 +23,10 @@ use rsasl::{
 };
 use zeroize::Zeroizing;
 
-use super::{Credentials, Error, limits::MAX_MESSAGE};
+use super::{
+    Credentials, Error,
+    limits::{MAX_MESSAGE, ROOM},
+};
 use mechanism::Mechanism;
 
 /// What a client authenticates to.
@@ -34,21 +37,26 @@ pub struct Context<'a> {
     pub service: &'a str,
     /// The server, as the URI has it, or `localhost`.
     pub host: &'a str,
-    /// Whether nobody else can read what passes: so it is over TLS, ssh and Unix sockets. Only then is a password
-    /// ever sent.
+    /// Whether nobody who listens on the way can read what passes: so it is over TLS, ssh and Unix sockets.
     pub encrypted: bool,
+    /// Whether the server is known to be the one that was meant, by its certificate or key. Only with both is a password
+    /// ever sent, for who answers in the server's place would have it. SCRAM needs neither: it shows nobody the password,
+    /// and finds out who does not know it. But such a one can try guesses on what it was sent, so a password that is easy
+    /// to guess wants both here, too.
+    pub verified: bool,
     /// The mechanism that the user asks for, if any (`auth=sasl.scram-sha-256` in the URI).
     pub mechanism: Option<&'a str>,
 }
 
 impl<'a> Context<'a> {
-    /// libvirt at a host, on a connection that others can read.
+    /// libvirt at a host, on a connection that others can read, with nobody knows whom.
     #[must_use]
     pub fn new(host: &'a str) -> Self {
         Self {
             service: "libvirt",
             host,
             encrypted: false,
+            verified: false,
             mechanism: None,
         }
     }
@@ -70,10 +78,10 @@ impl<'a> Context<'a> {
 ///
 /// let credentials = Credentials::new("bob", "secret");
 /// let mut context = Context::new("host.example");
-/// context.encrypted = true;
+/// (context.encrypted, context.verified) = (true, true);
 /// let mut sasl = Sasl::new("GSSAPI,PLAIN", &credentials, &context)?;
 /// assert_eq!(sasl.mechanism(), "PLAIN");
-/// assert_eq!(sasl.start()?.as_deref(), Some(&b"\0bob\0secret"[..]));
+/// assert_eq!(sasl.start()?.unwrap_or_default().as_slice(), b"\0bob\0secret");
 /// sasl.finish(None)?;
 /// # Ok::<_, libvirt::auth::Error>(())
 /// ```
@@ -146,11 +154,11 @@ impl Sasl {
 
     /// The message that goes with the start. `None` is none at all, which is another thing than an empty one.
     ///
-    /// With PLAIN the password is in it.
+    /// With PLAIN the password is in it, so it is wiped when it is dropped.
     ///
     /// # Errors
     /// The exchange has already begun.
-    pub fn start(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub fn start(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         if self.state != State::Start {
             return Err(self.broken("the exchange was started twice".to_owned()));
         }
@@ -172,7 +180,7 @@ impl Sasl {
     /// # Errors
     /// The server breaks the rules, does not take the password, or does not prove that it knows it. The exchange is
     /// over then.
-    pub fn step(&mut self, message: Option<&[u8]>) -> Result<Option<Vec<u8>>, Error> {
+    pub fn step(&mut self, message: Option<&[u8]>) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
         let state = std::mem::replace(&mut self.state, State::Over);
         let message = self.bounded(message)?;
         match state {
@@ -238,9 +246,9 @@ impl Sasl {
     }
 
     /// Lets the mechanism take a message and make its own.
-    fn run(&mut self, message: Option<&[u8]>) -> Result<Vec<u8>, Error> {
-        let mut answer = Vec::new();
-        match self.session.step(message, &mut answer) {
+    fn run(&mut self, message: Option<&[u8]>) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut answer = Zeroizing::new(Vec::with_capacity(ROOM));
+        match self.session.step(message, &mut *answer) {
             Ok(_) => Ok(answer),
             Err(error) => {
                 self.state = State::Over;

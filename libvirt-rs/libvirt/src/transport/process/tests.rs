@@ -215,7 +215,7 @@ async fn a_program_of_the_users_is_run_as_it_is() {
     let uri = Uri::parse(&uri).unwrap();
     let mut connected = connect(&uri, &Options::default(), false).await.unwrap();
     assert_eq!(connected.kind, Kind::Command);
-    assert!(!connected.kind.is_private());
+    assert!(!connected.protection.is_private());
     echo(&mut connected).await;
     assert!(far.arguments("mine").is_empty());
 }

@@ -80,6 +80,10 @@ impl Client {
                 (config, Ok(path))
             }
         };
+        // The server is told its name (SNI), as rustls does unless told otherwise; libvirt's own client never does. libvirtd
+        // does not look at it, while a proxy in front of several daemons finds the right one by it, and whoever listens
+        // could have seen the name's lookup just as well. An address is never told.
+        config.enable_sni = true;
         // Each connection shows its certificates anew: a resumed session would outlive what was revoked since.
         config.resumption = Resumption::disabled();
         Ok(Self {

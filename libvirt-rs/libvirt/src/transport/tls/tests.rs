@@ -10,11 +10,11 @@ use rcgen::{
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::WebPkiClientVerifier,
+    server::{Acceptor, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::*;
 
@@ -220,6 +220,32 @@ async fn addresses_are_names_of_a_certificate_too() {
         &["not for 192.0.2.2, but for 192.0.2.1"],
     )
     .await;
+}
+
+/// What a server learns of its name before it shows a certificate.
+async fn name_told(client: &Client) -> Option<String> {
+    let (near, far) = duplex(64 * 1024);
+    let deadline = Deadline::new(Duration::from_secs(60), "server.example:16514".to_owned());
+    let accept = LazyConfigAcceptor::new(Acceptor::default(), far);
+    tokio::select! {
+        start = accept => start.unwrap().client_hello().server_name().map(str::to_owned),
+        opened = client.open(near, &deadline) => panic!("nobody has answered: {opened:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_told_its_name_but_no_address_so_that_proxies_find_it() {
+    let dir = pki(&Authority::new("CA"), None);
+    for (host, told) in [
+        ("server.example", Some("server.example")),
+        ("192.0.2.1", None),
+        ("[fe80::1%25eth0]", None),
+    ] {
+        for more in ["", "&no_verify=1"] {
+            let client = client(host, dir.path(), more).unwrap();
+            assert_eq!(name_told(&client).await.as_deref(), told, "{host}{more}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use server::{Hash, Server, base64, unbase64};
 fn context(mechanism: Option<&str>) -> Context<'_> {
     Context {
         encrypted: true,
+        verified: true,
         mechanism,
         ..Context::new("host.example")
     }
@@ -103,14 +104,14 @@ fn scram_with_sha_1_speaks_to_a_server_too() {
     let mut server = SASLServer::<Anybody>::new(config)
         .start_suggested(name)
         .unwrap();
-    let mut answer = |message: Vec<u8>| {
+    let mut answer = |message: &[u8]| {
         let mut answer = Vec::new();
-        server.step(Some(&message), &mut answer).unwrap();
+        server.step(Some(message), &mut answer).unwrap();
         answer
     };
     let mut sasl = client("SCRAM-SHA-1", &Credentials::new("user", "pencil"));
-    let challenge = answer(sasl.start().unwrap().unwrap());
-    let proof = answer(sasl.step(Some(&challenge)).unwrap().unwrap());
+    let challenge = answer(&sasl.start().unwrap().unwrap());
+    let proof = answer(&sasl.step(Some(&challenge)).unwrap().unwrap());
     sasl.finish(Some(&proof)).unwrap();
 }
 
@@ -119,7 +120,7 @@ fn challenged(server: &mut Server) -> (Sasl, Vec<u8>) {
     let mut sasl = client("SCRAM-SHA-256", &Credentials::new("user", "pencil"));
     let challenge = server.challenge(&sasl.start().unwrap().unwrap());
     let last = sasl.step(Some(challenge.as_bytes())).unwrap().unwrap();
-    (sasl, last)
+    (sasl, last.to_vec())
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn a_server_that_does_not_know_the_password_is_found_out() {
 fn a_server_that_breaks_the_rules_ends_the_exchange() {
     let started = || {
         let mut sasl = client("SCRAM-SHA-256", &Credentials::new("user", "pencil"));
-        let first = String::from_utf8(sasl.start().unwrap().unwrap()).unwrap();
+        let first = String::from_utf8(sasl.start().unwrap().unwrap().to_vec()).unwrap();
         let nonce = first.split_once(",r=").unwrap().1.to_owned();
         (sasl, nonce)
     };
@@ -200,16 +201,19 @@ fn plain_and_external_are_one_message() {
         "PLAIN",
         &Credentials::new("bob", "secret").acting_as("alice"),
     );
-    assert_eq!(plain.start().unwrap().unwrap(), b"alice\0bob\0secret");
+    assert_eq!(
+        plain.start().unwrap().unwrap().as_slice(),
+        b"alice\0bob\0secret"
+    );
     assert!(plain.is_done());
     plain.finish(Some(b"")).unwrap();
     assert!(plain.step(None).is_err());
     assert!(plain.start().is_err());
     let mut external = client("EXTERNAL", &Credentials::default());
-    assert_eq!(external.start().unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(external.start().unwrap().unwrap().as_slice(), b"");
     external.finish(None).unwrap();
     let mut external = client("EXTERNAL", &Credentials::default().acting_as("alice"));
-    assert_eq!(external.start().unwrap().unwrap(), b"alice");
+    assert_eq!(external.start().unwrap().unwrap().as_slice(), b"alice");
     assert!(external.finish(Some(b"more")).is_err());
 }
 
@@ -365,6 +369,36 @@ fn what_cannot_be_used_is_refused_with_the_way_out() {
         let error = Sasl::new(&long, &bob, &context(None)).unwrap_err();
         assert!(matches!(error, Error::NoMechanism { .. }));
     }
+}
+
+#[test]
+fn a_server_that_may_be_another_is_shown_no_password_but_may_prove_itself() {
+    let bob = Credentials::new("bob", "secret");
+    let unverified = Context {
+        verified: false,
+        ..context(None)
+    };
+    let error = Sasl::new("PLAIN", &bob, &unverified).unwrap_err();
+    assert!(matches!(error, Error::NotVerified { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(
+        said.contains("leave no_verify= and known_hosts_verify= out"),
+        "{said}"
+    );
+    for (offered, chosen) in [
+        ("PLAIN,SCRAM-SHA-1", "SCRAM-SHA-1"),
+        ("PLAIN,EXTERNAL", "EXTERNAL"),
+    ] {
+        let sasl = Sasl::new(offered, &bob, &unverified).unwrap();
+        assert_eq!(sasl.mechanism(), chosen);
+    }
+    // Nor does who is verified get it where others listen.
+    let heard = Context {
+        encrypted: false,
+        ..context(Some("PLAIN"))
+    };
+    let error = Sasl::new("PLAIN", &bob, &heard).unwrap_err();
+    assert!(matches!(error, Error::NotEncrypted { .. }), "{error:?}");
 }
 
 #[test]
