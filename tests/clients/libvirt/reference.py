@@ -14,10 +14,12 @@ hexadecimal, typed parameters are {name: value}, a handle is an object of its fi
 domain). Where the binding loses something, the entry says so; an error with code 1 in domain 0 is one that the binding
 may have lost.
 
-The call "table" answers with every call, the parameters that it needs, and the defaults of the others. A parameter that
+The call "binding" answers with the version of the library's Python binding, which decides what there is to call, and the
+call "table" with every call, the parameters that it needs, and the defaults of the others. A parameter that
 names an object ("domain", "network", …) is looked up first, so a wrong name gives the look-up's error.
 """
 
+import importlib.metadata
 import json
 import sys
 
@@ -31,6 +33,8 @@ from reference_entries import FIND, TABLE, find
 
 def answer(connection, question):
     call, given = question["call"], question.get("args", {})
+    if call == "binding":
+        return {"ok": importlib.metadata.version("libvirt-python")}
     if call == "table":
         table = {name: {"required": entry.required, "defaults": entry.defaults} for name, entry in TABLE.items()}
         return {"ok": table}

@@ -87,7 +87,7 @@ fn a_screens_socket_comes_with_a_reply_and_goes_with_a_call() {
         let none = raw.domain_open_graphics(&give, Vec::new()).await;
         ensure!(matches!(none, Err(Error::Libvirt(_))), "{none:?}");
         ensure!(domain.is_active().await?, "the connection is out of step");
-        Ok(())
+        record.ends(&connect).await
     }));
 }
 

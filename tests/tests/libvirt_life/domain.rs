@@ -66,6 +66,7 @@ fn a_domain_lives_from_its_definition_to_its_end() {
         record.tells(&["Undefined Removed"]).await?;
         ensure!(line(daemon, &["list", "--all", "--name"]).await?.is_empty());
         refused(domain.state().await, ErrorNumber::NoDomain)?;
+        record.ends(&connect).await?;
         connect.close().await;
         Ok(())
     }));
@@ -261,7 +262,7 @@ fn a_running_domains_disks_are_resized_added_and_removed() {
             .await?;
         // Nobody had defined it.
         refused(domain.refreshed().await, ErrorNumber::NoDomain)?;
-        Ok(())
+        record.ends(&connect).await
     }));
 }
 
@@ -311,7 +312,10 @@ fn a_domain_that_is_asked_to_reboot_or_to_shut_down_does_so_when_its_guest_power
         is(daemon, "asked", "shut off").await?;
 
         domain.undefine(UNDEFINE).await?;
-        record.tells(&["Undefined Removed"]).await
+        record.tells(&["Undefined Removed"]).await?;
+        record.ends(&connect).await?;
+        // The monitor's events come in the same order.
+        buttons.is_silent()
     }));
 }
 

@@ -139,6 +139,9 @@ fn a_guests_screen_is_seen() {
             Err(Error::Libvirt(error)) => ensure!(!error.message.is_empty()),
             other => bail!("without a screen: {:?}", other.map(|(mime, _)| mime)),
         }
-        Ok(())
+        record
+            .tells(&["Started Booted", "Suspended Paused"])
+            .await?;
+        record.ends(&connect).await
     }));
 }

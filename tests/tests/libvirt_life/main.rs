@@ -1,7 +1,7 @@
 //! The life of every kind of object, through the Rust client on a private libvirtd with real QEMU domains.
 //!
 //! What a call does is looked up with virsh, and what the daemon tells of it is compared event by event: nothing may be
-//! missing, nothing may come beside it.
+//! missing, nothing may come beside it. So each record of events is closed by a mark, an object that comes and goes.
 //!
 //! | file | whose life |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | `network` | networks, filters on a card, the host's interfaces and devices |
 //! | `storage` | pools, volumes, secrets |
 //! | `descriptors` | file descriptors that travel with calls and replies |
+//! | `places` | sockets, wherever a daemon may have one |
 //! | `trouble` | guests that hang, callers that go, daemons that die |
 
 mod descriptors;
@@ -18,6 +19,7 @@ mod domain;
 mod guest;
 mod network;
 mod past;
+mod places;
 mod storage;
 mod support;
 mod trouble;

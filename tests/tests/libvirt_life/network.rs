@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, slice, time::SystemTime};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use libvirt::{
     Connect, Interface, Network, NodeDevice,
     events::{NetworkEvent, NetworkEventKind},
@@ -15,7 +15,7 @@ use libvirt::{
 };
 use vbridge_tests::{
     fixture::story,
-    libvirt::{daemon::Libvirtd, domain::Domain},
+    libvirt::{client::virsh, daemon::Libvirtd, domain::Domain},
 };
 
 use crate::support::{DESTROY, PAUSED, Record, line, open, refused};
@@ -85,7 +85,12 @@ fn a_network_lives_from_its_definition_to_its_end() {
         passing.destroy().await?;
         record.tells(&["Started lan", "Stopped lan"]).await?;
         refused(passing.ports().await, ErrorNumber::NoNetwork)?;
-        Ok(())
+        let mark = async {
+            let network = connect.define_network("<network><name>mark</name></network>");
+            Ok(network.await?.undefine().await?)
+        };
+        let told = ["Defined mark", "Undefined mark"];
+        record.ends_with(mark, &told).await
     }));
 }
 
@@ -233,9 +238,9 @@ fn the_hosts_devices_are_shown() {
     }));
 }
 
-/// libvirt's driver for them can only look where there is no netcf, and Debian's has none.
+/// Whether interfaces can be changed depends on how libvirt was built: with netcf, or to look only.
 #[test]
-fn the_hosts_interfaces_are_shown_and_not_changed() {
+fn the_hosts_interfaces_are_shown_and_none_is_made_of_nothing() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = open(daemon).await?;
         let flags = ConnectListAllInterfacesFlags::empty();
@@ -246,21 +251,87 @@ fn the_hosts_interfaces_are_shown_and_not_changed() {
             .lines()
             .filter_map(|line| line.split_whitespace().next());
         ensure!(names.eq(expected), "{interfaces:?}, but virsh has {shown}");
-        let lo = connect.interface_by_name("lo").await?;
-        ensure!(lo.mac() == "00:00:00:00:00:00", "{lo:?}");
-        ensure!(connect.interface_by_mac(lo.mac()).await? == lo);
-        let xml = lo.xml(InterfaceXmlFlags::empty()).await?;
-        let shown = line(daemon, &["iface-dumpxml", "lo"]).await?;
-        ensure!(xml.trim() == shown, "{xml}, but virsh has {shown}");
-
-        let flags = InterfaceDefineFlags::empty();
-        let defined = connect.define_interface(&xml, flags).await;
-        refused(defined, ErrorNumber::NoSupport)?;
-        refused(lo.destroy().await, ErrorNumber::NoSupport)?;
-        let begun = connect.begin_interface_change().await;
-        refused(begun, ErrorNumber::NoSupport)?;
+        // Each one that there is: with netcf the loopback device may not be among them.
+        for each in &interfaces {
+            ensure!(connect.interface_by_name(each.name()).await? == *each);
+            let xml = each.xml(InterfaceXmlFlags::empty()).await?;
+            let shown = line(daemon, &["iface-dumpxml", each.name()]).await?;
+            ensure!(xml.trim() == shown, "{xml}, but virsh has {shown}");
+        }
         let none = connect.interface_by_name("nothing").await;
         refused(none, ErrorNumber::NoInterface)?;
+
+        let nothing = "<interface/>";
+        let defined = connect
+            .define_interface(nothing, InterfaceDefineFlags::empty())
+            .await;
+        let error = defined.err().context("an interface of nothing")?;
+        let said = error.remote().context("it is the daemon's")?;
+        let file = daemon.folder().join("nothing.xml");
+        std::fs::write(&file, nothing)?;
+        let define = ["iface-define", &file.display().to_string()];
+        let shown = virsh(&daemon.uri("qemu"), &define).await?.refusal()?;
+        ensure!(
+            shown.contains(&said.message),
+            "{error}, but virsh has {shown}"
+        );
+        if said.is(ErrorNumber::NoSupport) {
+            for each in &interfaces {
+                refused(each.destroy().await, ErrorNumber::NoSupport)?;
+            }
+            let begun = connect.begin_interface_change().await;
+            refused(begun, ErrorNumber::NoSupport)?;
+        } else {
+            ensure!(said.is(ErrorNumber::XmlError), "{error}");
+        }
+        Ok(())
+    }));
+}
+
+/// The test driver has interfaces in memory, and all that can be done with them.
+#[test]
+fn an_interface_lives_from_its_definition_to_its_end_and_changes_are_taken_back() {
+    const CARD: &str = "<interface type='ethernet' name='eth7'><start mode='none'/>\
+         <mac address='aa:bb:cc:dd:ee:07'/><mtu size='1492'/></interface>";
+
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let define = || connect.define_interface(CARD, InterfaceDefineFlags::empty());
+        let listed = async |flags| -> Result<Vec<String>> {
+            let listed = connect.interfaces(flags).await?;
+            let mut names: Vec<_> = listed.iter().map(|it| it.name().to_owned()).collect();
+            names.sort();
+            Ok(names)
+        };
+        let (active, inactive) = (
+            ConnectListAllInterfacesFlags::ACTIVE,
+            ConnectListAllInterfacesFlags::INACTIVE,
+        );
+        connect.begin_interface_change().await?;
+        let card = define().await?;
+        ensure!((card.name(), card.mac()) == ("eth7", "aa:bb:cc:dd:ee:07"));
+        ensure!(connect.interface_by_mac(card.mac()).await? == card);
+        ensure!(listed(inactive).await? == ["eth7"] && !card.is_active().await?);
+        let xml = card.xml(InterfaceXmlFlags::empty()).await?;
+        ensure!(xml.contains("<mtu size='1492'/>"), "{xml}");
+        card.start().await?;
+        ensure!(listed(active).await? == ["eth1", "eth7"] && card.is_active().await?);
+        refused(card.start().await, ErrorNumber::OperationInvalid)?;
+        connect.commit_interface_change().await?;
+
+        connect.begin_interface_change().await?;
+        let twice = connect.begin_interface_change().await;
+        refused(twice, ErrorNumber::OperationInvalid)?;
+        card.destroy().await?;
+        card.undefine().await?;
+        refused(card.is_active().await, ErrorNumber::NoInterface)?;
+        ensure!(listed(active).await? == ["eth1"]);
+        connect.rollback_interface_change().await?;
+        // The driver remembers what there was, and not what was up.
+        let all = ConnectListAllInterfacesFlags::empty();
+        ensure!(listed(all).await? == ["eth1", "eth7"]);
+        let nothing = connect.rollback_interface_change().await;
+        refused(nothing, ErrorNumber::OperationInvalid)?;
         Ok(())
     }));
 }

@@ -85,7 +85,8 @@ fn a_domain_is_set_back_to_a_snapshot_with_its_memory() {
         domain.undefine(UNDEFINE).await?;
         record
             .tells(&["Shutdown Host", "Stopped Destroyed", "Undefined Removed"])
-            .await
+            .await?;
+        record.ends(&connect).await
     }));
 }
 
@@ -137,6 +138,7 @@ fn a_saved_domain_goes_on_where_it_was() {
         domain.remove_managed_save().await?;
         ensure!(!domain.has_managed_save().await?);
         domain.undefine(UNDEFINE).await?;
-        record.tells(&["Undefined Removed"]).await
+        record.tells(&["Undefined Removed"]).await?;
+        record.ends(&connect).await
     }));
 }

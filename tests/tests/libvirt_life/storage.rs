@@ -18,7 +18,10 @@ use libvirt::{
     },
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
+use vbridge_tests::{
+    fixture::story,
+    libvirt::{daemon::Libvirtd, limits::CLIENT},
+};
 
 use crate::support::{Record, line, open, refused};
 
@@ -131,7 +134,14 @@ fn a_pool_lives_from_its_definition_to_its_end() {
         record.tells(&["Undefined kept"]).await?;
         let gone = connect.storage_pool_by_name("kept").await;
         refused(gone, ErrorNumber::NoStoragePool)?;
-        Ok(())
+        let mark = async {
+            let xml =
+                "<pool type='dir'><name>mark</name><target><path>/mark</path></target></pool>";
+            let pool = connect.define_storage_pool(xml, flags).await?;
+            Ok(pool.undefine().await?)
+        };
+        let told = ["Defined mark", "Undefined mark"];
+        record.ends_with(mark, &told).await
     }));
 }
 
@@ -214,6 +224,49 @@ fn a_volume_is_resized_and_wiped() {
 }
 
 #[test]
+fn streams_share_the_connection_if_that_is_wanted() {
+    story(Libvirtd::builder().run(async |daemon| {
+        for (share, connections) in [(false, 3), (true, 1)] {
+            let builder = Connect::builder(&daemon.uri("qemu")).share_streams(share);
+            let connect = builder.deadline(CLIENT).open().await?;
+            let pool = pool(&connect).await?;
+            let [one, other] = [filled(&pool, "one").await?, filled(&pool, "other").await?];
+            let download =
+                |volume| StorageVol::download(volume, 0, 0, StorageVolDownloadFlags::empty());
+            let mut streams = [download(&one).await?, download(&other).await?];
+            daemon.has_clients(connections).await?;
+            let (mut first, mut second) = (Vec::new(), Vec::new());
+            let [from_one, from_other] = &mut streams;
+            // Both are read, and calls come between.
+            let (_, _, names) = tokio::try_join!(
+                async { Ok::<_, anyhow::Error>(from_one.read_to_end(&mut first).await?) },
+                async { Ok(from_other.read_to_end(&mut second).await?) },
+                async { Ok(pool.volumes().await?.len()) },
+            )?;
+            ensure!(
+                first == filling() && second == filling(),
+                "something else came"
+            );
+            ensure!(names == 2, "{names} volumes");
+            for stream in streams {
+                stream.finish().await?;
+            }
+            daemon.has_clients(1).await?;
+            let client = connect.client()?;
+            ensure!((client.unfinished(), client.ignored_packets()) == (0, 0));
+            drop(client);
+            for volume in [one, other] {
+                volume.delete(StorageVolDeleteFlags::empty()).await?;
+            }
+            pool.destroy().await?;
+            connect.close().await;
+            daemon.has_clients(0).await?;
+        }
+        Ok(())
+    }));
+}
+
+#[test]
 fn a_secret_is_kept_told_and_forgotten() {
     story(Libvirtd::builder().run(async |daemon| {
         const VALUE: &[u8] = b"open\0 sesame\xff";
@@ -267,6 +320,11 @@ fn a_secret_is_kept_told_and_forgotten() {
         refused(secret.value().await, ErrorNumber::NoSecret)?;
         let none = daemon.virsh(&["secret-list"]).await?;
         ensure!(none.trim().is_empty(), "{none}");
-        Ok(())
+        let mark = async {
+            let secret = define("/mark", "no").await?;
+            Ok(secret.undefine().await?)
+        };
+        let told = ["Defined /mark", "Undefined /mark"];
+        record.ends_with(mark, &told).await
     }));
 }

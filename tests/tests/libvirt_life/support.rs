@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::FutureExt as _;
 use libvirt::{
     Connect, Domain, Error, Events, Notice,
     events::{DomainEvent, DomainEventId, DomainEventKind, LifecycleEvent},
@@ -35,6 +36,9 @@ pub(crate) const IMAGES: &str = "/var/lib/libvirt/images";
 
 /// The line of a restart.
 const REBOOT: &str = "Reboot";
+
+/// A domain that comes and goes where a story ends.
+const MARK: &str = "mark";
 
 /// For what follows events that were not expected.
 const AFTERMATH: Duration = Duration::from_secs(1);
@@ -233,6 +237,20 @@ impl Record<DomainEvent> {
         let events = connect.domain_events(&kinds, None, None).await?;
         Ok(Self::new(events, domain_line))
     }
+
+    /// That nothing was told but what was expected, to the story's end: a domain marks it.
+    pub(crate) async fn ends(self, connect: &Connect) -> Result<()> {
+        let xml = format!(
+            "<domain type='qemu'><name>{MARK}</name><memory>8192</memory>\
+             <os><type arch='x86_64'>hvm</type></os></domain>"
+        );
+        let mark = async {
+            let domain = connect.define_domain(&xml, DEFINE).await?;
+            Ok(domain.undefine(UNDEFINE).await?)
+        };
+        self.ends_with(mark, &["mark: Defined Added", "mark: Undefined Removed"])
+            .await
+    }
 }
 
 impl<T: Debug> Record<T> {
@@ -263,6 +281,25 @@ impl<T: Debug> Record<T> {
         Ok(())
     }
 
+    /// That nothing was told but what was expected, up to what `mark` does, and nothing waits behind that.
+    pub(crate) async fn ends_with(
+        mut self,
+        mark: impl Future<Output = Result<()>>,
+        told: &[&str],
+    ) -> Result<()> {
+        mark.await?;
+        self.tells(told).await.context("at the end")?;
+        self.is_silent()
+    }
+
+    /// That nothing waits.
+    pub(crate) fn is_silent(&mut self) -> Result<()> {
+        match self.next().now_or_never() {
+            None => Ok(()),
+            Some(more) => bail!("told was {:?} as well", more?),
+        }
+    }
+
     async fn next(&mut self) -> Result<String> {
         loop {
             let line = match self.events.next().await {
@@ -280,9 +317,17 @@ impl<T: Debug> Record<T> {
     }
 }
 
-/// A domain's event, without the domain's name.
+/// A domain's event, without the domain's name unless it is the [`MARK`].
 fn domain_line(event: &DomainEvent) -> String {
-    match &event.kind {
+    let line = kind_line(&event.kind);
+    match event.domain.name() {
+        MARK => format!("{MARK}: {line}"),
+        _ => line,
+    }
+}
+
+fn kind_line(kind: &DomainEventKind) -> String {
+    match kind {
         DomainEventKind::Lifecycle { event } => lifecycle(*event),
         DomainEventKind::MetadataChange {
             metadata,

@@ -3,7 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use libvirt::{Backoff, Connect, Error, raw::api::ErrorNumber};
+use libvirt::{
+    Backoff, Connect, Error,
+    raw::{
+        api::{DomainControlState, ErrorNumber},
+        qemu::DomainMonitorCommandArgs,
+        remote::DomainGetControlInfoArgs,
+    },
+};
 use vbridge_tests::{
     fixture::{eventually, story},
     libvirt::{daemon::Libvirtd, domain::Domain, limits::CLIENT},
@@ -11,12 +18,30 @@ use vbridge_tests::{
 
 use crate::support::{DEFINE, DESTROY, PAUSED, Record, UNDEFINE, open, refused};
 
+/// A deadline that passes, for certain, and not before the call has left.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Sends a signal to a domain's QEMU.
 async fn signal(daemon: &Libvirtd, name: &str, signal: &str) -> Result<()> {
     let file = daemon.path(format!("/run/libvirt/qemu/{name}.pid"));
     let pid = std::fs::read_to_string(file).context("no process id of QEMU")?;
     daemon.within("kill", &[signal, pid.trim()]).await?.ok()?;
     Ok(())
+}
+
+/// Waits until the daemon has turned to a domain's QEMU and has no answer yet.
+async fn is_occupied(domain: &libvirt::Domain) -> Result<()> {
+    let args = DomainGetControlInfoArgs {
+        dom: domain.raw().clone(),
+        flags: 0,
+    };
+    let occupied = DomainControlState::Occupied.as_raw();
+    let ask = async || {
+        let raw = domain.connect().raw()?;
+        let info = raw.domain_get_control_info(&args).await?;
+        Ok(i32::try_from(info.state)? == occupied)
+    };
+    eventually("the daemon's waiting for QEMU", CLIENT, ask).await
 }
 
 #[test]
@@ -27,21 +52,22 @@ fn calls_about_a_hung_guest_end_with_their_deadline_or_their_caller() {
         let domain = connect.create_domain(machine.xml(), PAUSED).await?;
         signal(daemon, "hung", "-STOP").await?;
 
-        // The caller goes away; then the deadline of another passes. The daemon works on both, one behind the other.
+        // The caller goes away once the daemon is at it; then the deadline of another passes. The daemon works on both, one
+        // behind the other.
         let client = connect.client()?;
         let status = r#"{"execute":"query-status"}"#;
-        let patience = Duration::from_millis(300);
-        let left = domain.qemu_monitor_command(status, 0);
-        ensure!(
-            tokio::time::timeout(patience, left).await.is_err(),
-            "QEMU does not hang"
-        );
-        let hurried = connect
-            .with_deadline(patience)
-            .domain_by_name("hung")
-            .await?;
-        match hurried.qemu_monitor_command(status, 0).await {
-            Err(Error::Deadline { deadline, .. }) => ensure!(deadline == patience),
+        tokio::select! {
+            answered = domain.qemu_monitor_command(status, 0) => bail!("{answered:?} of a QEMU that hangs"),
+            waited = is_occupied(&domain) => waited?,
+        }
+        let hurried = connect.with_deadline(PATIENCE).qemu()?;
+        let args = DomainMonitorCommandArgs {
+            dom: domain.raw().clone(),
+            cmd: status.to_owned(),
+            flags: 0,
+        };
+        match hurried.domain_monitor_command(&args).await {
+            Err(Error::Deadline { deadline, .. }) => ensure!(deadline == PATIENCE),
             other => bail!("{other:?}"),
         }
         ensure!(client.unfinished() == 2, "{} calls", client.unfinished());
@@ -109,6 +135,7 @@ fn a_domains_life_is_told_on_after_its_daemon_has_died() {
             ])
             .await?;
         refused(domain.state().await, ErrorNumber::NoDomain)?;
+        record.ends(&connect).await?;
         connect.close().await;
         Ok(())
     }));
@@ -126,6 +153,6 @@ fn a_qemu_that_is_killed_ends_its_domain() {
             .tells(&["Started Booted", "Suspended Paused", "Stopped Failed"])
             .await?;
         refused(domain.state().await, ErrorNumber::NoDomain)?;
-        Ok(())
+        record.ends(&connect).await
     }));
 }

@@ -16,6 +16,10 @@ pub const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 /// Addresses of one host that are tried. More are left out: they are no more likely to answer.
 pub const MAX_ADDRESSES: usize = 16;
 
+/// Time for which a TCP peer may leave unacknowledged what it was sent, and for which a connection may be idle before the
+/// kernel asks whether the peer is there. Then the connection breaks. As long as keepalive's pings take by default.
+pub const SILENCE: Duration = Duration::from_secs(30);
+
 /// Time between two attempts at a socket whose queue of connections is full, until the time for connecting is over.
 pub const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use rustix::net::sockopt;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{sleep, timeout},
@@ -10,7 +11,7 @@ use tokio::{
 
 use super::{
     Deadline, Error,
-    limits::{ADDRESS, ADDRESS_HEAD_START, MAX_ADDRESSES},
+    limits::{ADDRESS, ADDRESS_HEAD_START, MAX_ADDRESSES, SILENCE},
 };
 
 pub(super) async fn connect(
@@ -35,9 +36,20 @@ pub(super) async fn connect(
         why,
         remedy: remedy(kind),
     })?;
-    // Calls are small and wait for their answers. Without it they still arrive, only later.
-    let _ = stream.set_nodelay(true);
+    tune(&stream);
     Ok(stream)
+}
+
+/// What a connection works without, only worse.
+fn tune(stream: &TcpStream) {
+    // Calls are small and wait for their answers.
+    let _ = stream.set_nodelay(true);
+    // A host that loses its power says nothing. Where nobody reads the connection, keepalive's pings find that out only
+    // when the kernel gives up what we send.
+    let silence = u32::try_from(SILENCE.as_millis()).unwrap_or(u32::MAX);
+    let _ = sockopt::set_tcp_user_timeout(stream, silence);
+    let _ = sockopt::set_tcp_keepidle(stream, SILENCE);
+    let _ = sockopt::set_socket_keepalive(stream, true);
 }
 
 fn unresolved(host: &str, why: String) -> Error {
