@@ -55,7 +55,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 25] = [
+const PACKAGES: [Package; 26] = [
     guest("qemu-system-x86", qemu_is_installed),
     guest("busybox-static", || image::find_busybox().is_ok()),
     all("golang-go", || has("go")),
@@ -94,6 +94,8 @@ const PACKAGES: [Package; 25] = [
     all("libsasl2-modules", || has_library("sasl2/libscram.so")),
     all("sasl2-bin", || has("saslpasswd2")),
     all("openssh-client", || has("ssh") && has("ssh-keygen")),
+    // libvirt's way on from an ssh server; other netcats know no Unix sockets.
+    all("netcat-openbsd", || has("nc.openbsd")),
     // What sshd needs beyond the client's libraries.
     all("libwrap0", || has_library("libwrap.so.0")),
     // libFuzzer is C++.

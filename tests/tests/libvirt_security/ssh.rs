@@ -22,6 +22,12 @@ const PREPARE: &str = "grep -q ' /etc/passwd ' /proc/self/mountinfo
 mkdir -m 755 /run/sshd
 grep -q ^sshd: /etc/passwd || echo sshd:x:64054:65534::/run/sshd:/usr/sbin/nologin >>/etc/passwd";
 
+/// An ssh that is told by the URI alone, and not by the files and the agent of whoever runs the tests.
+const SSH: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/libvirt_security/alone/ssh"
+);
+
 /// Its files.
 const CONFIGURATION: &str = "sshd_config";
 const LOG: &str = "log";
@@ -64,7 +70,7 @@ impl Sshd {
     /// A URI of the test driver by this way, with a key and a file of known hosts.
     fn uri(&self, key: &str, known: &str) -> String {
         format!(
-            "test+ssh://root@localhost:{}/default?no_tty=1&keyfile={}&known_hosts={}",
+            "test+ssh://root@localhost:{}/default?no_tty=1&command={SSH}&keyfile={}&known_hosts={}",
             self.port,
             self.folder.join(key).display(),
             self.folder.join(known).display()
@@ -134,7 +140,7 @@ fn has_netcat() -> Result<()> {
     let found = find_program("nc.openbsd");
     found
         .map(drop)
-        .context("nc is missing: run `apt-get install netcat-openbsd`")
+        .context("nc is missing: run `cargo xtask tools`, which installs it")
 }
 
 #[test]
@@ -167,6 +173,33 @@ fn a_daemon_is_reached_over_ssh_by_its_helper_and_by_netcat() {
         let domain = reader.domain_by_name("test").await?;
         let denied = domain.destroy(DomainDestroyFlagsValues::empty()).await;
         ensure!(denied.is_err_and(|error| error.is(ErrorNumber::OperationDenied)));
+        Ok(())
+    }));
+}
+
+/// The name of a file is what it is, though ssh has signs in it for other things.
+#[test]
+fn a_key_is_found_whatever_its_file_is_called() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let sshd = Sshd::start(daemon).await?;
+        for (name, written) in [
+            ("a key", "a%20key"),
+            ("%h", "%25h"),
+            ("50%", "50%25"),
+            ("$HOME", "$HOME"),
+            ("it's #1", "it's%20%231"),
+        ] {
+            fs::copy(sshd.folder.join("client"), sshd.folder.join(name))?;
+            comes_in(to(&sshd.uri(written, "known")))
+                .await
+                .with_context(|| format!("{name}\n{}", sshd.log()))?;
+            let known = format!("known {name}");
+            fs::copy(sshd.folder.join("known"), sshd.folder.join(&known))?;
+            let known = format!("known%20{written}");
+            comes_in(to(&sshd.uri("client", &known)))
+                .await
+                .with_context(|| format!("{known}\n{}", sshd.log()))?;
+        }
         Ok(())
     }));
 }

@@ -16,8 +16,11 @@ use crate::{
     uri::Uri,
 };
 
-/// A directory in which a script plays ssh and the programs of the far host.
+/// A directory in which a script plays ssh and the programs of the far host, which has no others.
 struct Far(tempfile::TempDir);
+
+/// What a shell and the script need of any host.
+const BASIC: [&str; 3] = ["sh", "grep", "cat"];
 
 impl Far {
     /// `programs` are those that the far host has.
@@ -27,6 +30,12 @@ impl Far {
         for program in ["ssh"].iter().chain(programs) {
             // A link and not a copy: what is written while another test forks can't be executed.
             symlink(&script, dir.path().join(program)).unwrap();
+        }
+        for program in BASIC {
+            let path = std::env::var_os("PATH").unwrap();
+            let mut found = std::env::split_paths(&path).map(|folder| folder.join(program));
+            let found = found.find(|file| file.exists()).unwrap();
+            symlink(found, dir.path().join(program)).unwrap();
         }
         Self(dir)
     }
@@ -41,6 +50,10 @@ impl Far {
     }
 
     async fn connect(&self, rest: &str) -> Connected {
+        self.connect_in(Environment::of_process(), rest).await
+    }
+
+    async fn connect_in(&self, environment: Environment, rest: &str) -> Connected {
         let command = self.path("ssh");
         let joint = if rest.contains('?') { '&' } else { '?' };
         let uri = format!(
@@ -49,7 +62,7 @@ impl Far {
         );
         let options = Options {
             timeout: Duration::from_secs(60),
-            environment: Environment::of_process(),
+            environment,
         };
         connect(&Uri::parse(&uri).unwrap(), &options, false)
             .await
@@ -124,10 +137,15 @@ async fn nc_takes_the_helpers_place_where_there_is_none() {
         ("usage: nc [-46] [-U]", vec!["-h", "-U"]),
     ] {
         let far = Far::new(&["nc"]).with("nc.usage", usage);
-        echo(&mut far.connect("/system?socket=/run/a%20b'$(x)").await).await;
+        let mut environment = Environment::of_process();
+        environment.run_dir = PathBuf::from("/run/a b'$(x)");
+        // Nothing in the URI speaks for either of the two: the far host is looked at.
+        echo(&mut far.connect_in(environment, "/system").await).await;
+        let line = far.arguments("ssh").pop().unwrap();
+        assert!(line.contains("command -v virt-ssh-helper"), "{line}");
         let told = far.arguments("nc");
         let (socket, told) = told.split_last().unwrap();
-        assert_eq!(socket, "/run/a b'$(x)");
+        assert_eq!(socket, "/run/a b'$(x)/libvirt/libvirt-sock");
         assert_eq!(told, expected);
     }
 }
