@@ -58,10 +58,13 @@ pub const FUZZ_SECONDS: u64 = 60;
 /// For one input of a fuzz target; ordinary ones take a tenth of a millisecond. One that takes longer is a finding.
 pub const FUZZ_INPUT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Resident memory of a fuzz target, in MiB. The targets themselves bound what each input may have; this catches what
-/// they don't count, and what is never given back.
-pub const FUZZ_MEMORY_MIB: u64 = 1024;
+/// Resident memory of a fuzz target, in MiB, ten times what it takes. The targets themselves bound what each input may
+/// have, and their address space; this catches what is never given back.
+pub const FUZZ_MEMORY_MIB: u64 = 512;
 
-/// Bytes of one fuzz input: enough for several packets, or a file with one of everything. Longer ones are slower, and
-/// find little more; seeds are cut off there.
+/// Bytes of one fuzz input: enough for a payload with some of everything, or a file. Longer ones are slower, and find
+/// little more; seeds are cut off there.
 pub const FUZZ_INPUT_MAX: usize = 4096;
+
+/// The same where the input is a story, of which two bytes are a step.
+pub const FUZZ_STORY_MAX: usize = 512;

@@ -60,6 +60,21 @@ fn what_has_no_counterpart_in_rust_is_refused_with_the_reason() {
             "both it and `bC` would be `b_c`",
         ),
         (
+            "const self = 1; const self_ = 2;",
+            "self_",
+            "both it and `self` would be `self_`",
+        ),
+        (
+            "const element = 1;",
+            "element",
+            "the name of a function that the code needs",
+        ),
+        (
+            "enum e { e_a = 1, as_raw = 1 };",
+            "as_raw",
+            "would be `as_raw`",
+        ),
+        (
             "enum e { E_A_B, E_AB, E_A__B };",
             "E_A__B",
             "both it and `E_A_B` would be `AB`",

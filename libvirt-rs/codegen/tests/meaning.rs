@@ -151,9 +151,39 @@ fn names_that_are_there_twice_are_refused_with_the_first_place() {
             "program P { version V { void A(void) = 1; void B(void) = 1; } = 1; } = 1;",
             "`B` has the number 1, which `A` has already",
         ),
+        (
+            "program P { version V { void A(void) = 1; } = 1; version W { void A(void) = 1; } = 1; } = 1;",
+            "`W` has the number 1, which `V` has already",
+        ),
+        (
+            "program P { version V { void A(void) = 1; void A(void) = 2; } = 1; } = 1;",
+            "`A` is defined twice, the first time in line 1",
+        ),
+        (
+            "program P { version V { void A(void) = 1; } = 1; version V { void A(void) = 1; } = 2; } = 1;",
+            "`V` is defined twice, the first time in line 1",
+        ),
     ] {
         assert_eq!(refusal(text).0, message);
     }
+}
+
+#[test]
+fn a_procedures_name_is_known_within_its_version_only() {
+    let model = model(
+        "struct A { int x; };
+        program P {
+            version V { A A(void) = 1; } = 1;
+            version W { A A(A) = 1; void V(void) = 2; } = 2;
+        } = 1;
+        program Q { version V { void A(void) = 1; } = 1; } = 2;",
+    );
+    let procedures: Vec<usize> = model
+        .programs
+        .iter()
+        .map(|program| program.procedures.len())
+        .collect();
+    assert_eq!(procedures, [1, 2, 1]);
 }
 
 #[test]

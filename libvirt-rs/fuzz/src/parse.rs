@@ -1,13 +1,13 @@
 //! Interface files: from any text to a syntax tree, a model, Rust, and back to text.
 //!
 //! The input is the file. What is rendered from a model is read as the same model, and a second rendering is the same
-//! text; whatever code is generated has gone through Rust's own grammar on its way.
+//! text. Whatever code is generated is Rust, without names that are there twice.
 
 use libvirt_codegen::{Model, Options, generate, parse, render};
 
 use crate::{
     limits::{BASE, PARSED},
-    memory,
+    memory, rust,
 };
 
 /// Reads the input, and says whether it has a meaning.
@@ -33,8 +33,12 @@ fn check(text: &str) -> bool {
     };
     rendered(&model, &options);
     for wire in [true, false] {
-        if let Err(error) = generate(&model, &options.clone().wire(wire)) {
-            shown(&error);
+        match generate(&model, &options.clone().wire(wire)) {
+            Ok(code) => rust::check(&code),
+            Err(error) => {
+                let said = error.to_string();
+                assert!(!said.contains("would be no Rust"), "{said}");
+            }
         }
     }
     true

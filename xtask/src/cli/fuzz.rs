@@ -4,7 +4,6 @@
 //! the inputs that reach something new. All of it is below `target/fuzz`: programs, the growing corpus, a log for each
 //! target, and the inputs that made one fail.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,7 +13,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use xtask::limits::{
-    FUZZ_INPUT_DEADLINE, FUZZ_INPUT_MAX, FUZZ_MEMORY_MIB, FUZZ_SECONDS, LOG_TAIL_LINES,
+    FUZZ_INPUT_DEADLINE, FUZZ_INPUT_MAX, FUZZ_MEMORY_MIB, FUZZ_SECONDS, FUZZ_STORY_MAX,
+    LOG_TAIL_LINES,
 };
 use xtask::tools::{self, Scope};
 use xtask::{build, command, workspace};
@@ -36,6 +36,8 @@ struct Target {
     more_seeds: &'static [&'static str],
     /// Words that it tries.
     dictionary: Option<&'static str>,
+    /// The bytes of its longest input.
+    longest: usize,
 }
 
 const TARGETS: &[Target] = &[
@@ -43,16 +45,19 @@ const TARGETS: &[Target] = &[
         name: "decode",
         more_seeds: &[],
         dictionary: None,
+        longest: FUZZ_INPUT_MAX,
     },
     Target {
         name: "packets",
         more_seeds: &[],
         dictionary: None,
+        longest: FUZZ_STORY_MAX,
     },
     Target {
         name: "parse",
         more_seeds: &["libvirt-rs/proto"],
         dictionary: Some("libvirt-rs/fuzz/parse.dict"),
+        longest: FUZZ_INPUT_MAX,
     },
 ];
 
@@ -67,7 +72,6 @@ const RUSTFLAGS: &str = "-Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares \
-    -Ccodegen-units=1 \
     --cfg fuzzing";
 
 /// Runs the targets one after the other.
@@ -122,13 +126,14 @@ fn fuzz(target: &Target, program: &Path, seconds: u64) -> Result<bool> {
             .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let log = directory().join(format!("{}.log", target.name));
-    let before = files(&crashes)?;
     let output = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
     let status = Command::new(program)
         .args(arguments(target, &crashes, seconds))
         // New inputs go to the first folder.
         .arg(&corpus)
         .arg(Path::new(SEEDS).join(target.name))
+        // What has failed before is tried at once.
+        .arg(&crashes)
         .args(target.more_seeds)
         .current_dir(workspace::root())
         .stdout(output.try_clone().context("cannot share the log")?)
@@ -142,9 +147,13 @@ fn fuzz(target: &Target, program: &Path, seconds: u64) -> Result<bool> {
         return Ok(true);
     }
     eprintln!("{}\n", complaint(&said));
-    for input in files(&crashes)?.difference(&before) {
-        eprintln!("input   {}", input.display());
-        eprintln!("replay  {} {}", program.display(), input.display());
+    match kept(&said) {
+        Some(input) => {
+            eprintln!("input   {input}");
+            eprintln!("replay  {} {input}", program.display());
+        }
+        // There was no stack left to write it from.
+        None => eprintln!("input   none was kept, as when the stack overflows"),
     }
     eprintln!("log     {} ({status})", log.display());
     Ok(false)
@@ -158,7 +167,7 @@ fn arguments(target: &Target, crashes: &Path, seconds: u64) -> Vec<OsString> {
     let dictionary = target.dictionary.map(|path| format!("-dict={path}"));
     [
         format!("-max_total_time={seconds}"),
-        format!("-max_len={FUZZ_INPUT_MAX}"),
+        format!("-max_len={}", target.longest),
         format!("-timeout={}", FUZZ_INPUT_DEADLINE.as_secs()),
         format!("-rss_limit_mb={FUZZ_MEMORY_MIB}"),
         "-print_final_stats=1".to_owned(),
@@ -209,10 +218,10 @@ fn complaint(said: &str) -> String {
     lines[..lines.len().min(LOG_TAIL_LINES)].join("\n")
 }
 
-fn files(folder: &Path) -> Result<BTreeSet<PathBuf>> {
-    let entries =
-        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    entries.map(|entry| Ok(entry?.path())).collect()
+/// Where the input that failed was written to.
+fn kept(said: &str) -> Option<&str> {
+    let mut lines = said.lines().rev();
+    lines.find_map(|line| Some(line.split_once("Test unit written to ")?.1.trim()))
 }
 
 fn directory() -> PathBuf {
@@ -232,6 +241,7 @@ one encoding
 stat::number_of_executed_units: 99
 stat::average_exec_per_sec:     33
 stat::peak_rss_mb:              45
+artifact_prefix='crashes/'; Test unit written to crashes/crash-1
 ";
 
     #[test]
@@ -246,5 +256,11 @@ stat::peak_rss_mb:              45
     fn a_complaint_begins_with_the_panic() {
         assert!(complaint(SAID).starts_with("thread '<unnamed>' (1) panicked at"));
         assert_eq!(complaint("one\ntwo"), "one\ntwo");
+    }
+
+    #[test]
+    fn the_input_that_failed_is_named_where_it_was_kept() {
+        assert_eq!(kept(SAID), Some("crashes/crash-1"));
+        assert_eq!(kept("Segmentation fault"), None);
     }
 }

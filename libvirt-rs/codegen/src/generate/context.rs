@@ -13,6 +13,9 @@ use crate::{
     options::Options,
 };
 
+/// The functions that generated code has of its own, unless their names are reserved in interface files.
+const FUNCTIONS: [&str; 2] = ["arm", "element"];
+
 /// A model, and what else is needed to name its types.
 pub(super) struct Context<'a> {
     pub(super) model: &'a Model,
@@ -61,6 +64,16 @@ impl<'a> Context<'a> {
                 &self.type_name(&definition.name),
                 &definition.name,
             )?;
+        }
+        let mut taken = HashMap::new();
+        for constant in &self.model.constants {
+            let name = &constant.name;
+            if FUNCTIONS.contains(&name.as_str()) {
+                let why =
+                    "in Rust it would have the name of a function that the code needs: rename it";
+                return Err(Error::generate(name, why));
+            }
+            unique(&mut taken, &names::ident(name).to_string(), name)?;
         }
         Ok(())
     }

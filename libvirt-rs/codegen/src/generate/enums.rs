@@ -33,7 +33,9 @@ pub(super) fn enumeration(
     let mut aliases = TokenStream::new();
     let mut numbers = HashMap::new();
     let short = short_names(definition, of);
-    let mut taken = HashMap::new();
+    // The functions that every enum has.
+    let functions = ["from_raw", "as_raw"].map(|name| (name.to_owned(), name));
+    let mut taken = HashMap::from(functions);
     for (member, short) in of.members.iter().zip(short) {
         let camel = names::upper_camel(short);
         let variant = names::ident(&camel);

@@ -29,13 +29,14 @@ pub(super) fn program(
     sorted.sort_by_key(|procedure| procedure.number);
     let mut taken = HashMap::from([("PROCEDURES".to_owned(), program.name.as_str())]);
     for constant in &context.model.constants {
-        unique(&mut taken, &constant.name, &constant.name)?;
+        let rust = names::ident(&constant.name).to_string();
+        unique(&mut taken, &rust, &constant.name)?;
     }
     let mut constants = Vec::with_capacity(sorted.len());
     for procedure in &sorted {
-        let name = bare(program, procedure).to_uppercase();
-        unique(&mut taken, &name, &procedure.name)?;
-        constants.push(names::ident(&name));
+        let name = names::ident(&bare(program, procedure).to_uppercase());
+        unique(&mut taken, &name.to_string(), &procedure.name)?;
+        constants.push(name);
     }
     let first = format!("The procedures of `{}`, by number.", program.name);
     let doc = Doc::new(first, &program.docs);

@@ -32,8 +32,9 @@ macro_rules! xdr_struct {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Fields;
-                impl<'de> serde::de::Visitor<'de> for Fields {
+                // No type is called so: it would be `Fields`.
+                struct Fields_;
+                impl<'de> serde::de::Visitor<'de> for Fields_ {
                     type Value = $name;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str(concat!("struct ", stringify!($name)))
@@ -43,7 +44,7 @@ macro_rules! xdr_struct {
                         Ok($name { $($field: element::<$codec, A>(&mut fields, $index, &self)?,)* })
                     }
                 }
-                deserializer.deserialize_struct(stringify!($name), &[$($key),*], Fields)
+                deserializer.deserialize_struct(stringify!($name), &[$($key),*], Fields_)
             }
         }
     };

@@ -108,6 +108,7 @@ pub(super) fn union(
     written.extend(default.written);
     read.extend(default.read);
     let expecting = format!("union {name}");
+    // No type of a file is called `Arms_`: it would be `Arms`.
     let items = quote! {
         #doc
         #derives
@@ -123,8 +124,8 @@ pub(super) fn union(
 
         impl<'de> serde::Deserialize<'de> for #name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Arms;
-                impl<'de> serde::de::Visitor<'de> for Arms {
+                struct Arms_;
+                impl<'de> serde::de::Visitor<'de> for Arms_ {
                     type Value = #name;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str(#expecting)
@@ -133,7 +134,7 @@ pub(super) fn union(
                         match element::<xdr::Plain<#case>, A>(&mut sequence, 0, &self)? { #read }
                     }
                 }
-                deserializer.deserialize_tuple(2, Arms)
+                deserializer.deserialize_tuple(2, Arms_)
             }
         }
     };

@@ -15,10 +15,14 @@ use super::{Value, resolve::Fault};
 pub(super) struct Names<'a> {
     specification: &'a Specification,
     options: &'a Options,
-    defined: HashMap<String, Span>,
+    defined: Scope,
     constants: HashMap<&'a str, usize>,
     entries: Vec<Entry<'a>>,
 }
+
+/// Names of which each is there once, and where it is.
+#[derive(Default)]
+pub(super) struct Scope(HashMap<String, Span>);
 
 /// A constant or a member of an enum.
 struct Entry<'a> {
@@ -47,7 +51,7 @@ impl<'a> Names<'a> {
         Self {
             specification,
             options,
-            defined: HashMap::new(),
+            defined: Scope::default(),
             constants: HashMap::new(),
             entries: Vec::new(),
         }
@@ -55,12 +59,16 @@ impl<'a> Names<'a> {
 
     /// Takes a name; it must be free.
     pub(super) fn define(&mut self, name: &str, span: Span) -> Result<(), Fault> {
-        if let Some(first) = self.defined.insert(name.to_owned(), span) {
-            let line = self.specification.source.line(first.start);
-            let message = format!("`{name}` is defined twice, the first time in line {line}");
-            return Err(Fault::new(span, message));
-        }
-        Ok(())
+        self.defined.define(name, span, self.specification)
+    }
+
+    /// Takes a name that is known within `scope` only; it must be free there.
+    pub(super) fn define_within(
+        &self,
+        scope: &mut Scope,
+        name: &crate::ast::Name,
+    ) -> Result<(), Fault> {
+        scope.define(&name.text, name.span, self.specification)
     }
 
     /// Takes a constant's name and notes what it is defined by.
@@ -204,6 +212,22 @@ impl<'a> Names<'a> {
                 result.ok_or_else(|| fault(overflow()))
             }
         }
+    }
+}
+
+impl Scope {
+    fn define(
+        &mut self,
+        name: &str,
+        span: Span,
+        specification: &Specification,
+    ) -> Result<(), Fault> {
+        if let Some(first) = self.0.insert(name.to_owned(), span) {
+            let line = specification.source.line(first.start);
+            let message = format!("`{name}` is defined twice, the first time in line {line}");
+            return Err(Fault::new(span, message));
+        }
+        Ok(())
     }
 }
 

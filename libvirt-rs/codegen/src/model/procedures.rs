@@ -24,6 +24,7 @@ use crate::{
 
 use super::{
     Fds, Notation, Priority, Procedure, Program, StreamDirection, Type,
+    constants::Scope,
     docs::Notes,
     resolve::{Fault, Resolver},
 };
@@ -58,17 +59,20 @@ pub(super) fn program(resolver: &mut Resolver<'_>, item: &ast::Item) -> Result<(
                 .define(&program.name.text, program.name.span)?;
             let docs = Notes::read(&item.comments).finish()?;
             let number = number(resolver, &program.number)?;
+            // A version is known within its program, and a procedure within its version (RFC 5531, section 12.3).
+            let mut names = Scope::default();
+            let mut numbers = Numbers::default();
             for version in &program.versions {
-                resolver
-                    .names
-                    .define(&version.name.text, version.name.span)?;
+                resolver.names.define_within(&mut names, &version.name)?;
+                let number_of_version = self::number(resolver, &version.number)?;
+                numbers.take(&version.name, number_of_version.into())?;
                 let program = Program {
                     name: program.name.text.clone(),
                     notation: Notation::Block {
                         version: version.name.text.clone(),
                     },
                     number,
-                    version: self::number(resolver, &version.number)?,
+                    version: number_of_version,
                     procedures: of_block(resolver, version)?,
                     docs: docs.clone(),
                 };
@@ -106,7 +110,7 @@ fn of_enum(
         let value = resolver.member_value(member)?.number;
         let own = &member.name.text[prefix.len()..];
         procedures.push(Procedure {
-            number: numbers.take(&member.name, value)?,
+            number: numbers.of_procedure(&member.name, value)?,
             arguments: types.find(own, "args").into_iter().collect(),
             result: types.find(own, "ret"),
             message: types.find(own, "msg"),
@@ -130,15 +134,16 @@ fn of_enum(
 }
 
 fn of_block(resolver: &mut Resolver<'_>, version: &ast::Version) -> Result<Vec<Procedure>, Fault> {
+    let mut names = Scope::default();
     let mut numbers = Numbers::default();
     let mut procedures = Vec::with_capacity(version.procedures.len());
     for procedure in &version.procedures {
         let name = &procedure.name;
-        resolver.names.define(&name.text, name.span)?;
+        resolver.names.define_within(&mut names, name)?;
         let value = resolver.names.value(&procedure.number)?.number;
         let mut specified = |specifier| resolver.specified(&name.text, name.span, specifier);
         procedures.push(Procedure {
-            number: numbers.take(name, value)?,
+            number: numbers.of_procedure(name, value)?,
             arguments: procedure
                 .arguments
                 .iter()
@@ -301,16 +306,21 @@ impl Types {
     }
 }
 
-/// The procedure of each number.
+/// Whose each number is.
 #[derive(Default)]
-struct Numbers(HashMap<i32, String>);
+struct Numbers(HashMap<i64, String>);
 
 impl Numbers {
-    fn take(&mut self, name: &ast::Name, value: i64) -> Result<i32, Fault> {
+    fn of_procedure(&mut self, name: &ast::Name, value: i64) -> Result<i32, Fault> {
         let number = i32::try_from(value).map_err(|_| {
             let message = format!("a procedure's number is an int of 32 bits, {value} is none");
             Fault::new(name.span, message)
         })?;
+        self.take(name, value)?;
+        Ok(number)
+    }
+
+    fn take(&mut self, name: &ast::Name, number: i64) -> Result<(), Fault> {
         if let Some(other) = self.0.insert(number, name.text.clone()) {
             let message = format!(
                 "`{}` has the number {number}, which `{other}` has already",
@@ -318,6 +328,6 @@ impl Numbers {
             );
             return Err(Fault::new(name.span, message));
         }
-        Ok(number)
+        Ok(())
     }
 }

@@ -29,8 +29,9 @@ macro_rules! xdr_struct {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Fields;
-                impl<'de> serde::de::Visitor<'de> for Fields {
+                // No type is called so: it would be `Fields`.
+                struct Fields_;
+                impl<'de> serde::de::Visitor<'de> for Fields_ {
                     type Value = $name;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str(concat!("struct ", stringify!($name)))
@@ -40,7 +41,7 @@ macro_rules! xdr_struct {
                         Ok($name { $($field: element::<$codec, A>(&mut fields, $index, &self)?,)* })
                     }
                 }
-                deserializer.deserialize_struct(stringify!($name), &[$($key),*], Fields)
+                deserializer.deserialize_struct(stringify!($name), &[$($key),*], Fields_)
             }
         }
     };
@@ -320,8 +321,8 @@ impl<'de> serde::Deserialize<'de> for ResultXdr {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        struct Arms;
-        impl<'de> serde::de::Visitor<'de> for Arms {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
             type Value = ResultXdr;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("union ResultXdr")
@@ -367,7 +368,7 @@ impl<'de> serde::Deserialize<'de> for ResultXdr {
                 }
             }
         }
-        deserializer.deserialize_tuple(2, Arms)
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 
@@ -391,8 +392,8 @@ impl<'de> serde::Deserialize<'de> for Coloured {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        struct Arms;
-        impl<'de> serde::de::Visitor<'de> for Arms {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
             type Value = Coloured;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("union Coloured")
@@ -420,7 +421,7 @@ impl<'de> serde::Deserialize<'de> for Coloured {
                 }
             }
         }
-        deserializer.deserialize_tuple(2, Arms)
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 
@@ -451,8 +452,8 @@ impl<'de> serde::Deserialize<'de> for Sized {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        struct Arms;
-        impl<'de> serde::de::Visitor<'de> for Arms {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
             type Value = Sized;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("union Sized")
@@ -467,7 +468,7 @@ impl<'de> serde::Deserialize<'de> for Sized {
                 }
             }
         }
-        deserializer.deserialize_tuple(2, Arms)
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 
@@ -493,8 +494,8 @@ impl<'de> serde::Deserialize<'de> for OtherSize {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        struct Arms;
-        impl<'de> serde::de::Visitor<'de> for Arms {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
             type Value = OtherSize;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("union OtherSize")
@@ -521,7 +522,7 @@ impl<'de> serde::Deserialize<'de> for OtherSize {
                 }
             }
         }
-        deserializer.deserialize_tuple(2, Arms)
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 
@@ -545,8 +546,8 @@ impl<'de> serde::Deserialize<'de> for Optional {
     fn deserialize<D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Self, D::Error> {
-        struct Arms;
-        impl<'de> serde::de::Visitor<'de> for Arms {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
             type Value = Optional;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("union Optional")
@@ -574,7 +575,7 @@ impl<'de> serde::Deserialize<'de> for Optional {
                 }
             }
         }
-        deserializer.deserialize_tuple(2, Arms)
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 
@@ -590,6 +591,70 @@ pub struct StringXdr {
 xdr_struct! {
     StringXdr [1] {
         0 x "x" xdr::Plain<i32>;
+    }
+}
+
+/// `struct fields`
+///
+/// Its name is that of a helper in all the code.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Fields {
+    /// `int x`
+    pub x: i32,
+}
+
+xdr_struct! {
+    Fields [1] {
+        0 x "x" xdr::Plain<i32>;
+    }
+}
+
+/// `union arms`
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Arms {
+    /// `case 1: fields value`
+    Case1(Fields),
+}
+impl serde::Serialize for Arms {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Case1(value) => arm::<xdr::Plain<Fields>, S>(serializer, 1i32, value),
+        }
+    }
+}
+impl<'de> serde::Deserialize<'de> for Arms {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Self, D::Error> {
+        struct Arms_;
+        impl<'de> serde::de::Visitor<'de> for Arms_ {
+            type Value = Arms;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("union Arms")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut sequence: A,
+            ) -> Result<Arms, A::Error> {
+                match element::<xdr::Plain<i32>, A>(&mut sequence, 0, &self)? {
+                    1 => {
+                        Ok(
+                            Self::Value::Case1(
+                                element::<xdr::Plain<Fields>, A>(&mut sequence, 1, &self)?,
+                            ),
+                        )
+                    }
+                    other => {
+                        Err(
+                            serde::de::Error::custom(
+                                format_args!("{other} is no case of arms"),
+                            ),
+                        )
+                    }
+                }
+            }
+        }
+        deserializer.deserialize_tuple(2, Arms_)
     }
 }
 

@@ -1,25 +1,37 @@
-//! What may happen on a connection: the protocol once more, without queues and bytes.
+//! What has to happen on a connection: the protocol once more, as plainly as it can be written, byte by byte.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::time::Instant;
 
 use libvirt::rpc::fuzzing::Seen;
-use libvirt::rpc::limits::{DESCRIPTORS_MAX, PACKET_MIN};
+use libvirt::rpc::{ConnectionError, KeepaliveConfig, Procedure, ProtocolError};
 
-/// Keepalive's program.
-pub(super) const KEEPALIVE: u32 = 0x6b65_6570;
+use super::watch::{Due, Watch};
+use super::wire::{
+    CALL, CALL_WITH_DESCRIPTORS, CONTINUE, DESCRIPTORS, DESCRIPTORS_AHEAD, ERROR, Head, KEEPALIVE,
+    LENGTHS, MESSAGE, OK, PING, PONG, REPLY, REPLY_WITH_DESCRIPTORS, STREAM, STREAM_HOLE, hole,
+    word_at,
+};
 
-/// The calls that are not at their end, and what has left.
-#[derive(Debug, Default)]
+/// A connection as it has to be.
+#[derive(Debug)]
 pub(super) struct Model {
-    calls: HashMap<u32, Call>,
-    /// Of each call whose packet has not left: how many descriptors go with it. Also of one that was replied to already.
-    queued: HashMap<u32, usize>,
-    /// The streams of which a packet may still leave.
-    sending: HashMap<u32, Sending>,
+    calls: BTreeMap<u32, Call>,
+    last_serial: u32,
+    /// What has to leave next.
+    queue: VecDeque<Outgoing>,
+    /// What has arrived and was not looked at.
+    input: Vec<u8>,
+    /// The descriptors that have come and belong to no packet yet.
+    descriptors: VecDeque<RawFd>,
+    watch: Watch,
+    ignored: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Call {
+    head: Head,
     stream: bool,
     state: State,
 }
@@ -33,210 +45,368 @@ enum State {
     Aborting,
 }
 
-/// What may leave for a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sending {
-    /// Data, until it ends.
-    Data,
-    /// Data that was queued, and the end.
-    DataAndEnd,
-    /// That it is broken off, and nothing before that.
-    Abort,
+/// A packet of ours.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outgoing {
+    pub(super) packet: Vec<u8>,
+    pub(super) descriptors: Vec<RawFd>,
 }
 
-/// What a packet's head says.
-struct Head {
-    program: u32,
-    kind: u32,
-    serial: u32,
-    status: u32,
+/// What a packet of the daemon's has to bring.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Reply(u32, Vec<u8>, Vec<RawFd>),
+    ErrorReply(u32, Vec<u8>),
+    Message(u32, i32, Vec<u8>),
+    Data(u32, Vec<u8>),
+    Hole(u32, u64),
+    Closed(u32),
+    Failed(u32, Vec<u8>),
 }
-
-const CALL: u32 = 0;
-const MESSAGE: u32 = 2;
-const STREAM: u32 = 3;
-const CALL_WITH_DESCRIPTORS: u32 = 4;
-const STREAM_HOLE: u32 = 6;
-const ERROR: u32 = 1;
-const CONTINUE: u32 = 2;
 
 // === impl Model ===
 
 impl Model {
+    pub(super) fn new(keepalive: KeepaliveConfig) -> Self {
+        Self {
+            calls: BTreeMap::new(),
+            last_serial: 0,
+            queue: VecDeque::new(),
+            input: Vec::new(),
+            descriptors: VecDeque::new(),
+            watch: Watch::new(keepalive),
+            ignored: 0,
+        }
+    }
+
     pub(super) fn unfinished(&self) -> usize {
         self.calls.len()
     }
 
-    /// We have called.
-    pub(super) fn called(&mut self, serial: u32, stream: bool, descriptors: usize) {
+    /// The serials of the calls and streams that are not at their end.
+    pub(super) fn open(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.calls.keys().copied()
+    }
+
+    pub(super) fn head(&self, serial: u32) -> Option<Head> {
+        self.calls.get(&serial).map(|call| call.head)
+    }
+
+    pub(super) fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.watch.due_at()
+    }
+
+    // --- what we do
+
+    /// The serial that a call gets.
+    pub(super) fn call(&mut self, of: &Procedure, payload: &[u8], descriptors: Vec<RawFd>) -> u32 {
+        self.last_serial += 1;
+        let kind = match descriptors.len() {
+            0 => CALL,
+            _ => CALL_WITH_DESCRIPTORS,
+        };
+        let head = Head {
+            program: of.program,
+            version: of.version,
+            procedure: of.number,
+            kind: kind.into(),
+            serial: self.last_serial,
+            status: OK.into(),
+        };
         let call = Call {
-            stream,
+            head,
+            stream: of.stream.is_some(),
             state: State::Waiting,
         };
-        assert!(serial != 0, "zero is keepalive's");
-        assert!(
-            self.calls.insert(serial, call).is_none(),
-            "{serial} is taken"
-        );
-        self.queued.insert(serial, descriptors);
+        self.calls.insert(self.last_serial, call);
+        self.queue.push_back(Outgoing {
+            packet: head.packet(descriptors.len(), payload),
+            descriptors,
+        });
+        self.last_serial
     }
 
-    /// A call was abandoned; `unsent` if it was taken back.
-    pub(super) fn abandoned(&mut self, serial: u32, unsent: bool) {
-        let waiting = matches!(self.calls.get(&serial), Some(call) if call.state == State::Waiting);
-        let queued = waiting && self.queued.contains_key(&serial);
-        assert_eq!(unsent, queued, "call {serial} is taken back");
-        if unsent {
-            self.calls.remove(&serial);
-            self.queued.remove(&serial);
-            return;
-        }
+    /// Whether the call is taken back, unsent.
+    pub(super) fn abandon(&mut self, serial: u32) -> bool {
         match self.state(serial) {
-            Some(State::Waiting) => self.set(serial, State::Abandoned),
-            Some(State::Streaming) => self.aborted(serial),
+            Some(State::Waiting) => {
+                let queued = self.queue.len();
+                self.queue.retain(|outgoing| !outgoing.calls(serial));
+                let unsent = self.queue.len() < queued;
+                if unsent {
+                    self.calls.remove(&serial);
+                } else {
+                    self.set(serial, State::Abandoned);
+                }
+                return unsent;
+            }
+            Some(State::Streaming) => self.abort(serial),
             None | Some(State::Abandoned | State::Finishing | State::Aborting) => {}
         }
+        false
     }
 
-    /// Something was to be sent in a stream; `done` if it was queued.
-    pub(super) fn sent_in_stream(&mut self, serial: u32, done: bool) {
-        let open = self.state(serial) == Some(State::Streaming);
-        assert_eq!(done, open, "stream {serial} takes data");
+    /// Whether the stream takes data.
+    pub(super) fn send_data(&mut self, serial: u32, data: &[u8]) -> bool {
+        self.send(serial, STREAM, CONTINUE, data)
     }
 
-    /// A stream was to be ended; `done` if the end was queued.
-    pub(super) fn finished(&mut self, serial: u32, done: bool) {
-        self.sent_in_stream(serial, done);
-        if done {
+    pub(super) fn send_hole(&mut self, serial: u32, length: i64) -> bool {
+        self.send(serial, STREAM_HOLE, CONTINUE, &hole(length))
+    }
+
+    pub(super) fn finish(&mut self, serial: u32) -> bool {
+        let open = self.send(serial, STREAM, OK, &[]);
+        if open {
             self.set(serial, State::Finishing);
-            self.sending.insert(serial, Sending::DataAndEnd);
         }
+        open
     }
 
-    /// A stream was to be broken off.
-    pub(super) fn aborted(&mut self, serial: u32) {
+    /// What was not sent never is, and the daemon is told so unless the end was said already.
+    pub(super) fn abort(&mut self, serial: u32) {
         match self.state(serial) {
             Some(State::Streaming) => {
+                self.queue.retain(|outgoing| !outgoing.streams(serial));
+                self.send(serial, STREAM, ERROR, &[]);
                 self.set(serial, State::Aborting);
-                self.sending.insert(serial, Sending::Abort);
             }
-            // Its end is said already.
             Some(State::Finishing) => self.set(serial, State::Aborting),
             None | Some(State::Waiting | State::Abandoned | State::Aborting) => {}
         }
     }
 
-    /// The daemon's packet has brought this.
-    pub(super) fn seen(&mut self, seen: &Seen) {
-        match seen {
-            Seen::Message(message) => {
-                assert_ne!(message.program, KEEPALIVE, "keepalive is no event");
-            }
-            Seen::Reply { serial, reply } => self.replied(*serial, reply.is_ok()),
-            Seen::Data { serial, .. } => self.brings_data(*serial),
-            Seen::Hole { serial, length } => {
-                self.brings_data(*serial);
-                assert!(i64::try_from(*length).is_ok(), "a hole of {length}");
-            }
-            Seen::StreamFailed { serial, .. } => {
-                let state = self.state(*serial);
-                assert!(
-                    matches!(state, Some(State::Streaming | State::Finishing)),
-                    "{serial} failed in {state:?}"
-                );
-                self.calls.remove(serial);
-            }
-            Seen::StreamClosed { serial } => {
-                let state = self.state(*serial);
-                assert!(
-                    matches!(
-                        state,
-                        Some(State::Streaming | State::Finishing | State::Aborting)
-                    ),
-                    "{serial} closed in {state:?}"
-                );
-                self.calls.remove(serial);
+    pub(super) fn transmit(&mut self) -> Option<Outgoing> {
+        self.queue.pop_front()
+    }
+
+    pub(super) fn enable_keepalive(&mut self, now: Instant) {
+        self.watch.enable(now);
+    }
+
+    pub(super) fn pause(&mut self, now: Instant) {
+        self.watch.pause(now);
+    }
+
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.watch.resume(now);
+    }
+
+    pub(super) fn later(&mut self, now: Instant) -> Result<(), ConnectionError> {
+        match self.watch.due(now) {
+            Due::Nothing => {}
+            Due::Ping => self.send_keepalive(PING),
+            Due::Pong => self.send_keepalive(PONG),
+            Due::Dead(silence) => return Err(ConnectionError::Silent(silence)),
+        }
+        Ok(())
+    }
+
+    // --- what comes
+
+    pub(super) fn descriptor(&mut self, descriptor: RawFd) -> Result<(), ProtocolError> {
+        if self.descriptors.len() == DESCRIPTORS_AHEAD {
+            return Err(ProtocolError::DescriptorsUnannounced);
+        }
+        self.descriptors.push_back(descriptor);
+        Ok(())
+    }
+
+    pub(super) fn arrive(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// What has to happen next, if enough has arrived.
+    pub(super) fn next(&mut self, now: Instant) -> Result<Option<Event>, ProtocolError> {
+        while let Some((head, payload, descriptors)) = self.packet()? {
+            self.watch.received(now);
+            let event = self.take(&head, payload, descriptors)?;
+            if event.is_some() {
+                return Ok(event);
             }
         }
-        if let Seen::Reply {
-            reply: Ok((_, descriptors)),
-            ..
-        } = seen
-        {
-            assert!(descriptors.len() <= DESCRIPTORS_MAX);
+        Ok(None)
+    }
+
+    /// The next packet with all that belongs to it.
+    #[expect(clippy::type_complexity, reason = "its only caller takes it apart")]
+    fn packet(&mut self) -> Result<Option<(Head, Vec<u8>, Vec<RawFd>)>, ProtocolError> {
+        if self.input.len() < 4 {
+            return Ok(None);
+        }
+        let length = usize::try_from(word_at(&self.input, 0)).unwrap_or(usize::MAX);
+        if !LENGTHS.contains(&length) {
+            return Err(ProtocolError::Length(length));
+        }
+        if self.input.len() < length {
+            return Ok(None);
+        }
+        let head = Head::read(&self.input);
+        if head.kind > STREAM_HOLE.into() {
+            return Err(ProtocolError::Kind(head.kind));
+        }
+        if head.status > CONTINUE.into() {
+            return Err(ProtocolError::Status(head.status));
+        }
+        let (start, count) = match head.has_descriptors() {
+            true if length < 32 => return Err(ProtocolError::Length(length)),
+            true => (32, word_at(&self.input, 7)),
+            false => (28, 0),
+        };
+        let descriptors = usize::try_from(count).unwrap_or(usize::MAX);
+        if descriptors > DESCRIPTORS {
+            return Err(ProtocolError::Descriptors(count));
+        }
+        // Each has a byte of its own behind the packet.
+        if self.input.len() < length + descriptors {
+            return Ok(None);
+        }
+        if self.descriptors.len() < descriptors {
+            return Err(ProtocolError::DescriptorsMissing);
+        }
+        let payload = self.input[start..length].to_vec();
+        self.input.drain(..length + descriptors);
+        let descriptors = self.descriptors.drain(..descriptors).collect();
+        Ok(Some((head, payload, descriptors)))
+    }
+
+    fn take(
+        &mut self,
+        head: &Head,
+        payload: Vec<u8>,
+        descriptors: Vec<RawFd>,
+    ) -> Result<Option<Event>, ProtocolError> {
+        let known =
+            self.calls.get(&head.serial).copied().filter(|call| {
+                (call.head.program, call.head.version) == (head.program, head.version)
+            });
+        // The packet has been looked at: both are small.
+        let (kind, status) = (head.kind.to_be_bytes()[3], head.status.to_be_bytes()[3]);
+        match (kind, known) {
+            (CALL | CALL_WITH_DESCRIPTORS, _) => Err(ProtocolError::Call),
+            (MESSAGE, _) => Ok(self.message(head, payload)),
+            (REPLY | REPLY_WITH_DESCRIPTORS, Some(call)) => {
+                Ok(self.reply(call, status, payload, descriptors))
+            }
+            (STREAM, Some(call)) => Ok(self.stream(call, status, payload)),
+            (_, Some(call)) => self.hole(call, &payload),
+            (_, None) => Ok(self.ignore()),
         }
     }
 
-    fn replied(&mut self, serial: u32, good: bool) {
-        let call = self.calls.get(&serial).copied();
-        match call {
-            Some(Call {
-                stream: true,
-                state: State::Waiting,
-            }) if good => {
-                self.set(serial, State::Streaming);
-                self.sending.insert(serial, Sending::Data);
+    fn message(&mut self, head: &Head, payload: Vec<u8>) -> Option<Event> {
+        if head.program != KEEPALIVE {
+            return Some(Event::Message(head.program, head.procedure, payload));
+        }
+        if head.procedure == PING {
+            self.send_keepalive(PONG);
+        }
+        None
+    }
+
+    fn reply(
+        &mut self,
+        call: Call,
+        status: u8,
+        payload: Vec<u8>,
+        descriptors: Vec<RawFd>,
+    ) -> Option<Event> {
+        let serial = call.head.serial;
+        match call.state {
+            State::Waiting | State::Abandoned => {}
+            State::Streaming | State::Finishing | State::Aborting => return self.ignore(),
+        }
+        if status == ERROR {
+            self.calls.remove(&serial);
+            return Some(Event::ErrorReply(serial, payload));
+        }
+        if call.stream {
+            self.set(serial, State::Streaming);
+        } else {
+            self.calls.remove(&serial);
+        }
+        if call.state == State::Abandoned {
+            self.abort(serial);
+        }
+        Some(Event::Reply(serial, payload, descriptors))
+    }
+
+    fn stream(&mut self, call: Call, status: u8, payload: Vec<u8>) -> Option<Event> {
+        let serial = call.head.serial;
+        match (status, call.state) {
+            (CONTINUE, _) if call.receives() => Some(Event::Data(serial, payload)),
+            (CONTINUE, _) if call.drops() => None,
+            (ERROR, State::Streaming | State::Finishing) => {
+                self.calls.remove(&serial);
+                Some(Event::Failed(serial, payload))
             }
-            Some(Call {
-                stream: true,
-                state: State::Abandoned,
-            }) if good => {
-                self.set(serial, State::Aborting);
-                self.sending.insert(serial, Sending::Abort);
+            (OK | ERROR, State::Streaming | State::Finishing | State::Aborting) => {
+                self.calls.remove(&serial);
+                Some(Event::Closed(serial))
             }
-            Some(Call {
-                state: State::Waiting | State::Abandoned,
-                ..
-            }) => drop(self.calls.remove(&serial)),
-            _ => panic!("{serial} is replied to, which is {call:?}"),
+            _ => self.ignore(),
         }
     }
 
-    fn brings_data(&self, serial: u32) {
+    fn hole(&mut self, call: Call, payload: &[u8]) -> Result<Option<Event>, ProtocolError> {
+        if call.drops() {
+            return Ok(None);
+        }
+        if !call.receives() {
+            return Ok(self.ignore());
+        }
+        match payload {
+            [0..0x80, .., _, _, _, _] if payload.len() == 12 => {
+                let length = u64::from(word_at(payload, 0)) << 32 | u64::from(word_at(payload, 1));
+                Ok(Some(Event::Hole(call.head.serial, length)))
+            }
+            _ => Err(ProtocolError::Hole),
+        }
+    }
+
+    fn ignore(&mut self) -> Option<Event> {
+        self.ignored += 1;
+        None
+    }
+
+    /// Queues a packet in an open stream.
+    fn send(&mut self, serial: u32, kind: u8, status: u8, payload: &[u8]) -> bool {
         let call = self.calls.get(&serial);
-        let open = call.is_some_and(|call| match call.state {
-            State::Streaming | State::Finishing => true,
-            State::Waiting => call.stream,
-            State::Abandoned | State::Aborting => false,
+        let Some(call) = call.filter(|call| call.state == State::Streaming) else {
+            return false;
+        };
+        let head = Head {
+            kind: kind.into(),
+            status: status.into(),
+            ..call.head
+        };
+        self.queue.push_back(Outgoing {
+            packet: head.packet(0, payload),
+            descriptors: Vec::new(),
         });
-        assert!(open, "data for {serial}, which is {call:?}");
+        true
     }
 
-    /// A packet of ours has left, with so many descriptors.
-    pub(super) fn transmitted(&mut self, packet: &[u8], descriptors: usize) {
-        let head = Head::new(packet);
-        let Head { kind, serial, .. } = head;
-        match kind {
-            CALL | CALL_WITH_DESCRIPTORS => {
-                let expected = self.queued.remove(&serial);
-                assert_eq!(expected, Some(descriptors), "call {serial}");
-                assert_eq!(kind == CALL_WITH_DESCRIPTORS, descriptors > 0);
-            }
-            MESSAGE => {
-                assert_eq!(
-                    (head.program, serial, packet.len()),
-                    (KEEPALIVE, 0, PACKET_MIN)
-                );
-            }
-            STREAM | STREAM_HOLE => {
-                assert!(
-                    !self.queued.contains_key(&serial),
-                    "{serial} was not called"
-                );
-                let sending = self.sending.get(&serial).copied();
-                let ends = head.status != CONTINUE;
-                let allowed = match sending {
-                    Some(Sending::Data) => !ends,
-                    Some(Sending::DataAndEnd) => head.status != ERROR,
-                    Some(Sending::Abort) => head.status == ERROR,
-                    None => false,
-                };
-                assert!(allowed, "{packet:x?} of stream {serial} in {sending:?}");
-                if ends {
-                    self.sending.remove(&serial);
-                }
-            }
-            _ => panic!("a client sends no {packet:x?}"),
+    /// Comes first, and once.
+    fn send_keepalive(&mut self, procedure: i32) {
+        let head = Head {
+            program: KEEPALIVE,
+            version: 1,
+            procedure,
+            kind: MESSAGE.into(),
+            serial: 0,
+            status: OK.into(),
+        };
+        let outgoing = Outgoing {
+            packet: head.packet(0, &[]),
+            descriptors: Vec::new(),
+        };
+        if !self.queue.contains(&outgoing) {
+            self.queue.push_front(outgoing);
         }
     }
 
@@ -251,31 +421,80 @@ impl Model {
     }
 }
 
-// === impl Head ===
+// === impl Call ===
 
-impl Head {
-    /// Takes a packet's head apart, and looks at its length.
-    fn new(packet: &[u8]) -> Self {
-        let mut words = packet.chunks_exact(4).map(|word| {
-            let mut number = [0; 4];
-            number.copy_from_slice(word);
-            u32::from_be_bytes(number)
-        });
-        let mut word = || words.next().unwrap_or_default();
-        let length = word();
-        assert_eq!(
-            usize::try_from(length),
-            Ok(packet.len()),
-            "a packet's length"
-        );
-        assert!(packet.len() >= PACKET_MIN);
-        let program = word();
-        let (_version, _procedure) = (word(), word());
-        Self {
-            program,
-            kind: word(),
-            serial: word(),
-            status: word(),
+impl Call {
+    /// Whether the daemon's data is for somebody: it may come before the reply.
+    fn receives(self) -> bool {
+        match self.state {
+            State::Streaming | State::Finishing => true,
+            State::Waiting => self.stream,
+            State::Abandoned | State::Aborting => false,
         }
     }
+
+    /// Whether the daemon's data was sent before it knew that nobody wants it.
+    fn drops(self) -> bool {
+        match self.state {
+            State::Aborting => true,
+            State::Abandoned => self.stream,
+            State::Waiting | State::Streaming | State::Finishing => false,
+        }
+    }
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    pub(super) fn new(packet: &[u8], descriptors: &[OwnedFd]) -> Self {
+        Self {
+            packet: packet.to_vec(),
+            descriptors: raw(descriptors),
+        }
+    }
+
+    /// Whether it is this call.
+    fn calls(&self, serial: u32) -> bool {
+        let head = Head::read(&self.packet);
+        head.serial == serial
+            && [CALL, CALL_WITH_DESCRIPTORS]
+                .map(u32::from)
+                .contains(&head.kind)
+    }
+
+    /// Whether it belongs to this stream.
+    fn streams(&self, serial: u32) -> bool {
+        let head = Head::read(&self.packet);
+        head.serial == serial && [STREAM, STREAM_HOLE].map(u32::from).contains(&head.kind)
+    }
+}
+
+// === impl Event ===
+
+impl From<&Seen> for Event {
+    fn from(seen: &Seen) -> Self {
+        match seen {
+            Seen::Reply { serial, reply } => match reply {
+                Ok((payload, descriptors)) => {
+                    Self::Reply(*serial, payload.to_vec(), raw(descriptors))
+                }
+                Err(payload) => Self::ErrorReply(*serial, payload.to_vec()),
+            },
+            Seen::Message(message) => {
+                Self::Message(message.program, message.procedure, message.payload.to_vec())
+            }
+            Seen::Data { serial, bytes } => Self::Data(*serial, bytes.to_vec()),
+            Seen::Hole { serial, length } => Self::Hole(*serial, *length),
+            Seen::StreamClosed { serial } => Self::Closed(*serial),
+            Seen::StreamFailed { serial, error } => Self::Failed(*serial, error.to_vec()),
+        }
+    }
+}
+
+/// Which descriptors they are.
+pub(super) fn raw(descriptors: &[OwnedFd]) -> Vec<RawFd> {
+    descriptors
+        .iter()
+        .map(|descriptor| descriptor.as_raw_fd())
+        .collect()
 }

@@ -1,28 +1,26 @@
-//! Plays a story on a connection, and notes what happens.
+//! Plays a story on a connection and on the model, and compares them at each step.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
-use std::hash::Hasher as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use libvirt::raw::{qemu, remote};
-use libvirt::rpc::fuzzing::{Core, Seen};
+use libvirt::rpc::fuzzing::Core;
 use libvirt::rpc::{KeepaliveConfig, Procedure};
 
-use super::model::{KEEPALIVE, Model};
-use super::story::{Packet, Program, Sort, Step};
+use super::model::{Event, Model, Outgoing, raw};
+use super::story::{LENGTH_MAX, Packet, Payload, Program, Sort, Step, Who};
+use super::wire::{Head, KEEPALIVE, hole};
 
-/// A connection, the model beside it, and the bytes that are under way.
+/// A connection, the model beside it, and what is under way.
 #[derive(Debug)]
 pub(super) struct Player {
     core: Core,
     model: Model,
     now: Instant,
-    /// What the daemon has written and has not arrived.
-    wire: VecDeque<u8>,
+    wire: Wire,
     /// How many bytes arrive at a time.
     piece: usize,
     /// How many descriptors the story may still use.
@@ -33,42 +31,56 @@ pub(super) struct Player {
 /// What has happened.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
-    notes: Vec<Note>,
     /// What ended the connection.
     error: Option<String>,
+    /// What the daemon has brought that was for somebody.
+    events: u64,
     /// Packets that the connection has dropped.
     ignored: u64,
-    /// The bytes that have arrived.
-    pub(super) received: usize,
-    /// The bytes that have left.
-    pub(super) sent: usize,
+    /// Bytes that were written on both sides.
+    pub(super) moved: usize,
+    pub(super) steps: usize,
 }
 
-/// The descriptors of one story: more than a connection lets wait, and few enough for a process and for speed.
+/// What the daemon has written and has not arrived.
+#[derive(Debug, Default)]
+struct Wire {
+    bytes: Vec<u8>,
+    /// How many of them have arrived.
+    arrived: usize,
+    /// Descriptors, and how many bytes come before the byte that each comes with.
+    descriptors: VecDeque<(usize, OwnedFd)>,
+}
+
+/// Of one story: below what a process may have, and for speed.
 const DESCRIPTORS: usize = 128;
 
-/// Something that has happened, with a hash for what it was about.
-#[derive(Debug, PartialEq)]
-enum Note {
-    Sent(u64),
-    Replied(u32, bool, usize, u64),
-    Told(u64),
-    Data(u32, usize, u64),
-    Hole(u32, u64),
-    Closed(u32),
-    Failed(u32, u64),
-}
+/// What data consists of; no byte of it is like one nearby.
+static PATTERN: [u8; LENGTH_MAX + PERIOD] = {
+    let mut pattern = [0; LENGTH_MAX + PERIOD];
+    let mut at = 0;
+    while at + 1 < pattern.len() {
+        at += 1;
+        pattern[at] = (pattern[at - 1] + 1) % 251;
+    }
+    pattern
+};
+const PERIOD: usize = 251;
+
+/// In how many pieces a delivery arrives at most: more would only be slow.
+const PIECES: usize = 256;
 
 // === impl Player ===
 
 impl Player {
-    /// With bytes that arrive in pieces of at most so many.
+    /// With bytes that arrive in pieces of so many.
     pub(super) fn new(now: Instant, piece: usize) -> Self {
+        let keepalive = KeepaliveConfig::default();
         Self {
-            core: Core::new(KeepaliveConfig::default()),
-            model: Model::default(),
+            core: Core::new(keepalive),
+            model: Model::new(keepalive),
             now,
-            wire: VecDeque::new(),
+            wire: Wire::default(),
             piece,
             descriptors: DESCRIPTORS,
             outcome: Outcome::default(),
@@ -81,8 +93,8 @@ impl Player {
             if self.outcome.error.is_some() {
                 return;
             }
+            self.outcome.steps += 1;
             self.step(step);
-            assert_eq!(self.core.unfinished(), self.model.unfinished());
         }
     }
 
@@ -96,46 +108,81 @@ impl Player {
     fn step(&mut self, step: Step<'_>) {
         match step {
             Step::Call(sort) => self.call(sort),
-            Step::Abandon(serial) => {
+            Step::Abandon(who) => {
+                let serial = self.serial(who);
                 let unsent = self.core.abandon(serial);
-                self.model.abandoned(serial, unsent);
+                assert_eq!(unsent, self.model.abandon(serial), "{serial} is taken back");
             }
-            Step::SendData(serial, length) => {
-                let done = self.core.send_data(serial, &[0x5a; 0xff][..length.into()]);
-                self.model.sent_in_stream(serial, done);
+            Step::SendData(who, length) => {
+                let serial = self.serial(who);
+                let data = self.pattern(length);
+                let done = self.core.send_data(serial, data);
+                assert_eq!(done, self.model.send_data(serial, data), "data of {serial}");
             }
-            Step::SendHole(serial, length) => {
+            Step::SendHole(who, length) => {
+                let serial = self.serial(who);
                 let done = self.core.send_hole(serial, length);
-                self.model.sent_in_stream(serial, done);
+                assert_eq!(
+                    done,
+                    self.model.send_hole(serial, length),
+                    "hole of {serial}"
+                );
             }
-            Step::Finish(serial) => {
+            Step::Finish(who) => {
+                let serial = self.serial(who);
                 let done = self.core.finish_stream(serial);
-                self.model.finished(serial, done);
+                assert_eq!(done, self.model.finish(serial), "end of {serial}");
             }
-            Step::Abort(serial) => {
+            Step::Abort(who) => {
+                let serial = self.serial(who);
                 self.core.abort_stream(serial);
-                self.model.aborted(serial);
+                self.model.abort(serial);
             }
             Step::Transmit(count) => self.transmit(count),
-            Step::Write(bytes) => self.wire.extend(bytes),
+            Step::Later(seconds) => self.later(seconds),
+            Step::EnableKeepalive => {
+                self.core.enable_keepalive(self.now);
+                self.model.enable_keepalive(self.now);
+            }
+            Step::Pause => {
+                self.core.pause(self.now);
+                self.model.pause(self.now);
+            }
+            Step::Resume => {
+                self.core.resume(self.now);
+                self.model.resume(self.now);
+            }
             Step::Packet(packet) => self.write(&packet),
-            Step::Descriptors(count) => {
+            Step::Write(bytes) => {
+                self.outcome.moved += bytes.len();
+                self.wire.write(bytes, Vec::new());
+            }
+            Step::Stray(count) => {
                 for descriptor in self.descriptors(count) {
-                    if let Err(error) = self.core.handle_descriptor(descriptor) {
-                        return self.fail(&error);
-                    }
+                    self.descriptor(descriptor);
                 }
             }
             Step::Deliver(count) => self.deliver(count),
-            Step::Later(seconds) => {
-                self.now += Duration::from_secs(seconds.into());
-                if let Err(error) = self.core.handle_timeout(self.now) {
-                    self.fail(&error);
-                }
-            }
-            Step::EnableKeepalive => self.core.enable_keepalive(self.now),
-            Step::Pause => self.core.pause(self.now),
-            Step::Resume => self.core.resume(self.now),
+        }
+        self.compare();
+    }
+
+    /// What both say of themselves at any time.
+    fn compare(&self) {
+        assert_eq!(self.core.unfinished(), self.model.unfinished());
+        assert_eq!(self.core.ignored(), self.model.ignored());
+        if self.outcome.error.is_none() {
+            assert_eq!(self.core.timeout(), self.model.timeout());
+        }
+    }
+
+    fn serial(&self, who: Who) -> u32 {
+        let mut open = self.model.open();
+        match who {
+            Who::Open(which) if open.len() > 0 => open
+                .nth(usize::from(which) % open.len())
+                .unwrap_or_default(),
+            Who::Open(serial) | Who::Serial(serial) => serial.into(),
         }
     }
 
@@ -146,9 +193,10 @@ impl Player {
             Sort::Descriptors(count) => (&qemu::DOMAIN_MONITOR_COMMAND_WITH_FILES, count),
         };
         let descriptors = self.descriptors(descriptors);
-        let count = descriptors.len();
-        let serial = self.core.call(procedure, b"argument", descriptors);
-        self.model.called(serial, sort == Sort::Stream, count);
+        let argument = self.pattern(8);
+        let expected = self.model.call(procedure, argument, raw(&descriptors));
+        let serial = self.core.call(procedure, argument, descriptors);
+        assert_eq!(serial, expected, "a call's serial");
     }
 
     /// So many descriptors, or those that the story may still use.
@@ -158,81 +206,144 @@ impl Player {
         (0..count).map(|_| descriptor()).collect()
     }
 
+    /// So many bytes, which are not those of another place.
+    fn pattern(&mut self, length: usize) -> &'static [u8] {
+        self.outcome.moved += length;
+        &PATTERN[self.outcome.moved % PERIOD..][..length]
+    }
+
     fn transmit(&mut self, count: usize) {
         for _ in 0..count {
-            let Some((packet, descriptors)) = self.core.poll_transmit() else {
+            let sent = self.core.poll_transmit();
+            let sent = sent.map(|(packet, descriptors)| Outgoing::new(&packet, &descriptors));
+            let expected = self.model.transmit();
+            assert_eq!(sent, expected, "what leaves");
+            if sent.is_none() {
                 return;
-            };
-            self.model.transmitted(&packet, descriptors.len());
-            self.outcome.sent += packet.len();
-            self.outcome.notes.push(Note::Sent(hash(&packet)));
+            }
         }
+    }
+
+    fn later(&mut self, seconds: u8) {
+        self.now += Duration::from_secs(seconds.into());
+        let error = self.core.handle_timeout(self.now).err();
+        let error = error.map(|error| error.to_string());
+        let expected = self.model.later(self.now).err();
+        assert_eq!(error, expected.map(|error| error.to_string()));
+        self.end_with(error);
     }
 
     /// Writes a packet as a daemon would, but for what the story wants.
-    fn write(&mut self, packet: &Packet<'_>) {
+    fn write(&mut self, packet: &Packet) {
+        let serial = self.serial(packet.to);
         let plain = &remote::CONNECT_GET_URI;
-        let (program, version) = match packet.program {
-            Program::Remote => (plain.program, plain.version),
-            Program::Keepalive => (KEEPALIVE, 1),
-            Program::Other => (qemu::DOMAIN_MONITOR_COMMAND_WITH_FILES.program, 1),
-            Program::OtherVersion => (plain.program, plain.version + 1),
+        let other = &qemu::DOMAIN_MONITOR_COMMAND_WITH_FILES;
+        let call = self.model.head(serial);
+        let call = call.map_or((plain.program, plain.version, plain.number), |head| {
+            (head.program, head.version, head.procedure)
+        });
+        let (program, version, procedure) = match packet.program {
+            Program::Same => call,
+            Program::Keepalive(procedure) => (KEEPALIVE, 1, procedure.into()),
+            Program::Other if call.0 == other.program => (plain.program, plain.version, 1),
+            Program::Other => (other.program, other.version, 1),
+            Program::OtherVersion => (call.0, call.1 + 1, call.2),
         };
-        let with_descriptors = matches!(packet.kind, 4 | 5);
-        let words = [
+        let head = Head {
             program,
             version,
-            // Ping, pong, and one that keepalive does not know.
-            u32::from(packet.descriptors % 3),
-            packet.kind.into(),
-            packet.serial.into(),
-            packet.status.into(),
-        ];
-        let count = with_descriptors.then_some(u32::from(packet.descriptors));
-        let words: Vec<u32> = words.into_iter().chain(count).collect();
-        // At most eight words and 255 bytes.
-        let length = u32::try_from(4 + 4 * words.len() + packet.payload.len()).unwrap_or(u32::MAX);
-        let head = [length].into_iter().chain(words);
-        self.wire.extend(head.flat_map(u32::to_be_bytes));
-        self.wire.extend(packet.payload);
-        if with_descriptors {
-            self.wire
-                .extend(std::iter::repeat_n(0, packet.descriptors.into()));
-        }
+            procedure,
+            kind: packet.kind.into(),
+            serial,
+            status: packet.status.into(),
+        };
+        let payload = match packet.payload {
+            Payload::Bytes(length) => self.pattern(length),
+            Payload::Hole(length) => &hole(length),
+        };
+        let mut bytes = head.packet(packet.announced.into(), payload);
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let length = length.wrapping_add_signed(packet.off.into());
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
+        self.outcome.moved += bytes.len();
+        let descriptors = self.descriptors(packet.carried);
+        self.wire.write(&bytes, descriptors);
     }
 
     fn deliver(&mut self, count: usize) {
-        let mut left = count.min(self.wire.len());
+        let mut left = count.min(self.wire.left());
+        let piece = self.piece.max(left / PIECES);
         while left > 0 && self.outcome.error.is_none() {
-            let now = left.min(self.piece);
-            let bytes: Vec<u8> = self.wire.drain(..now).collect();
-            left -= now;
-            self.outcome.received += now;
-            self.core.receive(&bytes);
+            let (bytes, descriptor) = self.wire.read(left.min(piece));
+            left -= bytes.len();
+            self.model.arrive(bytes);
+            self.core.receive(bytes);
+            if let Some(descriptor) = descriptor {
+                self.descriptor(descriptor);
+            }
             self.handle();
         }
     }
 
+    fn descriptor(&mut self, descriptor: OwnedFd) {
+        let expected = self.model.descriptor(descriptor.as_raw_fd());
+        let taken = self.core.handle_descriptor(descriptor);
+        assert_eq!(taken, expected, "a descriptor comes");
+        self.end_with(taken.err().map(|error| error.to_string()));
+    }
+
     fn handle(&mut self) {
-        loop {
-            match self.core.handle_input(self.now) {
-                Ok(Some(seen)) => {
-                    self.model.seen(&seen);
-                    self.outcome.notes.push(Note::new(&seen));
-                }
+        while self.outcome.error.is_none() {
+            let seen = self.core.handle_input(self.now);
+            let event = match &seen {
+                Ok(seen) => Ok(seen.as_ref().map(Event::from)),
+                Err(error) => Err(error.clone()),
+            };
+            assert_eq!(event, self.model.next(self.now), "what a packet brings");
+            self.compare();
+            match seen {
+                Ok(Some(_)) => self.outcome.events += 1,
                 Ok(None) => return,
-                Err(error) => return self.fail(&error),
+                Err(error) => self.end_with(Some(error.to_string())),
             }
-            assert_eq!(self.core.unfinished(), self.model.unfinished());
         }
     }
 
     /// The connection is over, as it is for the driver: nothing is asked of it any more.
-    fn fail(&mut self, error: &dyn std::error::Error) {
-        // How much of what came was looked at depends on the cuts.
-        self.outcome.received += self.wire.len();
-        self.wire.clear();
-        self.outcome.error = Some(error.to_string());
+    fn end_with(&mut self, error: Option<String>) {
+        self.outcome.error = self.outcome.error.take().or(error);
+    }
+}
+
+// === impl Wire ===
+
+impl Wire {
+    /// Bytes, and the descriptors behind them, each with a byte of its own.
+    fn write(&mut self, bytes: &[u8], descriptors: Vec<OwnedFd>) {
+        self.bytes.extend_from_slice(bytes);
+        for descriptor in descriptors {
+            self.descriptors.push_back((self.bytes.len(), descriptor));
+            self.bytes.push(0);
+        }
+    }
+
+    /// How many bytes have not arrived.
+    fn left(&self) -> usize {
+        self.bytes.len() - self.arrived
+    }
+
+    /// What one read gives: so many bytes, or one with its descriptor.
+    fn read(&mut self, count: usize) -> (&[u8], Option<OwnedFd>) {
+        let start = self.arrived;
+        let before = self.descriptors.front().map(|(at, _)| at - start);
+        let (count, descriptor) = match before {
+            Some(0) => (1, self.descriptors.pop_front()),
+            Some(before) => (count.min(before), None),
+            None => (count, None),
+        };
+        self.arrived += count;
+        let bytes = &self.bytes[start..self.arrived];
+        (bytes, descriptor.map(|(_, descriptor)| descriptor))
     }
 }
 
@@ -243,39 +354,6 @@ impl Outcome {
     pub(super) fn survived(&self) -> bool {
         self.error.is_none()
     }
-}
-
-// === impl Note ===
-
-impl Note {
-    fn new(seen: &Seen) -> Self {
-        match seen {
-            Seen::Reply { serial, reply } => {
-                let payload = match reply {
-                    Ok((payload, _)) | Err(payload) => hash(payload),
-                };
-                let descriptors = reply
-                    .as_ref()
-                    .map_or(0, |(_, descriptors)| descriptors.len());
-                Self::Replied(*serial, reply.is_ok(), descriptors, payload)
-            }
-            Seen::Message(message) => Self::Told(hash(&(
-                message.program,
-                message.procedure,
-                &message.payload,
-            ))),
-            Seen::Data { serial, bytes } => Self::Data(*serial, bytes.len(), hash(bytes)),
-            Seen::Hole { serial, length } => Self::Hole(*serial, *length),
-            Seen::StreamClosed { serial } => Self::Closed(*serial),
-            Seen::StreamFailed { serial, error } => Self::Failed(*serial, hash(error)),
-        }
-    }
-}
-
-fn hash(of: &impl std::hash::Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// One more descriptor of the file that loses everything.

@@ -123,6 +123,10 @@ impl Core {
         self.connection.resume(now);
     }
 
+    pub fn timeout(&self) -> Option<Instant> {
+        self.connection.timeout()
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), ConnectionError> {
         self.connection.handle_timeout(now)
     }
