@@ -495,6 +495,6 @@ impl From<&Seen> for Event {
 pub(super) fn raw(descriptors: &[OwnedFd]) -> Vec<RawFd> {
     descriptors
         .iter()
-        .map(|descriptor| descriptor.as_raw_fd())
+        .map(std::os::fd::AsRawFd::as_raw_fd)
         .collect()
 }
