@@ -1,7 +1,7 @@
 //! What has to happen on a connection: the protocol once more, as plainly as it can be written, byte by byte.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
 use libvirt::rpc::fuzzing::Seen;
@@ -495,6 +495,6 @@ impl From<&Seen> for Event {
 pub(super) fn raw(descriptors: &[OwnedFd]) -> Vec<RawFd> {
     descriptors
         .iter()
-        .map(std::os::fd::AsRawFd::as_raw_fd)
+        .map(AsRawFd::as_raw_fd)
         .collect()
 }
