@@ -407,7 +407,10 @@ fn a_device_is_told_of_when_it_comes_and_when_it_goes() {
         ]
         .map(|event| {
             let event = Code::from(event);
-            (name.to_owned(), NodeDeviceEventKind::Lifecycle { event })
+            (
+                name.to_owned(),
+                NodeDeviceEventKind::Lifecycle { event, detail: 0 },
+            )
         });
         for expected in &expected {
             let told = of_devices(&mut all).await?;

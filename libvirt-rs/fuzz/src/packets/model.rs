@@ -493,8 +493,5 @@ impl From<&Seen> for Event {
 
 /// Which descriptors they are.
 pub(super) fn raw(descriptors: &[OwnedFd]) -> Vec<RawFd> {
-    descriptors
-        .iter()
-        .map(AsRawFd::as_raw_fd)
-        .collect()
+    descriptors.iter().map(AsRawFd::as_raw_fd).collect()
 }

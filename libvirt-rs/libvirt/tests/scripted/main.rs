@@ -6,6 +6,8 @@
 //! | `auth` | who this client says it is, and to whom |
 //! | `network` | calls about networks |
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod auth;
 mod network;
 mod script;
