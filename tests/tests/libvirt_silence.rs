@@ -199,18 +199,20 @@ fn calls_work_and_events_flow_again_once_the_daemon_goes_on() {
             daemon.freeze().await?;
             is_told("a call", domain.state()).await?;
             // The sockets take connections, which nobody serves: an attempt ends without an answer.
+            let mut states = connect.states();
             let tried = timeout(SOON, async {
-                loop {
-                    match connect.state() {
-                        ConnectState::Reconnecting {
-                            why: Error::OpeningTooSlow { limit, .. },
-                            ..
-                        } => break limit,
-                        _ => drop(connect.state_changed().await),
+                while let Some(state) = states.next().await {
+                    if let ConnectState::Reconnecting {
+                        why: Error::OpeningTooSlow { limit, .. },
+                        ..
+                    } = state
+                    {
+                        return Ok(limit);
                     }
                 }
+                bail!("it has ended: {:?}", connect.state())
             });
-            let limit = tried.await.context("no attempt has ended")?;
+            let limit = tried.await.context("no attempt has ended")??;
             ensure!(limit == ATTEMPT, "{round}: {limit:?}");
             daemon.thaw().await?;
             timeout(SOON, connect.ready()).await??;
