@@ -82,11 +82,10 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     if settings.keepalive.is_some() {
         enable_keepalive(&remote, &client).await?;
     }
-    let name = uri.name_for_server();
-    let probing = name.is_empty();
     remote
         .connect_open(&ConnectOpenArgs {
-            name: (!probing).then_some(name),
+            // An empty one leaves the choice to the daemon; none at all opens nothing, which the next call reveals.
+            name: Some(uri.name_for_server()),
             flags: if settings.read_only { READ_ONLY } else { 0 },
         })
         .await?;
