@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `script` | the daemon |
 //! | `auth` | who this client says it is, and to whom |
+//! | `domain` | calls about domains, and what they could be given of the host |
 //! | `network` | calls about networks |
-//! | `node` | calls about the host |
 
 mod auth;
+mod domain;
 mod network;
-mod node;
 mod script;
