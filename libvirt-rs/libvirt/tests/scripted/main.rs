@@ -7,6 +7,8 @@
 //! | `domain` | calls about domains, and what they could be given of the host |
 //! | `network` | calls about networks |
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod auth;
 mod domain;
 mod network;
