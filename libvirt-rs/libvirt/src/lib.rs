@@ -173,8 +173,8 @@
 //!
 //! # What is not there
 //!
-//! - **Drivers without a daemon.** In libvirt `esx`, `hyperv`, `vpx` and `test` run within the C library. Here a daemon
-//!   opens whatever it is that a URI names: `test:///default` needs a libvirtd.
+//! - **Drivers without a daemon.** In libvirt `esx`, `hyperv`, `vpx`, `test` and `qemu:///embed` run within the C library.
+//!   Here a daemon opens whatever it is that a URI names: `test:///default` needs a libvirtd.
 //! - **Migration steered by the client.** [`Domain::migrate_to_uri`] lets two daemons do it by themselves (peer to peer);
 //!   the procedures for the rest are in [`raw`].
 //! - **SASL DIGEST-MD5, GSSAPI and the mechanisms with `-PLUS`.** There are SCRAM, EXTERNAL, and PLAIN where nobody can
@@ -182,9 +182,14 @@
 //! - **libssh and libssh2.** Their URIs are understood and served by the program `ssh`, with its configuration.
 //! - **GnuTLS's priority strings, TLS before 1.2, encrypted key files.**
 //! - **Events of daemons from before 2014**, which know only older registrations.
+//! - **Starting a session's daemon.** libvirt's library starts one where none runs for `qemu:///session`; here it must
+//!   run, such as by systemd's socket for the user.
 //! - **Methods for some procedures**, which are called through [`raw`]: those that pass descriptors (start with files,
-//!   open a graphics display), security labels, where CPUs and I/O threads are pinned, launch security, throttle groups, the
-//!   XML of a managed save, and a few more.
+//!   open a graphics display, QEMU's monitor with files, LXC's namespaces); where virtual CPUs and the emulator are pinned;
+//!   QEMU's adoption of a process; older ones whose successors have methods; and the identity for which a proxy speaks
+//!   (`connect_set_identity`), which a connection that is opened again or for a stream would not have.
+//! - **Asking a person for a password.** It is in [`Credentials`](auth::Credentials) or auth.conf before a connection is
+//!   opened; only polkit's agent and ssh ask.
 //! - **Systems other than Unix, and runtimes other than tokio.**
 //!
 //! The protocol, with the places where libvirt's documents and the wire disagree, is in `docs/libvirt.md` of the

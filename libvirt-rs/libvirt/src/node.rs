@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::object::{calls, text, texts};
 use crate::params::{Params, Value};
 use crate::raw::api::{
-    ConnectBaselineCpuFlags, ConnectCompareCpuFlags, CpuCompareResult, NodeSuspendTarget,
+    ConnectBaselineCpuFlags, ConnectCompareCpuFlags, CpuCompareResult, NodeAllocPagesFlags,
+    NodeSuspendTarget,
 };
 use crate::raw::remote::{NodeGetCpuStatsArgs, NodeGetMemoryStatsArgs};
 
@@ -95,6 +96,30 @@ calls!(Connect {
     baseline_cpu(xmls: &[&str], flags: ConnectBaselineCpuFlags) -> String
         = connect_baseline_cpu(ConnectBaselineCpuArgs { xml_cpus: texts(xmls), flags: flags.bits() })
         |found| found.cpu;
+    /// Whether the CPU that the hypervisor gives a kind of domain can do what the XML describes. Since libvirt 4.4.
+    compare_hypervisor_cpu(
+        emulator: Option<&str>,
+        architecture: Option<&str>,
+        machine: Option<&str>,
+        kind: Option<&str>,
+        xml: &str,
+        flags: ConnectCompareCpuFlags,
+    ) -> Code<CpuCompareResult> = connect_compare_hypervisor_cpu(ConnectCompareHypervisorCpuArgs {
+        emulator: text(emulator), arch: text(architecture), machine: text(machine), virttype: text(kind),
+        xml_cpu: xml.to_owned(), flags: flags.bits(),
+    }) |found| Code::new(found.result);
+    /// What all these CPUs can do that the hypervisor can give a kind of domain, as XML. Since libvirt 4.4.
+    baseline_hypervisor_cpu(
+        emulator: Option<&str>,
+        architecture: Option<&str>,
+        machine: Option<&str>,
+        kind: Option<&str>,
+        xmls: &[&str],
+        flags: ConnectBaselineCpuFlags,
+    ) -> String = connect_baseline_hypervisor_cpu(ConnectBaselineHypervisorCpuArgs {
+        emulator: text(emulator), arch: text(architecture), machine: text(machine), virttype: text(kind),
+        xml_cpus: texts(xmls), flags: flags.bits(),
+    }) |found| found.cpu;
     /// The most CPUs that a kind of domain can have.
     max_vcpus(kind: Option<&str>) -> i32
         = connect_get_max_vcpus(ConnectGetMaxVcpusArgs { r#type: text(kind) }) |found| found.max_vcpus;
@@ -138,6 +163,16 @@ calls!(Connect {
         = node_get_free_pages(NodeGetFreePagesArgs {
             pages: sizes.to_vec(), start_cell: first, cell_count: cells, flags: 0,
         }) |found| found.counts;
+    /// Adds to the pages of some sizes (in KiB) in NUMA nodes, or sets how many there are; gives in how many nodes that was
+    /// done.
+    alloc_pages(pages: &[(u32, u64)], first: i32, cells: u32, flags: NodeAllocPagesFlags) -> i32
+        = node_alloc_pages(NodeAllocPagesArgs {
+            page_sizes: pages.iter().map(|(size, _)| *size).collect(),
+            page_counts: pages.iter().map(|(_, count)| *count).collect(),
+            start_cell: first,
+            cell_count: cells,
+            flags: flags.bits(),
+        }) |done| done.ret;
     /// How the host keeps guests apart.
     security_model() -> SecurityModel = node_get_security_model() |found| SecurityModel {
         model: c_text(&found.model),
@@ -214,7 +249,7 @@ impl std::fmt::Display for Version {
 }
 
 /// A text as C keeps it in an array of `char`: up to the first zero.
-fn c_text(chars: &[i8]) -> String {
+pub(crate) fn c_text(chars: &[i8]) -> String {
     let bytes: Vec<u8> = chars
         .iter()
         .map(|char| char.cast_unsigned())

@@ -8,8 +8,9 @@ use crate::params::Params;
 use crate::raw::api::{
     DomainBlockCommitFlags, DomainBlockCopyFlags, DomainBlockJobAbortFlags,
     DomainBlockJobInfoFlags, DomainBlockJobSetSpeedFlags, DomainBlockJobType, DomainBlockPullFlags,
-    DomainBlockRebaseFlags, DomainBlockResizeFlags, DomainModificationImpact,
+    DomainBlockRebaseFlags, DomainBlockResizeFlags, DomainDiskErrorCode, DomainModificationImpact,
 };
+use crate::raw::remote;
 
 /// A disk's sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,18 @@ pub struct BlockJob {
     pub end: u64,
 }
 
+/// A disk that has failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskError {
+    /// The disk's target.
+    pub disk: String,
+    /// What happened to it.
+    pub error: Code<DomainDiskErrorCode>,
+}
+
+/// As many as the protocol allows in one reply.
+const DISK_ERRORS: u32 = remote::REMOTE_DOMAIN_DISK_ERRORS_MAX;
+
 calls!(Domain [dom] {
     /// A disk's sizes, by its target or source.
     block_info(disk: &str) -> BlockInfo
@@ -44,6 +57,12 @@ calls!(Domain [dom] {
             allocation: found.allocation,
             physical: found.physical,
         };
+    /// The disks that have failed.
+    disk_errors() -> Vec<DiskError>
+        = domain_get_disk_errors(DomainGetDiskErrorsArgs { maxerrors: DISK_ERRORS, flags: 0 })
+        |found| found.errors.into_iter()
+            .map(|raw| DiskError { disk: raw.disk, error: Code::new(raw.error) })
+            .collect();
     /// Reads a disk as the guest sees it: at most 4 MiB.
     block_peek(disk: &str, offset: u64, size: u32) -> Vec<u8>
         = domain_block_peek(DomainBlockPeekArgs { path: disk.to_owned(), offset, size, flags: 0 })
@@ -63,6 +82,14 @@ calls!(Domain [dom] {
         = domain_set_block_io_tune(DomainSetBlockIoTuneArgs {
             disk: disk.to_owned(), params: params.to_raw(), flags: flags.bits(),
         });
+    /// Sets the limits that the disks of a group share. Since libvirt 11.2.
+    set_throttle_group(group: &str, params: &Params, flags: DomainModificationImpact)
+        = domain_set_throttle_group(DomainSetThrottleGroupArgs {
+            group: group.to_owned(), params: params.to_raw(), flags: flags.bits(),
+        });
+    /// Removes a group of disks that share limits. Since libvirt 11.2.
+    delete_throttle_group(group: &str, flags: DomainModificationImpact)
+        = domain_del_throttle_group(DomainDelThrottleGroupArgs { group: Some(group.to_owned()), flags: flags.bits() });
     /// Tells with an event when a disk's image has grown beyond so many bytes.
     set_block_threshold(device: &str, threshold: u64)
         = domain_set_block_threshold(DomainSetBlockThresholdArgs { dev: device.to_owned(), threshold, flags: 0 });

@@ -2,12 +2,32 @@
 
 use super::Domain;
 use crate::connect::Connect;
+use crate::node::c_text;
 use crate::object::{calls, text};
 use crate::params::Params;
 use crate::raw::api::{
-    DomainDefineFlags, DomainDeviceModifyFlags, DomainMemoryModFlags, DomainMetadataType,
-    DomainModificationImpact, DomainVcpuFlags, DomainXmlFlags,
+    DomainDefineFlags, DomainDeviceModifyFlags, DomainGraphicsReloadType, DomainMemoryModFlags,
+    DomainMetadataType, DomainModificationImpact, DomainSetVcpuFlags, DomainVcpuFlags,
+    DomainXmlFlags,
 };
+
+/// An I/O thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IoThread {
+    /// Its number.
+    pub id: u32,
+    /// The host's CPUs that it may run on, one a bit, the first in the lowest bit of the first byte.
+    pub cpus: Vec<u8>,
+}
+
+/// How a domain is kept apart from the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityLabel {
+    /// The label, such as one of SELinux.
+    pub label: String,
+    /// Whether the host holds it to that.
+    pub enforcing: bool,
+}
 
 calls!(Connect {
     /// Makes a domain's XML of another format, such as a QEMU command line.
@@ -54,6 +74,9 @@ calls!(Domain [dom] {
     /// Sets the number of its CPUs.
     set_vcpu_count(count: u32, flags: DomainVcpuFlags)
         = domain_set_vcpus_flags(DomainSetVcpusFlagsArgs { nvcpus: count, flags: flags.bits() });
+    /// Switches CPUs on or off, listed as in `0,2-3`. Since libvirt 3.1.
+    set_vcpu(cpus: &str, on: bool, flags: DomainSetVcpuFlags)
+        = domain_set_vcpu(DomainSetVcpuArgs { cpumap: cpus.to_owned(), state: on.into(), flags: flags.bits() });
     /// The most CPUs that it can have.
     max_vcpus() -> i32 = domain_get_max_vcpus(DomainGetMaxVcpusArgs {}) |found| found.num;
     /// Ties a CPU to the host's CPUs whose bits are set.
@@ -68,6 +91,20 @@ calls!(Domain [dom] {
     /// Removes an I/O thread.
     delete_iothread(id: u32, flags: DomainModificationImpact)
         = domain_del_iothread(DomainDelIothreadArgs { iothread_id: id, flags: flags.bits() });
+    /// Its I/O threads.
+    iothreads(flags: DomainModificationImpact) -> Vec<IoThread>
+        = domain_get_iothread_info(DomainGetIothreadInfoArgs { flags: flags.bits() })
+        |found| found.info.into_iter()
+            .map(|raw| IoThread { id: raw.iothread_id, cpus: raw.cpumap })
+            .collect();
+    /// Ties an I/O thread to the host's CPUs whose bits are set.
+    pin_iothread(id: u32, cpus: &[u8], flags: DomainModificationImpact)
+        = domain_pin_iothread(DomainPinIothreadArgs { iothreads_id: id, cpumap: cpus.to_vec(), flags: flags.bits() });
+    /// Sets how an I/O thread waits for its work. Since libvirt 4.10.
+    set_iothread_parameters(id: u32, params: &Params, flags: DomainModificationImpact)
+        = domain_set_iothread_params(DomainSetIothreadParamsArgs {
+            iothread_id: id, params: params.to_raw(), flags: flags.bits(),
+        });
     /// The memory's limits.
     memory_parameters(flags: DomainModificationImpact) -> Params
         = domain_get_memory_parameters(DomainGetMemoryParametersArgs { nparams: 16, flags: flags.bits() | TEXTS })
@@ -82,6 +119,8 @@ calls!(Domain [dom] {
     /// Sets the weights and limits of its I/O.
     set_blkio_parameters(params: &Params, flags: DomainModificationImpact)
         = domain_set_blkio_parameters(DomainSetBlkioParametersArgs { params: params.to_raw(), flags: flags.bits() });
+    /// The scheduler's name, such as `posix`.
+    scheduler() -> String = domain_get_scheduler_type(DomainGetSchedulerTypeArgs {}) |found| found.r#type;
     /// The scheduler's shares and limits.
     scheduler_parameters(flags: DomainModificationImpact) -> Params
         = domain_get_scheduler_parameters_flags(DomainGetSchedulerParametersFlagsArgs {
@@ -109,6 +148,14 @@ calls!(Domain [dom] {
         = domain_set_interface_parameters(DomainSetInterfaceParametersArgs {
             device: device.to_owned(), params: params.to_raw(), flags: flags.bits(),
         });
+    /// Lets a network card, or without a name all of them, tell the switches around where the guest is. Since libvirt 12.5.
+    announce_interface(device: Option<&str>, params: &Params)
+        = domain_announce_interface(DomainAnnounceInterfaceArgs {
+            device: text(device), params: params.to_raw(), flags: 0,
+        });
+    /// Lets its displays read their certificates anew. Since libvirt 10.2.
+    reload_graphics(kind: DomainGraphicsReloadType)
+        = domain_graphics_reload(DomainGraphicsReloadArgs { r#type: kind.as_raw().cast_unsigned(), flags: 0 });
     /// Which performance counters are on.
     perf_events(flags: DomainModificationImpact) -> Params
         = domain_get_perf_events(DomainGetPerfEventsArgs { flags: flags.bits() | TEXTS })
@@ -120,6 +167,15 @@ calls!(Domain [dom] {
     launch_security_info() -> Params
         = domain_get_launch_security_info(DomainGetLaunchSecurityInfoArgs { flags: TEXTS })
         |found| found.params.into();
+    /// Gives a guest whose memory is protected from the host its secrets, before it has run. Since libvirt 8.0.
+    set_launch_security_state(params: &Params)
+        = domain_set_launch_security_state(DomainSetLaunchSecurityStateArgs { params: params.to_raw(), flags: 0 });
+    /// How it is kept apart from other domains, by each of the host's models.
+    security_labels() -> Vec<SecurityLabel>
+        = domain_get_security_label_list(DomainGetSecurityLabelListArgs {})
+        |found| found.labels.into_iter()
+            .map(|raw| SecurityLabel { label: c_text(&raw.label), enforcing: raw.enforcing != 0 })
+            .collect();
     /// Its title, description, or the metadata of one XML namespace.
     metadata(kind: DomainMetadataType, uri: Option<&str>, flags: DomainModificationImpact) -> String
         = domain_get_metadata(DomainGetMetadataArgs { r#type: kind.as_raw(), uri: text(uri), flags: flags.bits() })

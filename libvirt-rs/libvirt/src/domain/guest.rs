@@ -85,6 +85,9 @@ calls!(Domain [dom] {
     /// The guest's CPUs as it sees them.
     guest_vcpus() -> Params
         = domain_get_guest_vcpus(DomainGetGuestVcpusArgs { flags: 0 }) |found| found.params.into();
+    /// Has the guest switch CPUs on or off, listed as in `0,2-3`.
+    set_guest_vcpus(cpus: &str, on: bool)
+        = domain_set_guest_vcpus(DomainSetGuestVcpusArgs { cpumap: cpus.to_owned(), state: on.into(), flags: 0 });
     /// Freezes the guest's file systems, or those that are named; gives how many.
     freeze(mountpoints: &[&str]) -> i32
         = domain_fsfreeze(DomainFsfreezeArgs { mountpoints: texts(mountpoints), flags: 0 })

@@ -32,7 +32,10 @@ impl Domain {
 }
 
 calls!(Domain [dom] {
-    /// The longest that the guest may stand still at the end, in ms.
+    /// The longest that the guest may stand still at the end, in ms. Since libvirt 3.7.
+    migration_downtime() -> u64
+        = domain_migrate_get_max_downtime(DomainMigrateGetMaxDowntimeArgs { flags: 0 }) |found| found.downtime;
+    /// Sets the longest that the guest may stand still at the end, in ms.
     set_migration_downtime(milliseconds: u64)
         = domain_migrate_set_max_downtime(DomainMigrateSetMaxDowntimeArgs { downtime: milliseconds, flags: 0 });
     /// The most that a migration may send, in MiB/s.
@@ -41,6 +44,13 @@ calls!(Domain [dom] {
     /// Limits what a migration may send, in MiB/s.
     set_migration_speed(bandwidth: u64)
         = domain_migrate_set_max_speed(DomainMigrateSetMaxSpeedArgs { bandwidth, flags: 0 });
+    /// The bytes in which a migration keeps what it has sent, to send differences.
+    migration_cache() -> u64
+        = domain_migrate_get_compression_cache(DomainMigrateGetCompressionCacheArgs { flags: 0 })
+        |found| found.cache_size;
+    /// Sets the bytes in which a migration keeps what it has sent.
+    set_migration_cache(bytes: u64)
+        = domain_migrate_set_compression_cache(DomainMigrateSetCompressionCacheArgs { cache_size: bytes, flags: 0 });
     /// Lets the guest go on at its new host; what is missing of its memory follows.
     start_post_copy()
         = domain_migrate_start_post_copy(DomainMigrateStartPostCopyArgs { flags: 0 });

@@ -22,10 +22,13 @@ mod snapshot;
 mod statistics;
 mod streams;
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
-pub use block::{BlockInfo, BlockJob};
+pub use block::{BlockInfo, BlockJob, DiskError};
 pub use checkpoint::DomainCheckpoint;
+pub use configuration::{IoThread, SecurityLabel};
 pub use guest::{FileSystem, GuestInterface, GuestTime};
 pub use snapshot::DomainSnapshot;
 pub use statistics::{BlockStats, DomainStats, InterfaceStats, JobStats, MemoryStat, Vcpu};
@@ -35,7 +38,8 @@ use crate::connect::Connect;
 use crate::error::Error;
 use crate::object::{calls, object};
 use crate::raw::api::{
-    ConnectListAllDomainsFlags, DomainCreateFlags, DomainDefineFlags, DomainDestroyFlagsValues,
+    ConnectListAllDomainsFlags, DomainAbortJobFlagsValues, DomainControlErrorReason,
+    DomainControlState, DomainCreateFlags, DomainDefineFlags, DomainDestroyFlagsValues,
     DomainLifecycle, DomainLifecycleAction, DomainModificationImpact, DomainRebootFlagValues,
     DomainShutdownFlagValues, DomainState, DomainUndefineFlagsValues,
 };
@@ -52,6 +56,17 @@ pub struct StateAndReason {
     pub state: Code<DomainState>,
     /// Why, in the numbers of libvirt's `virDomain…Reason` for that state.
     pub reason: i32,
+}
+
+/// How the hypervisor itself is doing, apart from the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ControlInfo {
+    /// Whether it takes commands.
+    pub state: Code<DomainControlState>,
+    /// Why, if it takes none because of an error.
+    pub reason: Code<DomainControlErrorReason>,
+    /// For how long this has been so.
+    pub elapsed: Duration,
 }
 
 /// A domain's size and use.
@@ -156,6 +171,13 @@ calls!(Domain [dom] {
         vcpus: info.nr_virt_cpu,
         cpu_time: info.cpu_time,
     };
+    /// How the hypervisor itself is doing, apart from the guest.
+    control_info() -> ControlInfo
+        = domain_get_control_info(DomainGetControlInfoArgs { flags: 0 }) |found| ControlInfo {
+            state: Code::new(found.state.cast_signed()),
+            reason: Code::new(found.details.cast_signed()),
+            elapsed: Duration::from_millis(found.state_time),
+        };
     /// Whether it runs.
     is_active() -> bool = domain_is_active(DomainIsActiveArgs {}) |found| found.active != 0;
     /// Whether it is defined.
@@ -168,6 +190,12 @@ calls!(Domain [dom] {
     /// Starts it with the host, or not.
     set_autostart(autostart: bool)
         = domain_set_autostart(DomainSetAutostartArgs { autostart: autostart.into() });
+    /// Whether it is started with the host the next time, and only then. Since libvirt 11.2.
+    autostart_once() -> bool
+        = domain_get_autostart_once(DomainGetAutostartOnceArgs {}) |found| found.autostart != 0;
+    /// Starts it with the host the next time, or not. Since libvirt 11.2.
+    set_autostart_once(autostart: bool)
+        = domain_set_autostart_once(DomainSetAutostartOnceArgs { autostart: autostart.into() });
     /// Gives it another name, while it does not run.
     rename(name: &str) = domain_rename(DomainRenameArgs { new_name: Some(name.to_owned()), flags: 0 })
         |_renamed| ();
@@ -183,4 +211,8 @@ calls!(Domain [dom] {
     inject_nmi() = domain_inject_nmi(DomainInjectNmiArgs { flags: 0 });
     /// Ends the job that runs on it, such as a migration.
     abort_job() = domain_abort_job(DomainAbortJobArgs {});
+    /// As [`abort_job`](Self::abort_job), with flags: a migration whose guest runs at its new host already can only be halted.
+    /// Since libvirt 8.5.
+    abort_job_with(flags: DomainAbortJobFlagsValues)
+        = domain_abort_job_flags(DomainAbortJobFlagsArgs { flags: flags.bits() });
 });

@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::object::calls;
 use crate::params::Params;
 use crate::raw::api::{
-    ConnectGetAllDomainStatsFlags, DomainGetJobStatsFlags, DomainJobType, DomainMemoryStatTags,
-    DomainStatsTypes, VcpuState,
+    ConnectGetAllDomainStatsFlags, DomainDirtyRateCalcFlags, DomainGetJobStatsFlags, DomainJobType,
+    DomainMemoryStatTags, DomainStatsTypes, VcpuState,
 };
 use crate::raw::remote;
 
@@ -164,6 +164,10 @@ calls!(Domain [dom] {
     cpu_stats() -> Params
         = domain_get_cpu_stats(DomainGetCpuStatsArgs { nparams: 16, start_cpu: -1, ncpus: 1, flags: TEXTS })
         |found| found.params.into();
+    /// Begins to measure for so many seconds how fast the guest changes its memory; [`DomainStatsTypes::DIRTYRATE`] tells the
+    /// result. Since libvirt 7.2.
+    measure_dirty_rate(seconds: i32, how: DomainDirtyRateCalcFlags)
+        = domain_start_dirty_rate_calc(DomainStartDirtyRateCalcArgs { seconds, flags: how.bits() });
     /// The job that runs, or with `COMPLETED` the last one.
     job_stats(flags: DomainGetJobStatsFlags) -> JobStats
         = domain_get_job_stats(DomainGetJobStatsArgs { flags: flags.bits() })

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `script` | the daemon |
 //! | `auth` | who this client says it is, and to whom |
+//! | `domain` | calls about domains, and what they could be given of the host |
 //! | `network` | calls about networks |
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod auth;
+mod domain;
 mod network;
 mod script;

@@ -9,17 +9,12 @@ use libvirt::{
             NETWORK_UPDATE, NetworkUpdateArgs,
         },
     },
-    rpc::Procedure,
 };
 
-use crate::script::{Answer, Scripted, text, words};
+use crate::script::{Answer, Scripted, is, text, words};
 
 /// That command and section of an update are in their order.
 const IN_ORDER: i32 = 16;
-
-fn is(procedure: u32, of: &Procedure) -> bool {
-    i64::from(procedure) == i64::from(of.number)
-}
 
 /// A daemon with a network, and with this to say about the order.
 fn daemon(in_order: Option<u32>) -> Scripted {

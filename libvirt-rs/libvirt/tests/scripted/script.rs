@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use libvirt::rpc::Procedure;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -149,13 +150,18 @@ fn usual(procedure: u32) -> Vec<u8> {
     }
 }
 
+/// Whether a call was of this procedure.
+pub(crate) fn is(procedure: u32, of: &Procedure) -> bool {
+    i64::from(procedure) == i64::from(of.number)
+}
+
 // === XDR ===
 
 pub(crate) fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
 
-pub(crate) fn as_words(bytes: &[u8]) -> Vec<u32> {
+fn as_words(bytes: &[u8]) -> Vec<u32> {
     let words = bytes.chunks_exact(4);
     words
         .map(|word| u32::from_be_bytes(word.try_into().unwrap()))
