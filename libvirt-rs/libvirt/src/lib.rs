@@ -87,8 +87,8 @@
 //!
 //! Opening a connection takes 30 s at most ([`Builder::open_within`]). A call has no deadline unless it is given one, since
 //! a save or a migration may take hours: [`Builder::deadline`] is for all calls of a connection,
-//! [`Connect::with_deadline`] for those that are made through its result and through handles found on it. It bounds the
-//! opening of a stream, and not what flows in it.
+//! [`Connect::with_deadline`] for those that are made through its result and through handles found on it. It bounds a
+//! subscription and the opening of a stream, and not what flows in it.
 //!
 //! Every future may be dropped. A call that has not left is taken back then; one that has left is carried out by the daemon,
 //! as the protocol cannot recall it, and its answer is thrown away. The same holds for a call whose deadline passes.
@@ -99,7 +99,7 @@
 //! after 30 s unless [`Builder::keepalive`] says otherwise. Without [`Builder::reconnect`] that is the end. With it the
 //! connection is opened again, with growing pauses: meanwhile calls fail at once, [`Connect::ready`] waits, and
 //! [`Connect::states`] tells. No call is made a second time, for only the caller knows whether that is right.
-//! Handles stay good. Streams do not: they belonged to the old connection.
+//! Handles stay good. A stream lives and ends with its own connection, which is watched in the same way.
 //!
 //! # Streams
 //!
@@ -168,8 +168,9 @@
 //! # Limits
 //!
 //! What is bounded, why, and what happens there: [`limits`], [`rpc::limits`], [`transport::limits`], [`auth::limits`],
-//! [`uri::limits`]. The daemon has limits of its own: it takes five calls of one client at a time, unless
-//! `max_client_requests` says otherwise, and serves the others in turn.
+//! [`uri::limits`]. The daemon has limits of its own: it takes five requests of one client at a time, unless
+//! `max_client_requests` says otherwise, and beyond that reads not even keepalive. So four calls go to it at a time and the
+//! others wait here: [`Builder::calls_at_once`].
 //!
 //! # What is not there
 //!
