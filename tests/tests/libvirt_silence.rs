@@ -14,7 +14,10 @@ use libvirt::raw::api::{
 use libvirt::rpc::{Chunk, ConnectionError, KeepaliveConfig, RawStream};
 use libvirt::{Backoff, Builder, Connect, ConnectState, Error, StorageVol};
 use tokio::time::timeout;
-use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
+use vbridge_tests::{
+    fixture::{eventually, story},
+    libvirt::daemon::Libvirtd,
+};
 
 /// The daemon is asked after so much silence, and given up after two questions without an answer: in 600 ms.
 const KEEPALIVE: KeepaliveConfig = KeepaliveConfig {
@@ -199,19 +202,16 @@ fn calls_work_and_events_flow_again_once_the_daemon_goes_on() {
             daemon.freeze().await?;
             is_told("a call", domain.state()).await?;
             // The sockets take connections, which nobody serves: an attempt ends without an answer.
-            let tried = timeout(SOON, async {
-                loop {
-                    match connect.state() {
-                        ConnectState::Reconnecting {
-                            why: Error::OpeningTooSlow { limit, .. },
-                            ..
-                        } => break limit,
-                        _ => drop(connect.state_changed().await),
-                    }
-                }
-            });
-            let limit = tried.await.context("no attempt has ended")?;
-            ensure!(limit == ATTEMPT, "{round}: {limit:?}");
+            let tried = async || {
+                let why = match connect.state() {
+                    ConnectState::Reconnecting { why, .. } => why,
+                    _ => return Ok(false),
+                };
+                Ok(matches!(why, Error::OpeningTooSlow { limit, .. } if limit == ATTEMPT))
+            };
+            eventually("the end of an attempt", SOON, tried)
+                .await
+                .with_context(|| format!("{round}: {:?}", connect.state()))?;
             daemon.thaw().await?;
             timeout(SOON, connect.ready()).await??;
             let notice = next(&mut events).await?;
