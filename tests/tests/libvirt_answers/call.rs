@@ -110,8 +110,8 @@ impl Call {
         };
         match error.downcast_ref().and_then(libvirt::Error::remote) {
             Some(refused) => Ok(Answer::Error(Refusal {
-                code: refused.code,
-                domain: refused.domain,
+                code: refused.code.raw(),
+                domain: refused.domain.raw(),
                 message: refused.message.clone(),
             })),
             None => Err(error.context(format!("{} {given:?}", self.name))),
