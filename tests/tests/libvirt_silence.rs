@@ -14,10 +14,7 @@ use libvirt::raw::api::{
 use libvirt::rpc::{Chunk, ConnectionError, KeepaliveConfig, RawStream};
 use libvirt::{Backoff, Builder, Connect, ConnectState, Error, StorageVol};
 use tokio::time::timeout;
-use vbridge_tests::{
-    fixture::{eventually, story},
-    libvirt::daemon::Libvirtd,
-};
+use vbridge_tests::{fixture::story, libvirt::daemon::Libvirtd};
 
 /// The daemon is asked after so much silence, and given up after two questions without an answer: in 600 ms.
 const KEEPALIVE: KeepaliveConfig = KeepaliveConfig {
