@@ -222,8 +222,8 @@ impl Model {
 
     /// What has to happen next, if enough has arrived.
     pub(super) fn next(&mut self, now: Instant) -> Result<Option<Event>, ProtocolError> {
+        self.watch.received(now);
         while let Some((head, payload, descriptors)) = self.packet()? {
-            self.watch.received(now);
             let event = self.take(&head, payload, descriptors)?;
             if event.is_some() {
                 return Ok(event);
@@ -318,6 +318,8 @@ impl Model {
         let serial = call.head.serial;
         match call.state {
             State::Waiting | State::Abandoned => {}
+            // A hole is refused by a reply.
+            _ if status == ERROR => return self.failed(call, payload),
             State::Streaming | State::Finishing | State::Aborting => return self.ignore(),
         }
         if status == ERROR {
@@ -340,16 +342,34 @@ impl Model {
         match (status, call.state) {
             (CONTINUE, _) if call.receives() => Some(Event::Data(serial, payload)),
             (CONTINUE, _) if call.drops() => None,
-            (ERROR, State::Streaming | State::Finishing) => {
-                self.calls.remove(&serial);
-                Some(Event::Failed(serial, payload))
-            }
-            (OK | ERROR, State::Streaming | State::Finishing | State::Aborting) => {
+            (ERROR, _) => self.failed(call, payload),
+            (OK, State::Streaming | State::Finishing | State::Aborting) => {
                 self.calls.remove(&serial);
                 Some(Event::Closed(serial))
             }
             _ => self.ignore(),
         }
+    }
+
+    /// The daemon has ended a stream with an error. Before the reply to its call, that goes on as one without a stream.
+    fn failed(&mut self, call: Call, error: Vec<u8>) -> Option<Event> {
+        let serial = call.head.serial;
+        match call.state {
+            State::Streaming | State::Finishing => {
+                self.calls.remove(&serial);
+            }
+            State::Aborting => {
+                self.calls.remove(&serial);
+                return Some(Event::Closed(serial));
+            }
+            State::Waiting | State::Abandoned if call.stream => {
+                if let Some(call) = self.calls.get_mut(&serial) {
+                    call.stream = false;
+                }
+            }
+            State::Waiting | State::Abandoned => return self.ignore(),
+        }
+        Some(Event::Failed(serial, error))
     }
 
     fn hole(&mut self, call: Call, payload: &[u8]) -> Result<Option<Event>, ProtocolError> {
