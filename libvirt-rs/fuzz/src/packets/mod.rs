@@ -1,7 +1,7 @@
 //! Packets: what a daemon may send while calls wait and streams are open.
 //!
-//! The input is a [story] of both sides: what we call, send and give up, what the daemon writes, and when it
-//! arrives. A [model] of the protocol says after each step what must have happened, to the byte: what leaves, what the
+//! The input is a story of both sides: what we call, send and give up, what the daemon writes, and when it
+//! arrives. A model of the protocol says after each step what must have happened, to the byte: what leaves, what the
 //! user is told, what is dropped, what ends the connection. The story is played twice, with the bytes of each delivery at
 //! once and in small pieces, and both must come to the same.
 
