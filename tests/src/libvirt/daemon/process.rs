@@ -79,8 +79,10 @@ impl Daemon {
     }
 
     /// Lets it go on.
+    ///
+    /// nsenter does it, which lets its child go on once it goes on itself. Were the daemon told by us as well, nsenter's
+    /// own sign could come late: after the daemon's next standstill, and end it.
     pub(super) async fn thaw(&mut self) -> Result<()> {
-        self.signal(Signal::CONT)?;
         let nsenter = self.running()?;
         send(nsenter, Signal::CONT)?;
         let pids = [self.pid, nsenter];
