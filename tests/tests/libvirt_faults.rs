@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use libvirt::events::{DomainEventId, Notice};
-use libvirt::raw::api::{
-    DomainConsoleFlags, StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags,
-    StorageVolCreateFlags, StorageVolDownloadFlags, StorageVolUploadFlags,
-};
+use libvirt::raw::api::{DomainConsoleFlags, StorageVolDownloadFlags, StorageVolUploadFlags};
 use libvirt::rpc::ConnectionError;
 use libvirt::{Backoff, Connect, Error, StorageVol};
 use tokio::io::AsyncReadExt as _;
@@ -28,24 +25,15 @@ const IMPATIENT: Backoff = Backoff {
 };
 /// For a connection to stand again.
 const SOON: Duration = Duration::from_secs(10);
+/// Where the volumes are.
+const POOL: &str = "pool";
 
 /// A volume of so many bytes in a pool of a private daemon.
 async fn volume(connect: &Connect, daemon: &Libvirtd, bytes: u64) -> Result<StorageVol> {
-    let path = daemon.folder().join("pool");
-    let inside = daemon.path_inside(&path);
-    let xml = format!(
-        "<pool type='dir'><name>pool</name><target><path>{}</path></target></pool>",
-        inside.display()
-    );
-    let pool = connect
-        .define_storage_pool(&xml, StoragePoolDefineFlags::empty())
-        .await?;
-    pool.build(StoragePoolBuildFlags::empty()).await?;
-    pool.start(StoragePoolCreateFlags::empty()).await?;
-    let xml = format!("<volume><name>volume</name><capacity>{bytes}</capacity></volume>");
-    Ok(pool
-        .create_volume(&xml, StorageVolCreateFlags::empty())
-        .await?)
+    daemon.pool(POOL).await?;
+    daemon.volume(POOL, "volume", bytes).await?;
+    let pool = connect.storage_pool_by_name(POOL).await?;
+    Ok(pool.volume_by_name("volume").await?)
 }
 
 #[test]

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use libvirt::events::{DomainEvent, DomainEventId, Events, Notice};
-use libvirt::raw::api::{
-    StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags, StorageVolCreateFlags,
-    StorageVolDownloadFlags, StorageVolUploadFlags,
-};
+use libvirt::raw::api::{StorageVolDownloadFlags, StorageVolUploadFlags};
 use libvirt::rpc::{Chunk, ConnectionError, KeepaliveConfig, RawStream};
 use libvirt::{Backoff, Builder, Connect, ConnectState, Error, StorageVol};
 use tokio::time::timeout;
@@ -34,27 +31,19 @@ const IMPATIENT: Backoff = Backoff {
 /// What a volume holds: more than the client takes before its reader does, and than a socket keeps.
 const BYTES: u64 = 64 << 20;
 
+/// Where it is.
+const POOL: &str = "pool";
+
 fn to(uri: &str) -> Builder {
     Connect::builder(uri).keepalive(KEEPALIVE)
 }
 
 /// A volume in a pool of a private daemon.
 async fn volume(connect: &Connect, daemon: &Libvirtd) -> Result<StorageVol> {
-    let path = daemon.folder().join("pool");
-    let inside = daemon.path_inside(&path);
-    let xml = format!(
-        "<pool type='dir'><name>pool</name><target><path>{}</path></target></pool>",
-        inside.display()
-    );
-    let pool = connect
-        .define_storage_pool(&xml, StoragePoolDefineFlags::empty())
-        .await?;
-    pool.build(StoragePoolBuildFlags::empty()).await?;
-    pool.start(StoragePoolCreateFlags::empty()).await?;
-    let xml = format!("<volume><name>volume</name><capacity>{BYTES}</capacity></volume>");
-    Ok(pool
-        .create_volume(&xml, StorageVolCreateFlags::empty())
-        .await?)
+    daemon.pool(POOL).await?;
+    daemon.volume(POOL, "volume", BYTES).await?;
+    let pool = connect.storage_pool_by_name(POOL).await?;
+    Ok(pool.volume_by_name("volume").await?)
 }
 
 /// What somebody fails with who waits for a silent daemon.

@@ -9,12 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use libvirt::raw::api::{
-    DomainChannelFlags, StoragePoolBuildFlags, StoragePoolCreateFlags, StoragePoolDefineFlags,
-    StorageVolCreateFlags, StorageVolDownloadFlags, StorageVolUploadFlags,
-};
+use libvirt::raw::api::{DomainChannelFlags, StorageVolDownloadFlags, StorageVolUploadFlags};
 use libvirt::rpc::{Chunk, ConnectionError};
-use libvirt::{Connect, Error, StoragePool, StorageVol};
+use libvirt::{Connect, Error, StorageVol};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -28,28 +25,13 @@ const GIB: u64 = 1 << 30;
 /// A mebibyte in memory.
 const BLOCK: usize = 1 << 20;
 
-/// A pool in a folder of the daemon's, and that folder.
-async fn pool(connect: &Connect, daemon: &Libvirtd) -> Result<(StoragePool, PathBuf)> {
-    let path = daemon.folder().join("pool");
-    let xml = format!(
-        "<pool type='dir'><name>pool</name><target><path>{}</path></target></pool>",
-        daemon.path_inside(&path).display()
-    );
-    let pool = connect
-        .define_storage_pool(&xml, StoragePoolDefineFlags::empty())
-        .await?;
-    pool.build(StoragePoolBuildFlags::empty()).await?;
-    pool.start(StoragePoolCreateFlags::empty()).await?;
-    Ok((pool, path))
-}
-
-async fn volume(pool: &StoragePool, name: &str, bytes: u64) -> Result<StorageVol> {
-    let xml = format!(
-        "<volume><name>{name}</name><capacity>{bytes}</capacity><allocation>0</allocation></volume>"
-    );
-    Ok(pool
-        .create_volume(&xml, StorageVolCreateFlags::empty())
-        .await?)
+/// A volume of so many bytes in a pool of a private daemon, and the file that it is.
+async fn volume(daemon: &Libvirtd, connect: &Connect, bytes: u64) -> Result<(StorageVol, PathBuf)> {
+    let (pool, name) = ("pool", "volume");
+    let folder = daemon.pool(pool).await?;
+    daemon.volume(pool, name, bytes).await?;
+    let pool = connect.storage_pool_by_name(pool).await?;
+    Ok((pool.volume_by_name(name).await?, folder.join(name)))
 }
 
 /// For what must not hang.
@@ -85,8 +67,7 @@ fn digest_of(path: &Path) -> Result<Vec<u8>> {
 fn a_gibibyte_goes_up_and_comes_down_unchanged() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, folder) = pool(&connect, daemon).await?;
-        let volume = volume(&pool, "big", GIB).await?;
+        let (volume, file) = volume(daemon, &connect, GIB).await?;
         let mut sent = Sha256::new();
         let mut upload = volume
             .upload(0, GIB, StorageVolUploadFlags::empty())
@@ -99,7 +80,7 @@ fn a_gibibyte_goes_up_and_comes_down_unchanged() {
         upload.finish().await?;
         let sent = sent.finalize().to_vec();
         ensure!(
-            digest_of(&folder.join("big"))? == sent,
+            digest_of(&file)? == sent,
             "what the daemon has kept is something else"
         );
 
@@ -129,8 +110,7 @@ fn a_gibibyte_goes_up_and_comes_down_unchanged() {
 fn holes_stay_holes_both_ways() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, folder) = pool(&connect, daemon).await?;
-        let source = volume(&pool, "source", GIB).await?;
+        let (source, kept) = volume(daemon, &connect, GIB).await?;
         // A little data at the start, in the middle and near the end.
         let pieces = [0, 400 * MIB, GIB - 3 * MIB];
         let mut upload = source
@@ -146,7 +126,7 @@ fn holes_stay_holes_both_ways() {
         }
         upload.send_hole(GIB - at).await?;
         upload.finish().await?;
-        let file = File::open(folder.join("source"))?;
+        let file = File::open(&kept)?;
         let metadata = file.metadata()?;
         ensure!(metadata.len() == GIB, "{} bytes", metadata.len());
         ensure!(
@@ -180,7 +160,7 @@ fn holes_stay_holes_both_ways() {
             "{data} of data, {holes} of holes"
         );
         ensure!(
-            digest_of(&copy)? == digest_of(&folder.join("source"))?,
+            digest_of(&copy)? == digest_of(&kept)?,
             "the copy is another"
         );
         Ok(())
@@ -191,8 +171,7 @@ fn holes_stay_holes_both_ways() {
 fn many_holes_in_a_row_are_taken_and_none_of_no_length_is_sent() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, folder) = pool(&connect, daemon).await?;
-        let volume = volume(&pool, "holes", 100 * MIB).await?;
+        let (volume, file) = volume(daemon, &connect, 100 * MIB).await?;
         let mut upload = volume
             .upload(0, 100 * MIB, StorageVolUploadFlags::SPARSE_STREAM)
             .await?;
@@ -205,7 +184,7 @@ fn many_holes_in_a_row_are_taken_and_none_of_no_length_is_sent() {
             upload.send_hole(0).await?;
         }
         upload.finish().await?;
-        let content = std::fs::read(folder.join("holes"))?;
+        let content = std::fs::read(file)?;
         ensure!(content.len() as u64 == 100 * MIB, "{} bytes", content.len());
         for (number, found) in (0..).zip(content.chunks_exact(block(0).len())) {
             let mut expected = block(number);
@@ -222,8 +201,7 @@ fn many_holes_in_a_row_are_taken_and_none_of_no_length_is_sent() {
 fn a_hole_that_nobody_has_announced_ends_the_upload() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, _) = pool(&connect, daemon).await?;
-        let volume = volume(&pool, "dense", MIB).await?;
+        let (volume, _) = volume(daemon, &connect, MIB).await?;
         let mut upload = volume.upload(0, 0, StorageVolUploadFlags::empty()).await?;
         let error = async {
             upload.send_hole(MIB / 2).await?;
@@ -243,8 +221,7 @@ fn a_hole_that_nobody_has_announced_ends_the_upload() {
 fn a_part_of_a_volume_is_read_from_an_offset() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, _) = pool(&connect, daemon).await?;
-        let volume = volume(&pool, "part", 8 * MIB).await?;
+        let (volume, _) = volume(daemon, &connect, 8 * MIB).await?;
         let mut upload = volume
             .upload(2 * MIB, MIB, StorageVolUploadFlags::empty())
             .await?;
@@ -264,8 +241,7 @@ fn a_part_of_a_volume_is_read_from_an_offset() {
 fn an_upload_of_more_than_was_announced_fails_with_the_daemons_reason() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("qemu")).await?;
-        let (pool, _) = pool(&connect, daemon).await?;
-        let volume = volume(&pool, "small", MIB).await?;
+        let (volume, _) = volume(daemon, &connect, MIB).await?;
         let announced = MIB / 2;
         let mut stream = volume
             .upload(0, announced, StorageVolUploadFlags::empty())

@@ -196,6 +196,32 @@ impl Libvirtd {
             .with_context(|| format!("`virsh {}`", arguments.join(" ")))
     }
 
+    /// A pool of volumes that are files of a folder. Returns the folder.
+    ///
+    /// # Errors
+    /// virsh fails.
+    pub async fn pool(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder().join(name);
+        let inside = self.path_inside(&folder).display().to_string();
+        self.virsh(&["pool-define-as", name, "dir", "--target", &inside])
+            .await?;
+        self.virsh(&["pool-build", name]).await?;
+        self.virsh(&["pool-start", name]).await?;
+        Ok(folder)
+    }
+
+    /// A volume of a pool, raw and without content: a file with nothing but a hole.
+    ///
+    /// # Errors
+    /// virsh fails.
+    pub async fn volume(&self, pool: &str, name: &str, bytes: u64) -> Result<()> {
+        let capacity = format!("{bytes}B");
+        let arguments = [pool, name, &capacity, "--allocation", "0"];
+        self.virsh(&[&["vol-create-as"], &arguments[..]].concat())
+            .await?;
+        Ok(())
+    }
+
     /// The numbers that the daemon has given to the clients that are connected, in the order in which they came. Those of
     /// its administration are not among them.
     ///
