@@ -224,7 +224,11 @@ impl Process {
         ))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid)
             .ok()
             .and_then(Pid::from_raw)

@@ -1,4 +1,4 @@
-//! Builds our own programs with cargo: static ones for the guest, ordinary ones for the host.
+//! Builds our own programs with cargo: static ones for the guest, ordinary ones and examples for the host.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 
 use crate::{command, workspace};
 
-/// Set by `cargo xtask test` and `bench` to the programs that they have built, a list as in `PATH`. The
-/// tests' own processes take these as they are, and do not wait for cargo's lock.
+/// Set by `cargo xtask test` and `bench` to the programs, and folders of programs, that are built already: a list as in
+/// `PATH`. The tests' own processes take these as they are, and do not wait for cargo's lock.
 pub const PREBUILT: &str = "VBRIDGE_PREBUILT";
 
 /// The guest is Debian amd64. glibc links statically as well.
@@ -98,12 +98,38 @@ pub fn host(profile: Profile, binaries: &[Binary]) -> Result<Vec<(Binary, PathBu
     })
 }
 
+/// The folder of a package's examples, which are built unless [`PREBUILT`] names that folder.
+///
+/// Blocks; in async code use `spawn_blocking`.
+///
+/// # Errors
+/// cargo fails.
+pub fn examples(package: &str) -> Result<PathBuf> {
+    let folder = examples_folder();
+    if !is_prebuilt(&folder) {
+        let mut cargo = cargo_program();
+        cargo.args(["build", "--quiet", "--package", package, "--examples"]);
+        command::run(&mut cargo)?;
+    }
+    Ok(folder)
+}
+
+/// Where cargo puts all packages' examples, of whose names none is given twice.
+pub fn examples_folder() -> PathBuf {
+    workspace::target_dir().join("debug/examples")
+}
+
 /// `cargo`, in the workspace. The one that runs us, if any: it has the right toolchain.
 pub fn cargo_program() -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(workspace::root());
     command
+}
+
+fn is_prebuilt(path: &Path) -> bool {
+    let prebuilt = env::var_os(PREBUILT).unwrap_or_default();
+    env::split_paths(&prebuilt).any(|prebuilt| prebuilt == path)
 }
 
 fn build(
@@ -115,9 +141,7 @@ fn build(
         .iter()
         .map(|binary| (*binary, directory.join(binary.name)))
         .collect();
-    let prebuilt = env::var_os(PREBUILT).unwrap_or_default();
-    let prebuilt: Vec<PathBuf> = env::split_paths(&prebuilt).collect();
-    if built.iter().all(|(_, path)| prebuilt.contains(path)) {
+    if built.iter().all(|(_, path)| is_prebuilt(path)) {
         return Ok(built);
     }
     // One package at a time: built together, they would get each other's features of what they depend

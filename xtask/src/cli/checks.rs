@@ -13,12 +13,17 @@ use xtask::tools::{self, Scope};
 /// Runs the tests of all packages.
 pub(super) fn test(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
-    let prebuilt = paths(prepare(Profile::Dev)?)?;
+    let built = prepare(Profile::Dev)?;
+    let mut prebuilt: Vec<PathBuf> = built.into_iter().map(|(_, path)| path).collect();
+    if arguments.is_empty() {
+        // cargo builds every package's examples before it runs the first test, unless it is to run some tests only.
+        prebuilt.push(build::examples_folder());
+    }
     let mut cargo = build::cargo_program();
     cargo
         .args(["test", "--workspace"])
         .args(arguments)
-        .env(build::PREBUILT, prebuilt);
+        .env(build::PREBUILT, list(prebuilt)?);
     command::run(&mut cargo)
 }
 
@@ -34,7 +39,10 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
     for (_, path) in built.iter().filter(|(binary, _)| *binary == build::BRIDGE) {
         cargo.env("VBRIDGE_BIN", path);
     }
-    cargo.env(build::PREBUILT, paths(built)?);
+    cargo.env(
+        build::PREBUILT,
+        list(built.into_iter().map(|(_, path)| path))?,
+    );
     command::run(&mut cargo)
 }
 
@@ -53,7 +61,6 @@ fn prepare(host: Profile) -> Result<Vec<(Binary, PathBuf)>> {
 }
 
 /// The list for [`build::PREBUILT`].
-fn paths(built: Vec<(Binary, PathBuf)>) -> Result<OsString> {
-    env::join_paths(built.into_iter().map(|(_, path)| path))
-        .context("the target directory's path holds a colon")
+fn list(paths: impl IntoIterator<Item = PathBuf>) -> Result<OsString> {
+    env::join_paths(paths).context("the target directory's path holds a colon")
 }
