@@ -5,8 +5,19 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const PROTOS: &[&str] = &[
+    "vbridge/guest/v1/accounts.proto",
+    "vbridge/guest/v1/events.proto",
+    "vbridge/guest/v1/exec.proto",
+    "vbridge/guest/v1/files.proto",
+    "vbridge/guest/v1/hardware.proto",
     "vbridge/guest/v1/metrics.proto",
+    "vbridge/guest/v1/network.proto",
+    "vbridge/guest/v1/power.proto",
+    "vbridge/guest/v1/services.proto",
+    "vbridge/guest/v1/storage.proto",
     "vbridge/guest/v1/system.proto",
+    "vbridge/guest/v1/time.proto",
+    "vbridge/guest/v1/tunnel.proto",
     "vbridge/host/v1/bridge.proto",
 ];
 
