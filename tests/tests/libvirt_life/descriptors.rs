@@ -29,7 +29,7 @@ use vbridge_tests::{
 
 use crate::{
     guest::SCREEN,
-    support::{DEFINE, PAUSED, Record, image, open, refused},
+    support::{DEFINE, PAUSED, QMP, Record, image, open, refused},
 };
 
 /// How a VNC server begins (RFC 6143, section 7.1.1).
@@ -113,7 +113,7 @@ fn files_reach_qemus_monitor() {
             "{answer:?}"
         );
         let known = domain
-            .qemu_monitor_command(r#"{"execute":"query-fdsets"}"#, 0)
+            .qemu_monitor_command(r#"{"execute":"query-fdsets"}"#, QMP)
             .await?;
         ensure!(known.contains(r#""opaque":"ours""#), "{known}");
         // Without a file there is nothing to add: QEMU says so, and libvirt passes its words on.
@@ -160,7 +160,7 @@ fn a_disk_can_be_a_file_that_the_client_has_opened() {
         domain.start(PAUSED).await?;
         // libvirt does not look at such a file any more; QEMU has it open, and knows the size in its head.
         let query = r#"{"execute":"query-block"}"#;
-        let disks = domain.qemu_monitor_command(query, 0).await?;
+        let disks = domain.qemu_monitor_command(query, QMP).await?;
         ensure!(disks.contains(r#""virtual-size":67108864"#), "{disks}");
         let looked = domain.block_info("vda").await;
         refused(looked, ErrorNumber::OperationUnsupported)?;
