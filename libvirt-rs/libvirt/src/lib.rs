@@ -161,8 +161,8 @@
 //!
 //! A kind that the daemon does not have is an error that names it, in every family; `supported_…_events` says which it has.
 //! What happens after the subscription was made is not missed, and kinds that were subscribed to together keep their
-//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, then the oldest make
-//! room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
+//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, of large ones as many as
+//! are 32 MiB; then the oldest make room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
 //! is used, and [`Notice::Reconnected`] stands where the gap is: the connection is up then, so look at the state anew.
 //!
 //! # Limits
