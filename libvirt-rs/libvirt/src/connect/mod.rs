@@ -27,6 +27,7 @@ use bytes::Bytes;
 
 pub use backoff::Backoff;
 pub use builder::Builder;
+pub(crate) use session::resolve;
 pub use states::{ConnectState, States};
 
 use crate::error::Error;
