@@ -12,12 +12,14 @@
 //! | `saving` | memory in files: save, restore, dump |
 //! | `migration` | to another host |
 //! | `snapshot`, `checkpoint` | points in a domain's life |
+//! | `descriptors` | files for a domain, its displays, its namespaces |
 //! | `streams` | channels, consoles, screenshots |
 
 mod block;
 mod checkpoint;
 mod configuration;
 mod cpus;
+mod descriptors;
 mod guest;
 mod migration;
 mod saving;
