@@ -161,8 +161,8 @@
 //!
 //! A kind that the daemon does not have is an error that names it, in every family; `supported_…_events` says which it has.
 //! What happens after the subscription was made is not missed, and kinds that were subscribed to together keep their
-//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, then the oldest make
-//! room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
+//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, of large ones as many as
+//! are 32 MiB; then the oldest make room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
 //! is used, and [`Notice::Reconnected`] stands where the gap is: the connection is up then, so look at the state anew.
 //!
 //! # Limits
@@ -185,10 +185,10 @@
 //! - **Events of daemons from before 2014**, which know only older registrations.
 //! - **Starting a session's daemon.** libvirt's library starts one where none runs for `qemu:///session`; here it must
 //!   run, such as by systemd's socket for the user.
-//! - **Methods for some procedures**, which are called through [`raw`]: those that pass descriptors (start with files,
-//!   open a graphics display, QEMU's monitor with files, LXC's namespaces); where virtual CPUs and the emulator are pinned;
-//!   QEMU's adoption of a process; older ones whose successors have methods; and the identity for which a proxy speaks
-//!   (`connect_set_identity`), which a connection that is opened again or for a stream would not have.
+//! - **Methods for some procedures**, which are called through [`raw`]: QEMU's adoption of a process; older ones whose
+//!   successors have methods; and the identity for which a proxy speaks (`connect_set_identity`), which a connection that is
+//!   opened again or for a stream would not have. What is newer than this crate is called by its number
+//!   ([`Connect::call_raw`]).
 //! - **Asking a person for a password.** It is in [`Credentials`](auth::Credentials) or auth.conf before a connection is
 //!   opened; only polkit's agent and ssh ask.
 //! - **Systems other than Unix, and runtimes other than tokio.**

@@ -8,14 +8,13 @@ use anyhow::{Context as _, Result};
 use libvirt::{
     Domain, DomainCheckpoint, DomainSnapshot, Enumeration, Interface, Network, NetworkPort,
     NodeDevice, NwFilter, NwFilterBinding, Secret, StoragePool, StorageVol,
-    raw::api::DomainInterfaceAddressesSource,
+    raw::api::{DomainInterfaceAddressesSource, DomainMemoryFlags},
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     Call,
     ask::Ask,
-    domain::domain_get_vcpus,
     parameters::memory_stat,
     shape::{Show as _, each, hex, received},
 };
@@ -147,7 +146,7 @@ fn connection() -> Vec<Call> {
         connect_get_hostname = ask.connect.hostname().await?;
         connect_get_sysinfo = ask.connect.sysinfo().await?;
         connect_get_capabilities = ask.connect.capabilities().await?;
-        connect_get_domain_capabilities = ask.connect.domain_capabilities(None, None, None, None).await?;
+        connect_get_domain_capabilities = ask.connect.domain_capabilities(None, None, None, None, none()).await?;
         connect_get_cpu_model_names = ask.connect.cpu_models(&ask.text("arch")?).await?;
         connect_compare_cpu = ask.connect.compare_cpu(&ask.text("xml")?, none()).await?.show();
         connect_baseline_cpu = {
@@ -213,7 +212,7 @@ fn domains() -> Vec<Call> {
         domain_lookup_by_uuid = ask.connect.domain_by_uuid(ask.parsed("uuid")?).await?.show();
         domain_get_state = {
             let state = ask.domain_handle().await?.state().await?;
-            json!({"state": state.state.show(), "reason": state.reason})
+            json!({"state": state.state.show(), "reason": state.reason.raw()})
         };
         domain_get_info = {
             let info = ask.domain_handle().await?.info().await?;
@@ -226,7 +225,7 @@ fn domains() -> Vec<Call> {
         domain_is_persistent = i32::from(ask.domain_handle().await?.is_persistent().await?);
         domain_is_updated = i32::from(ask.domain_handle().await?.is_updated().await?);
         domain_get_autostart = i32::from(ask.domain_handle().await?.autostart().await?);
-        domain_get_messages = ask.domain_handle().await?.messages().await?;
+        domain_get_messages = ask.domain_handle().await?.messages(none()).await?;
         domain_get_hostname = ask.domain_handle().await?.hostname(none()).await?;
         domain_get_fsinfo = ask.domain_handle().await?.file_systems().await?.into_iter()
             .map(|it| json!({
@@ -286,9 +285,11 @@ fn domain_configuration() -> Vec<Call> {
         domain_get_launch_security_info = ask.domain_handle().await?.launch_security_info().await?.show();
         domain_has_managed_save_image = i32::from(ask.domain_handle().await?.has_managed_save().await?);
         domain_save_image_get_xml_desc = ask.connect.saved_domain_xml(&ask.text("file")?, none()).await?;
-        domain_migrate_get_max_speed = ask.domain_handle().await?.migration_speed().await?;
-        domain_memory_peek = hex(&ask.domain_handle().await?
-            .memory_peek(ask.get("offset")?, ask.get("size")?, ask.flags()?).await?);
+        domain_migrate_get_max_speed = ask.domain_handle().await?.migration_speed(none()).await?;
+        domain_memory_peek = {
+            let flags = DomainMemoryFlags::from_bits_retain(ask.flags()?);
+            hex(&ask.domain_handle().await?.memory_peek(ask.get("offset")?, ask.get("size")?, flags).await?)
+        };
         domain_backup_get_xml_desc = ask.domain_handle().await?.backup_xml().await?;
     })
     .to_vec()
@@ -318,14 +319,18 @@ fn domain_statistics() -> Vec<Call> {
             .map(|it| (memory_stat(it.tag.raw()), json!(it.value)))
             .collect::<Map<_, _>>();
         domain_get_vcpus = {
-            // The handle does not tell the maps.
-            let mut shown = domain_get_vcpus(ask).await?;
-            let info = ask.domain_handle().await?.vcpus().await?.into_iter().map(|it| json!({
+            let vcpus = ask.domain_handle().await?.vcpus().await?;
+            let info = vcpus.iter().map(|it| json!({
                 "number": it.number, "state": it.state.show(), "cpu_time": it.cpu_time, "cpu": it.cpu,
             }));
-            shown["info"] = info.collect();
-            shown
+            let maps = vcpus.iter().map(|it| hex(&it.cpus));
+            json!({"info": info.collect::<Vec<_>>(), "cpumaps": maps.collect::<Vec<_>>()})
         };
+        domain_get_vcpu_pin_info = {
+            let pins = ask.domain_handle().await?.vcpu_pins(none()).await?;
+            pins.iter().map(|cpus| hex(cpus)).collect::<Vec<_>>()
+        };
+        domain_get_emulator_pin_info = hex(&ask.domain_handle().await?.emulator_pin(none()).await?);
         domain_get_cpu_stats = [ask.domain_handle().await?.cpu_stats().await?.show()];
         domain_get_job_stats = {
             let stats = ask.domain_handle().await?.job_stats(none()).await?;

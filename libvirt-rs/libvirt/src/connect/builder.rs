@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::limits::OPENING;
-use super::session::{self, Purpose};
+use super::session;
 use super::states::{State, Status};
 use super::{Backoff, Connect, Inner, supervisor};
 use crate::auth::Credentials;
@@ -131,10 +131,7 @@ impl Builder {
     /// The URI is wrong, or nobody answers there, or the daemon refuses us, or it takes too long.
     pub async fn open(self) -> Result<Connect, Error> {
         let mut settings = self.settings;
-        settings.uri = Uri::resolve(&self.uri, &settings.transport.environment)?;
-        // The opening as a whole is bounded; the transport gets no less.
-        settings.transport.timeout = settings.opening;
-        let session = session::open(&settings, Purpose::Calls).await?;
+        let session = session::open_first(self.uri, &mut settings).await?;
         let deadline = settings.deadline;
         let status = Status::new(State::Up(Topics::new(&session.client)));
         let inner = Arc::new(Inner {

@@ -23,13 +23,19 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 pub use backoff::Backoff;
 pub use builder::Builder;
+pub(crate) use session::resolve;
 pub use states::{ConnectState, States};
 
 use crate::error::Error;
 use crate::events::{Registrations, Topics};
-use crate::raw::remote::{CONNECT_OPEN, Remote};
+use crate::raw::{
+    self,
+    remote::{CONNECT_OPEN, Remote},
+};
 use crate::rpc::{Client, ConnectionError};
 use builder::Settings;
 use states::{State, Status};
@@ -108,6 +114,38 @@ impl Connect {
     /// The connection is not up.
     pub fn raw(&self) -> Result<Remote, Error> {
         Ok(Remote::new(self.client()?))
+    }
+
+    /// Calls any procedure by its program's number and its own, also one that is newer than this crate. The arguments and
+    /// what comes back are encoded as XDR (RFC 4506); without arguments there are no bytes.
+    ///
+    /// A stream that follows the procedure is aborted, and descriptors that come with the reply are closed:
+    /// [`open_stream`](Client::open_stream) and [`call_with_fds`](Client::call_with_fds) of [`client`](Self::client) are
+    /// for those.
+    ///
+    /// ```no_run
+    /// # async fn example(connect: libvirt::Connect) -> Result<(), Box<dyn std::error::Error>> {
+    /// use libvirt::raw::remote::REMOTE_PROGRAM;
+    ///
+    /// // Procedure 23 finds a domain by its name: a length, the bytes, and zeros up to a multiple of four.
+    /// let found = connect.call_raw(REMOTE_PROGRAM, 23, b"\0\0\0\x03web\0".to_vec()).await?;
+    /// // Its name comes back, then its UUID and its number.
+    /// println!("the UUID is {:02x?}", &found[8..24]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the daemon reports, such as [`NoSupport`](crate::raw::api::ErrorNumber::NoSupport) of a procedure that it does
+    /// not have; the arguments are larger than a packet may be (32 MiB); the end of the connection.
+    pub async fn call_raw(
+        &self,
+        program: u32,
+        procedure: i32,
+        arguments: Vec<u8>,
+    ) -> Result<Bytes, Error> {
+        let procedure = raw::procedure(program, procedure);
+        self.client()?.call(&procedure, arguments).await
     }
 
     // For the macro `calls`, which sees a handle and a connection alike.

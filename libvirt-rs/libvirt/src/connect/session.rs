@@ -6,11 +6,16 @@
 //!                             polkit                         destroys the connection
 //! ```
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::auth::sasl::Context;
 use crate::auth::{self, Credentials, Sasl};
+use crate::environment::Environment;
 use crate::error::Error;
+use crate::files;
 use crate::raw::api::ErrorNumber;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
@@ -18,7 +23,7 @@ use crate::raw::remote::{
 };
 use crate::rpc::{Client, Config, ConnectionError};
 use crate::transport::{self, Connected, Ended, Io, Protection};
-use crate::uri::{Auth, Uri};
+use crate::uri::{self, Auth, Uri};
 
 use super::builder::Settings;
 
@@ -44,9 +49,50 @@ pub(super) struct Session {
     pub(super) private: bool,
 }
 
+/// What a URI's text means, which may be an alias in a file, and what is left of the time for opening.
+pub(crate) async fn resolve(
+    text: String,
+    environment: Environment,
+    limit: Duration,
+    how: fn(&str, &Environment) -> Result<Uri, uri::Error>,
+) -> Result<(Uri, Duration), Error> {
+    // A whole URI needs no file.
+    if text.contains(':') {
+        return Ok((how(&text, &environment)?, limit));
+    }
+    let began = Instant::now();
+    let resolving = files::aside(move || how(&text, &environment));
+    let uri =
+        tokio::time::timeout(limit, resolving)
+            .await
+            .map_err(|_| Error::OpeningTooSlow {
+                uri: "the URI that libvirt's configuration names".to_owned(),
+                limit,
+            })??;
+    Ok((uri, limit.saturating_sub(began.elapsed())))
+}
+
+/// Finds out what a URI's text means, and opens the first connection, all within the time that the settings give.
+pub(super) async fn open_first(uri: String, settings: &mut Settings) -> Result<Session, Error> {
+    let environment = settings.transport.environment.clone();
+    let (uri, left) = resolve(uri, environment, settings.opening, Uri::resolve).await?;
+    settings.uri = uri;
+    // The opening as a whole is bounded; the transport gets no less.
+    settings.transport.timeout = settings.opening;
+    open_within(left, settings, Purpose::Calls).await
+}
+
 /// Opens a connection within the time that the settings give.
 pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
-    tokio::time::timeout(settings.opening, attempt(settings, purpose))
+    open_within(settings.opening, settings, purpose).await
+}
+
+async fn open_within(
+    left: Duration,
+    settings: &Settings,
+    purpose: Purpose,
+) -> Result<Session, Error> {
+    tokio::time::timeout(left, attempt(settings, purpose))
         .await
         .unwrap_or(Err(Error::OpeningTooSlow {
             uri: settings.uri.to_string(),
@@ -170,7 +216,10 @@ async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> R
     let uri = &settings.uri;
     let credentials = match &settings.credentials {
         Some(credentials) => credentials.clone(),
-        None => Credentials::for_uri(uri, &settings.transport.environment)?,
+        None => {
+            let (uri, environment) = (uri.clone(), settings.transport.environment.clone());
+            files::aside(move || Credentials::for_uri(&uri, &environment)).await?
+        }
     };
     let mut context = Context::new(uri.host_or_localhost());
     context.encrypted = protection.encrypted;

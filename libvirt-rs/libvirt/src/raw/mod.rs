@@ -20,6 +20,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::rpc::Procedure;
+
+/// The version of every program that libvirt has.
+const VERSION: u32 = 1;
+
+/// A procedure by its program's number and its own: as the tables of a hypervisor's programs have it, or else one of which
+/// only the numbers are known.
+pub(crate) fn procedure(program: u32, number: i32) -> Procedure {
+    let tables = [remote::PROCEDURES, qemu::PROCEDURES, lxc::PROCEDURES];
+    tables
+        .into_iter()
+        .flatten()
+        .find(|listed| (listed.program, listed.number) == (program, number))
+        .copied()
+        .unwrap_or(Procedure::unlisted(program, VERSION, number))
+}
 
 /// Encodes arguments.
 pub(crate) fn encode<T: Serialize>(arguments: &T) -> Result<Vec<u8>, Error> {
@@ -93,7 +109,23 @@ pub mod api {
 
 #[cfg(test)]
 mod tests {
-    use super::{qemu, remote};
+    use super::{lxc, procedure, qemu, remote};
+
+    #[test]
+    fn a_procedure_is_found_by_its_numbers_and_one_that_is_not_listed_has_no_more_than_those() {
+        for listed in [remote::PROCEDURES, qemu::PROCEDURES, lxc::PROCEDURES]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(procedure(listed.program, listed.number), *listed);
+        }
+        let newer = procedure(remote::REMOTE_PROGRAM, 9_999);
+        assert_eq!(
+            (newer.program, newer.version, newer.number),
+            (remote::REMOTE_PROGRAM, 1, 9_999)
+        );
+        assert_eq!(newer.stream, None);
+    }
 
     /// In bytes and in texts.
     const SECRET: &str = "hunter2";

@@ -1,6 +1,5 @@
 //! The handle on a connection: calls, and what the daemon sends unasked.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -17,13 +16,12 @@ use super::config::Config;
 use super::connection::{Abandoned, Reply};
 use super::driver::Driver;
 use super::error::ConnectionError;
-use super::limits::{
-    CALL_BUDGET, CALL_UNIT, DESCRIPTORS_MAX, MESSAGES, PAYLOAD_MAX, SUBSCRIPTIONS,
-};
+use super::limits::{CALL_BUDGET, CALL_UNIT, DESCRIPTORS_MAX, PAYLOAD_MAX, SUBSCRIPTIONS};
 use super::messages::Messages;
 use super::procedure::Procedure;
-use super::state::{Shared, Subscription, Waiting, Wanted};
+use super::state::{Shared, Waiting};
 use super::stream::RawStream;
+use super::subscription::Subscription;
 use super::wire::Wire;
 use crate::error::Error;
 
@@ -174,7 +172,8 @@ impl Client {
     }
 
     /// Receives what the daemon sends under some procedures from now on, in the order in which it does; at most `capacity`
-    /// messages wait (`None`: 16,384).
+    /// messages wait (`None`: 16,384), and of large ones fewer
+    /// ([`MESSAGE_BYTES`](crate::rpc::limits::MESSAGE_BYTES)).
     ///
     /// Subscribe before you ask the daemon for its events, and none is missed.
     ///
@@ -194,21 +193,8 @@ impl Client {
         }
         let id = state.next_subscription;
         state.next_subscription += 1;
-        let wanted = procedures.iter().map(|procedure| Wanted {
-            program: procedure.program,
-            procedure: procedure.number,
-            callback: None,
-        });
-        state.subscriptions.insert(
-            id,
-            Subscription {
-                wanted: wanted.collect(),
-                queue: VecDeque::new(),
-                capacity: capacity.unwrap_or(MESSAGES).max(1),
-                missed: 0,
-                waker: None,
-            },
-        );
+        let subscription = Subscription::new(procedures, capacity);
+        state.subscriptions.insert(id, subscription);
         Ok(Messages::new(Arc::clone(&self.handle), id))
     }
 

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `script` | the daemon |
 //! | `auth` | who this client says it is, and to whom |
+//! | `cpus` | what a domain's CPUs do |
 //! | `domain` | calls about domains, and what they could be given of the host |
 //! | `network` | calls about networks |
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod auth;
+mod cpus;
 mod domain;
 mod network;
 mod script;

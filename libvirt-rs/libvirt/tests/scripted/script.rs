@@ -23,8 +23,10 @@ const HEADER: usize = 6;
 pub(crate) enum Answer {
     /// This.
     Say(Vec<u8>),
-    /// An error.
+    /// That an argument is wrong.
     Refuse,
+    /// That it has no such procedure.
+    Unsupported,
     /// What a daemon says that lets anybody in; in most cases nothing.
     Usual,
 }
@@ -110,17 +112,18 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
     while let Ok((header, arguments)) = packet(&mut client).await {
         let procedure = header[2];
         let answer = match script(procedure, &arguments) {
-            Answer::Say(answer) => Some(answer),
-            Answer::Usual => Some(usual(procedure)),
-            Answer::Refuse => None,
+            Answer::Say(answer) => Ok(answer),
+            Answer::Usual => Ok(usual(procedure)),
+            Answer::Refuse => Err(8),
+            Answer::Unsupported => Err(3),
         };
         calls.lock().unwrap().push(Call {
             procedure,
             arguments,
         });
-        let status = u32::from(answer.is_none());
-        // An error: code 8 (an invalid argument) of domain 0, no texts, level 2, and nothing else.
-        let payload = answer.unwrap_or_else(|| words(&[8, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
+        let status = u32::from(answer.is_err());
+        // An error: its code, of domain 0, no texts, level 2, and nothing else.
+        let payload = answer.unwrap_or_else(|code| words(&[code, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
         let length = u32::try_from(4 * (1 + HEADER) + payload.len()).unwrap();
         let mut reply = words(&[
             length, header[0], header[1], procedure, 1, header[4], status,
