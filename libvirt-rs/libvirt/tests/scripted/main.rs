@@ -5,11 +5,13 @@
 //! | `script` | the daemon |
 //! | `auth` | who this client says it is, and to whom |
 //! | `domain` | calls about domains, and what they could be given of the host |
+//! | `events` | subscriptions to every kind of event that there is, and what is made of the events |
 //! | `network` | calls about networks |
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod auth;
 mod domain;
+mod events;
 mod network;
 mod script;
