@@ -11,13 +11,9 @@ use libvirt::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::script::{Answer, Scripted, is, text, words};
+use crate::script::{Answer, Scripted, hyper, is, text, words};
 
 const KIB: u64 = 1 << 10;
-
-fn hyper(number: u64) -> Vec<u8> {
-    number.to_be_bytes().to_vec()
-}
 
 /// A daemon with a domain, and an answer to each procedure that has one.
 fn daemon() -> Scripted {

@@ -19,16 +19,29 @@ const CONNECT_GET_URI: u32 = 110;
 /// A packet's words before its payload, without the length: program, version, procedure, type, serial, status.
 const HEADER: usize = 6;
 
+/// Types of packets.
+const REPLY: u32 = 1;
+const EVENT: u32 = 2;
+
 /// What a script says to a call.
 pub(crate) enum Answer {
     /// This.
     Say(Vec<u8>),
+    /// This, and behind it that these things have happened.
+    Tell(Vec<u8>, Vec<Event>),
     /// That an argument is wrong.
     Refuse,
     /// That it has no such procedure.
     Unsupported,
     /// What a daemon says that lets anybody in; in most cases nothing.
     Usual,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) procedure: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A call as the daemon was sent it.
@@ -111,11 +124,12 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
 ) {
     while let Ok((header, arguments)) = packet(&mut client).await {
         let procedure = header[2];
-        let answer = match script(procedure, &arguments) {
-            Answer::Say(answer) => Ok(answer),
-            Answer::Usual => Ok(usual(procedure)),
-            Answer::Refuse => Err(8),
-            Answer::Unsupported => Err(3),
+        let (answer, events) = match script(procedure, &arguments) {
+            Answer::Say(answer) => (Ok(answer), Vec::new()),
+            Answer::Tell(answer, events) => (Ok(answer), events),
+            Answer::Usual => (Ok(usual(procedure)), Vec::new()),
+            Answer::Refuse => (Err(8), Vec::new()),
+            Answer::Unsupported => (Err(3), Vec::new()),
         };
         calls.lock().unwrap().push(Call {
             procedure,
@@ -124,15 +138,25 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
         let status = u32::from(answer.is_err());
         // An error: its code, of domain 0, no texts, level 2, and nothing else.
         let payload = answer.unwrap_or_else(|code| words(&[code, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
-        let length = u32::try_from(4 * (1 + HEADER) + payload.len()).unwrap();
-        let mut reply = words(&[
-            length, header[0], header[1], procedure, 1, header[4], status,
-        ]);
-        reply.extend(payload);
-        if client.write_all(&reply).await.is_err() {
+        let mut said = packed(
+            [header[0], header[1], procedure, REPLY, header[4], status],
+            &payload,
+        );
+        for event in events {
+            // A daemon gives all of them this serial.
+            let header = [header[0], header[1], event.procedure, EVENT, 1, 0];
+            said.extend(packed(header, &event.payload));
+        }
+        if client.write_all(&said).await.is_err() {
             return;
         }
     }
+}
+
+/// A packet of these words and this payload.
+fn packed(header: [u32; HEADER], payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(4 * (1 + HEADER) + payload.len()).unwrap();
+    [words(&[length]), words(&header), payload.to_vec()].concat()
 }
 
 /// The next packet: the words of its header, and its payload.
@@ -169,6 +193,10 @@ fn as_words(bytes: &[u8]) -> Vec<u32> {
     words
         .map(|word| u32::from_be_bytes(word.try_into().unwrap()))
         .collect()
+}
+
+pub(crate) fn hyper(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
 }
 
 pub(crate) fn text(text: &str) -> Vec<u8> {
