@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
@@ -24,6 +24,8 @@ use vbridge_tests::{
     libvirt::{
         certificates::{ClientCertificate, ServerCertificate},
         daemon::{Auth, Libvirtd},
+        limits::FAILED,
+        sshd::Sshd,
     },
 };
 
@@ -224,22 +226,43 @@ fn events_flow_again_over_tls() {
     }));
 }
 
+/// The daemon dies, and nobody connects again.
+async fn end_with_the_reason(daemon: &mut Libvirtd, uri: &str) -> Result<()> {
+    let connect = Connect::open(uri).await?;
+    let mut events = connect
+        .domain_events(&[DomainEventId::Lifecycle], None, None)
+        .await?;
+    let killed = Instant::now();
+    daemon.kill9().await?;
+    let last = timeout(FAILED, events.next()).await?.context("an item")?;
+    let after = killed.elapsed();
+    ensure!(after < FAILED, "it took {after:?}");
+    let error = last.err().context("the daemon's end is an error")?;
+    ensure!(
+        error.to_string().contains("closed the connection"),
+        "{error}"
+    );
+    ensure!(events.next().await.is_none());
+    daemon.start_again().await
+}
+
 #[test]
 fn events_end_with_the_reason_where_nobody_reconnects() {
-    story(Libvirtd::builder().run(async |daemon| {
-        let connect = Connect::open(&daemon.uri("test")).await?;
-        let mut events = connect
-            .domain_events(&[DomainEventId::Lifecycle], None, None)
-            .await?;
-        daemon.kill9().await?;
-        let last = timeout(SOON, events.next()).await?.context("an item")?;
-        let error = last.err().context("the daemon's end is an error")?;
-        ensure!(
-            error.to_string().contains("closed the connection"),
-            "{error}"
-        );
-        ensure!(events.next().await.is_none());
-        daemon.start_again().await
+    let builder = Libvirtd::builder()
+        .tcp(Auth::None)
+        .tls(ServerCertificate::Good, Auth::None);
+    story(builder.run(async |daemon| {
+        let sshd = Sshd::start(daemon).await?;
+        for uri in [
+            daemon.uri("test"),
+            daemon.tcp_uri("test")?,
+            daemon.tls_uri("test", ClientCertificate::Good)?,
+            sshd.uri("client", "known"),
+        ] {
+            let ended = end_with_the_reason(daemon, &uri).await;
+            ended.with_context(|| uri.clone())?;
+        }
+        Ok(())
     }));
 }
 

@@ -83,6 +83,37 @@
 //! # }
 //! ```
 //!
+//! # Without a daemon
+//!
+//! A connection runs over any stream of bytes. So what a program makes of answers can be tried with a daemon of a few lines:
+//!
+//! ```
+//! use libvirt::raw::remote::Remote;
+//! use libvirt::rpc::{Client, KeepaliveConfig};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (ours, mut theirs) = tokio::io::duplex(1024);
+//! let remote = Remote::new(Client::over(ours, KeepaliveConfig::default()));
+//! let daemon = async move {
+//!     // A call without arguments: length, program, version, procedure, type, serial and status.
+//!     let mut packet = [0; 28];
+//!     theirs.read_exact(&mut packet).await?;
+//!     // Its reply has the type 1, and the same otherwise; behind that a number of eight bytes.
+//!     packet[..4].copy_from_slice(&36_u32.to_be_bytes());
+//!     packet[16..20].copy_from_slice(&1_u32.to_be_bytes());
+//!     theirs.write_all(&packet).await?;
+//!     theirs.write_u64(11_003_000).await?;
+//!     std::io::Result::Ok(())
+//! };
+//! let (version, served) = tokio::join!(remote.connect_get_lib_version(), daemon);
+//! served?;
+//! assert_eq!(version?.lib_ver, 11_003_000);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Deadlines and cancellation
 //!
 //! Opening a connection takes 30 s at most ([`Builder::open_within`]). A call has no deadline unless it is given one, since
@@ -236,3 +267,8 @@ pub use nwfilter::{NwFilter, NwFilterBinding};
 pub use params::{Params, Value};
 pub use secret::Secret;
 pub use storage::{StoragePool, StoragePoolInfo, StorageVol, StorageVolInfo};
+
+/// The code in the README is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

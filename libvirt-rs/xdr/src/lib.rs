@@ -173,3 +173,8 @@ pub fn from_prefix<'de, T: Deserialize<'de>>(input: &'de [u8]) -> Result<(T, &'d
         Err(error) => Err(error.or_at(decoder.offset())),
     }
 }
+
+/// The code in the README is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
