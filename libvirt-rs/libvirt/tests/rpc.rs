@@ -511,6 +511,38 @@ async fn a_reader_that_is_behind_does_not_make_the_daemon_give_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_is_slow_but_steady_does_not_make_the_daemon_give_up() {
+    const ROUNDS: u32 = 60;
+    // The reader takes a piece every other second: the connection stops and goes on, and never stops for an interval.
+    const PACE: Duration = Duration::from_secs(2);
+
+    let (client, mut daemon) = support::connect_bytes(KeepaliveConfig::default());
+    client.enable_keepalive();
+    let (mut stream, serial) = open(&client, &mut daemon).await;
+    for _ in 0..STREAM_RECEIVED / STREAM_CHUNK + 1 {
+        daemon
+            .say(296, STREAM, serial, CONTINUE, &[1; STREAM_CHUNK])
+            .await;
+    }
+    let reading = async {
+        for _ in 0..ROUNDS {
+            tokio::time::sleep(PACE).await;
+            assert!(matches!(stream.chunk().await, Ok(Some(Chunk::Data(_)))));
+            daemon
+                .say(296, STREAM, serial, CONTINUE, &[1; STREAM_CHUNK])
+                .await;
+        }
+    };
+    reading.await;
+    drop((client, stream));
+    let said = daemon.rest().await;
+    let pongs = said.iter().filter(|packet| packet.program == 0x6b65_6570);
+    let pongs = pongs.inspect(|packet| assert_eq!(packet.procedure, 2));
+    // One in each 5 s, give or take a round.
+    assert!(pongs.count() >= 17, "{}", said.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_writer_waits_while_the_daemon_does_not_read() {
     const PIECE: usize = 65_536;
 

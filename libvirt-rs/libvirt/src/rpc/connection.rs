@@ -422,8 +422,14 @@ impl Connection {
                 payload: packet.payload,
             }))),
             Kind::Reply | Kind::ReplyWithDescriptors => Ok(self.reply(packet, descriptors)),
-            Kind::Stream => Ok(self.stream_packet(packet)),
-            Kind::StreamHole => self.hole(&packet),
+            Kind::Stream => {
+                self.keepalive.flows();
+                Ok(self.stream_packet(packet))
+            }
+            Kind::StreamHole => {
+                self.keepalive.flows();
+                self.hole(&packet)
+            }
         }
     }
 
