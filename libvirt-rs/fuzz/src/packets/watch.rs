@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libvirt::rpc::KeepaliveConfig;
+use libvirt::rpc::limits::PONG_INTERVAL;
 
 /// What keepalive makes us do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Watch {
 
     fn speak(&mut self, now: Instant) {
         if self.speak_at.is_none() {
-            self.speak_at = Some(now + self.config.interval);
+            self.speak_at = Some(now + self.config.interval.min(PONG_INTERVAL));
         }
     }
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! What the daemon asks may wait behind megabytes of a stream, in its own queue or in a socket's, for a reader that is slow
-//! or a line that is. So while nothing is read, and while a stream flows, there is **a PONG every interval, unasked**, or the
+//! or a line that is. So while nothing is read, and while a stream flows, there is **a PONG every interval, unasked**, at the
+//! latest every [`PONG_INTERVAL`], or the
 //! daemon would give us up. That time runs on through pauses, however many there are in it.
 //!
 //! The daemon starts its own pings only after the client has asked for them (feature 10), and ends a connection
@@ -19,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits::KEEPALIVE_RANGE;
+use super::limits::{KEEPALIVE_RANGE, PONG_INTERVAL};
 
 /// The program that pings and pongs belong to.
 pub(crate) const PROGRAM: u32 = 0x6b65_6570;
@@ -179,7 +180,8 @@ impl Keepalive {
 
     /// Once an interval is over, counted from the first time that this was wanted.
     fn speak_later(&mut self, now: Instant) {
-        let at = now + self.config.interval;
+        // The daemon has an interval of its own, which we are not told.
+        let at = now + self.config.interval.min(PONG_INTERVAL);
         self.pong_at.get_or_insert(at);
     }
 
@@ -276,6 +278,22 @@ mod tests {
         keepalive.received(end);
         while keepalive.due(end + SECOND) != Due::Ping {}
         assert_eq!(keepalive.due(end + SECOND), Due::Nothing);
+    }
+
+    #[test]
+    fn the_daemon_is_kept_patient_by_its_own_interval_where_ours_is_longer() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(KeepaliveConfig {
+            interval: 60 * SECOND,
+            count: 2,
+        });
+        keepalive.enable(start);
+        keepalive.pause(start);
+        for round in 1..10 {
+            let now = start + round * PONG_INTERVAL;
+            assert_eq!(keepalive.timeout(), Some(now));
+            assert_eq!(keepalive.due(now), Due::Pong);
+        }
     }
 
     #[test]
