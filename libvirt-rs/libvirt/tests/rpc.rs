@@ -598,6 +598,24 @@ async fn descriptors_travel_with_calls_and_replies() {
 }
 
 #[tokio::test]
+async fn descriptors_of_a_call_that_never_left_are_closed_when_the_connection_ends() {
+    let (client, mut daemon) = support::connect_one_by_one();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let first = client.call(&PLAIN, Vec::new());
+    let waiting = client.call_with_fds(&PLAIN, Vec::new(), vec![writer.into()]);
+    let (first, waiting, ()) = tokio::join!(first, waiting, async {
+        daemon.packet().await;
+        drop(daemon);
+    });
+    first.unwrap_err();
+    waiting.unwrap_err();
+    // The client is still held, as by one who has not noticed yet.
+    let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut reader, &mut [0]));
+    assert_eq!(end.await.unwrap().unwrap(), 0);
+    assert_eq!(client.unfinished(), 0);
+}
+
+#[tokio::test]
 async fn descriptors_are_refused_where_they_cannot_travel() {
     let (client, _daemon) = support::connect_bytes(KeepaliveConfig::default());
     let error = client

@@ -352,6 +352,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Nothing is sent or received any more: what waited for that goes, and with it the memory and the descriptors that it
+    /// held, which their other ends may wait to see closed.
+    pub(crate) fn end(&mut self) {
+        self.calls.clear();
+        self.outgoing.clear();
+        self.held.clear();
+        self.under_way = 0;
+        self.incomplete = None;
+        self.descriptors.clear();
+    }
+
     /// Packets that belonged to nothing and were dropped.
     pub(crate) fn ignored(&self) -> u64 {
         self.ignored

@@ -351,6 +351,41 @@ fn descriptors_that_nobody_announced_are_bounded() {
 }
 
 #[test]
+fn nothing_is_kept_when_the_connection_ends() {
+    let mut daemon = Daemon::new();
+    let serial = daemon.call(&PLAIN);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let end = || OwnedFd::from(writer.try_clone().unwrap());
+    for _ in 0..4 {
+        // The last of them waits for a reply to another.
+        daemon.connection.call(&PLAIN, b"", vec![end()]);
+    }
+    let header = Header {
+        program: PLAIN.program,
+        version: PLAIN.version,
+        procedure: PLAIN.number,
+        kind: Kind::ReplyWithDescriptors,
+        serial,
+        status: Status::Ok,
+    };
+    let mut input = BytesMut::from(&header.packet(2, b"")[..]);
+    daemon.connection.handle_descriptor(end()).unwrap();
+    assert!(
+        daemon
+            .connection
+            .handle_input(&mut input)
+            .unwrap()
+            .is_none()
+    );
+    drop(writer);
+    daemon.connection.end();
+    assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+    assert!(daemon.connection.poll_transmit().is_none());
+    assert!(daemon.connection.incomplete.is_none());
+    assert_eq!(daemon.connection.unfinished(), 0);
+}
+
+#[test]
 fn the_daemon_has_so_many_calls_at_a_time_and_the_next_one_with_each_reply() {
     let mut daemon = Daemon::new();
     let serials: Vec<u32> = (0..6)
