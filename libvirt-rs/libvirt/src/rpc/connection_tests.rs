@@ -433,6 +433,33 @@ fn a_farewell_passes_calls_that_are_held_back() {
 }
 
 #[test]
+fn calls_that_cancel_others_pass_them_one_at_a_time() {
+    static CANCELLING: [Procedure; 1] = [Procedure::unlisted(0x2000_8086, 1, 164)];
+    let cancel = &CANCELLING[0];
+    let mut daemon = Daemon::new();
+    daemon.connection.let_pass(&CANCELLING);
+    let sent: Vec<u32> = (0..4).map(|_| daemon.call(&PLAIN)).collect();
+    let held = daemon.connection.call(&PLAIN, b"", Vec::new());
+    let cancels: Vec<u32> = (0..3)
+        .map(|_| daemon.connection.call(cancel, b"", Vec::new()))
+        .collect();
+    assert_eq!(daemon.sent().unwrap().serial, cancels[0]);
+    assert!(daemon.sent().is_none(), "one at a time");
+    // One that waits can be taken back; one that the daemon has holds up the next until its reply.
+    assert_eq!(daemon.connection.abandon(cancels[1]), Abandoned::Unsent);
+    assert_eq!(daemon.connection.abandon(cancels[0]), Abandoned::Sent);
+    assert!(daemon.sent().is_none());
+    daemon.says(cancel, Kind::Reply, cancels[0], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, cancels[2]);
+    assert!(daemon.sent().is_none());
+    // It has taken a place, which the others get back with its reply.
+    daemon.says(&PLAIN, Kind::Reply, sent[0], Status::Ok, b"");
+    assert!(daemon.sent().is_none());
+    daemon.says(cancel, Kind::Reply, cancels[2], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, held);
+}
+
+#[test]
 fn a_hole_that_is_refused_ends_its_stream() {
     let mut daemon = Daemon::new();
     let serial = daemon.opened();

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Say(Vec<u8>),
     /// An error.
     Refuse,
+    /// Nothing, ever.
+    Withhold,
     /// What a daemon says that lets anybody in; in most cases nothing.
     Usual,
 }
@@ -109,15 +111,17 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
 ) {
     while let Ok((header, arguments)) = packet(&mut client).await {
         let procedure = header[2];
-        let answer = match script(procedure, &arguments) {
-            Answer::Say(answer) => Some(answer),
-            Answer::Usual => Some(usual(procedure)),
-            Answer::Refuse => None,
-        };
+        let said = script(procedure, &arguments);
         calls.lock().unwrap().push(Call {
             procedure,
             arguments,
         });
+        let answer = match said {
+            Answer::Say(answer) => Some(answer),
+            Answer::Usual => Some(usual(procedure)),
+            Answer::Refuse => None,
+            Answer::Withhold => continue,
+        };
         let status = u32::from(answer.is_none());
         // An error: code 8 (an invalid argument) of domain 0, no texts, level 2, and nothing else.
         let payload = answer.unwrap_or_else(|| words(&[8, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
