@@ -309,6 +309,40 @@ fn a_dropped_subscription_is_taken_back_from_the_daemon() {
 }
 
 #[test]
+fn a_domain_is_one_to_its_subscribers_whatever_their_handles_hold_of_it() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let kinds = [DomainEventId::Lifecycle];
+        let running = connect.domain_by_name(TEST).await?;
+        let mut first = connect.domain_events(&kinds, Some(&running), None).await?;
+        running.destroy(DomainDestroyFlagsValues::empty()).await?;
+        // It has no number now.
+        let stopped = connect.domain_by_name(TEST).await?;
+        ensure!(running.raw().id != stopped.raw().id);
+        let mut second = connect.domain_events(&kinds, Some(&stopped), None).await?;
+        stopped.start(DomainCreateFlags::empty()).await?;
+        let seen = life(&mut first, 2).await?;
+        ensure!(seen[0].1 == DomainEventType::Stopped && seen[1].1 == DomainEventType::Started);
+        life(&mut second, 1).await?;
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_second_registration_is_not_taken_for_a_kind_that_the_daemon_does_not_know() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        // Past this client's own table of them.
+        registered_beside(&connect).await?;
+        let subscribed = connect.domain_events(&[DomainEventId::Lifecycle], None, None);
+        let error = subscribed.await.err().context("the daemon took it twice")?;
+        ensure!(matches!(error, Error::Libvirt(_)), "{error}");
+        ensure!(error.to_string().contains("already tracked"), "{error}");
+        Ok(())
+    }));
+}
+
+#[test]
 fn a_subscription_can_follow_the_end_of_another_at_once() {
     story(Libvirtd::builder().run(async |daemon| {
         let connect = Connect::open(&daemon.uri("test")).await?;

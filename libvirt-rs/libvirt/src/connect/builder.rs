@@ -87,7 +87,8 @@ impl Builder {
     }
 
     /// How many calls the daemon has at a time; further ones wait here, in order. Default: 4, one less than a daemon allows
-    /// a client unless its configuration says otherwise (`max_client_requests`).
+    /// a client unless its configuration says otherwise (`max_client_requests`). The one is for
+    /// [`abort_job`](crate::Domain::abort_job), which does not wait.
     ///
     /// A daemon reads nothing from a client that has reached its limit, not even the answers to its own pings, so that
     /// slow calls beyond it end the connection. Raise this together with the daemon's limit.

@@ -19,9 +19,10 @@ use crate::files;
 use crate::raw::api::ErrorNumber;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
-    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
+    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, DOMAIN_ABORT_JOB,
+    DOMAIN_ABORT_JOB_FLAGS, Remote,
 };
-use crate::rpc::{Client, Config, ConnectionError};
+use crate::rpc::{Client, Config, ConnectionError, Procedure};
 use crate::transport::{self, Connected, Ended, Io, Protection};
 use crate::uri::{self, Auth, Uri};
 
@@ -31,6 +32,9 @@ use super::builder::Settings;
 const FEATURE_KEEPALIVE: i32 = 10;
 /// `VIR_CONNECT_RO`.
 const READ_ONLY: u32 = 1;
+
+/// What ends a job that another call waits for, a migration or a save.
+static CANCELLING: [Procedure; 2] = [DOMAIN_ABORT_JOB, DOMAIN_ABORT_JOB_FLAGS];
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +141,7 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
         .await?;
     // A daemon to which nobody says good-bye logs an error.
     client.set_farewell(CONNECT_CLOSE);
+    client.let_pass(&CANCELLING);
     let uri = match purpose {
         Purpose::Calls => remote.connect_get_uri().await?.uri,
         Purpose::Stream => String::new(),

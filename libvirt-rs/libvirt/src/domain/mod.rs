@@ -209,6 +209,10 @@ calls!(Domain [dom] {
     /// Sends an NMI to the guest.
     inject_nmi() = domain_inject_nmi(DomainInjectNmiArgs { flags: 0 });
     /// Ends the job that runs on it, such as a migration.
+    ///
+    /// It does not wait for its turn behind calls that wait for the daemon, some of which it may be to end
+    /// ([`Builder::calls_at_once`](crate::Builder::calls_at_once)), but only for one that aborts another job on this
+    /// connection.
     abort_job() = domain_abort_job(DomainAbortJobArgs {});
     /// As [`abort_job`](Self::abort_job), with flags: a migration whose guest runs at its new host already can only be halted.
     /// Since libvirt 8.5.

@@ -49,7 +49,7 @@ pub use objects::{
 use crate::connect::Connect;
 use crate::error::Error;
 use crate::rpc::{Interruption, Message, Messages};
-use topics::Lease;
+use topics::{About, Lease};
 pub(crate) use topics::{Topic, Topics};
 
 /// Events of one kind, in the order in which the daemon sent them: a [`Stream`], with [`next`](Self::next) for those who

@@ -37,9 +37,10 @@ pub(crate) fn procedure(program: u32, number: i32) -> Procedure {
         .unwrap_or(Procedure::unlisted(program, VERSION, number))
 }
 
-/// Encodes arguments.
+/// Encodes arguments. The daemon is written in C: of a string with a NUL in it, it would see the beginning, and do something
+/// to another domain than the one that was meant.
 pub(crate) fn encode<T: Serialize>(arguments: &T) -> Result<Vec<u8>, Error> {
-    libvirt_xdr::to_bytes(arguments).map_err(Error::Encode)
+    libvirt_xdr::to_bytes_for_c(arguments).map_err(Error::Encode)
 }
 
 /// Decodes a result.
@@ -109,7 +110,7 @@ pub mod api {
 
 #[cfg(test)]
 mod tests {
-    use super::{lxc, procedure, qemu, remote};
+    use super::{encode, lxc, procedure, qemu, remote};
 
     #[test]
     fn a_procedure_is_found_by_its_numbers_and_one_that_is_not_listed_has_no_more_than_those() {
@@ -129,6 +130,32 @@ mod tests {
 
     /// In bytes and in texts.
     const SECRET: &str = "hunter2";
+
+    #[test]
+    fn a_string_that_the_daemon_would_cut_at_a_nul_is_refused_with_its_field() {
+        let named = |name: &str| remote::DomainCreateArgs {
+            dom: remote::NonnullDomain {
+                name: name.to_owned(),
+                ..Default::default()
+            },
+        };
+        encode(&named("web")).unwrap();
+        let error = encode(&named("web\0-of-another")).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            source.starts_with("dom.name: byte 3 of the string is NUL"),
+            "{source}"
+        );
+        // What is no string may hold any byte.
+        let secret = remote::NonnullSecret::default();
+        let (value, flags) = (b"\0key".to_vec(), 0);
+        let value = remote::SecretSetValueArgs {
+            secret,
+            value,
+            flags,
+        };
+        encode(&value).unwrap();
+    }
 
     #[test]
     fn no_debug_of_an_argument_or_a_result_shows_a_secret() {

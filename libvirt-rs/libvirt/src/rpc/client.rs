@@ -210,6 +210,11 @@ impl Client {
         self.handle.shared.lock().farewell = Some(procedure);
     }
 
+    /// Lets calls of these procedures pass those that wait for their turn: they end what such calls wait for.
+    pub(crate) fn let_pass(&self, cancelling: &'static [Procedure]) {
+        self.handle.shared.lock().connection.let_pass(cancelling);
+    }
+
     /// Whether file descriptors can be sent and received.
     pub fn carries_descriptors(&self) -> bool {
         self.handle.carries_descriptors

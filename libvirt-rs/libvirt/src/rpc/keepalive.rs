@@ -7,15 +7,20 @@
 //!                          └───┴────────── any packet ───────────────────┘
 //!              pause │▲ resume                 (a reader that is full reads no packets, so none can be missed)
 //!                    ▼│
-//!                   Paused: a PONG every interval, so that the daemon, whose pings we do not read, keeps us
+//!                   Paused
 //! ```
+//!
+//! What the daemon asks may wait behind megabytes of a stream, in its own queue or in a socket's, for a reader that is slow
+//! or a line that is. So while nothing is read, and while a stream flows, there is **a PONG every interval, unasked**, at the
+//! latest every [`PONG_INTERVAL`], or the
+//! daemon would give us up. That time runs on through pauses, however many there are in it.
 //!
 //! The daemon starts its own pings only after the client has asked for them (feature 10), and ends a connection
 //! that leaves them unanswered. Any packet resets the timers of both sides.
 
 use std::time::{Duration, Instant};
 
-use super::limits::KEEPALIVE_RANGE;
+use super::limits::{KEEPALIVE_RANGE, PONG_INTERVAL};
 
 /// The program that pings and pongs belong to.
 pub(crate) const PROGRAM: u32 = 0x6b65_6570;
@@ -39,6 +44,10 @@ pub struct KeepaliveConfig {
 pub(crate) struct Keepalive {
     config: KeepaliveConfig,
     state: State,
+    /// When the daemon must hear from us unasked.
+    pong_at: Option<Instant>,
+    /// A stream's data has come since something was received before.
+    flowing: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +55,7 @@ enum State {
     Off,
     Listening { ask_at: Instant },
     Asking { asked: u32, next_at: Instant },
-    Paused { next_at: Instant },
+    Paused,
 }
 
 /// What is due.
@@ -82,6 +91,8 @@ impl Keepalive {
                 count: config.count.min(u32::from(u16::MAX)),
             },
             state: State::Off,
+            pong_at: None,
+            flowing: false,
         }
     }
 
@@ -96,50 +107,56 @@ impl Keepalive {
     pub(crate) fn received(&mut self, now: Instant) {
         if matches!(self.state, State::Listening { .. } | State::Asking { .. }) {
             self.state = self.listening(now);
+            if std::mem::take(&mut self.flowing) {
+                self.speak_later(now);
+            }
         }
+    }
+
+    /// What has come was a stream's.
+    pub(crate) fn flows(&mut self) {
+        self.flowing = true;
     }
 
     /// Nothing is read from now on, because a stream's reader is behind.
     pub(crate) fn pause(&mut self, now: Instant) {
         if matches!(self.state, State::Listening { .. } | State::Asking { .. }) {
-            self.state = State::Paused {
-                next_at: now + self.config.interval,
-            };
+            self.state = State::Paused;
+            self.speak_later(now);
         }
     }
 
     /// Packets are read again.
     pub(crate) fn resume(&mut self, now: Instant) {
-        if matches!(self.state, State::Paused { .. }) {
+        if matches!(self.state, State::Paused) {
             self.state = self.listening(now);
         }
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        match self.state {
-            State::Off => None,
-            State::Listening { ask_at: at }
-            | State::Asking { next_at: at, .. }
-            | State::Paused { next_at: at } => Some(at),
-        }
+        let ask_at = match self.state {
+            State::Off | State::Paused => None,
+            State::Listening { ask_at: at } | State::Asking { next_at: at, .. } => Some(at),
+        };
+        ask_at.into_iter().chain(self.pong_at).min()
     }
 
-    /// What is due at `now`.
+    /// What is due at `now`; one thing at a time.
     pub(crate) fn due(&mut self, now: Instant) -> Due {
+        if self.pong_at.is_some_and(|at| at <= now) {
+            self.pong_at = None;
+            if matches!(self.state, State::Paused) {
+                self.speak_later(now);
+            }
+            return Due::Pong;
+        }
         if self.timeout().is_none_or(|at| now < at) {
             return Due::Nothing;
         }
         let next_at = now + self.config.interval;
         match self.state {
-            State::Off => Due::Nothing,
-            State::Paused { .. } => {
-                self.state = State::Paused { next_at };
-                Due::Pong
-            }
-            State::Asking { asked, .. } if asked >= self.config.count => {
-                self.state = State::Off;
-                Due::Dead(self.config.interval * (self.config.count + 1))
-            }
+            State::Off | State::Paused => Due::Nothing,
+            State::Asking { asked, .. } if asked >= self.config.count => self.dead(),
             State::Asking { asked, .. } => {
                 self.state = State::Asking {
                     asked: asked + 1,
@@ -147,15 +164,25 @@ impl Keepalive {
                 };
                 Due::Ping
             }
-            State::Listening { .. } if self.config.count == 0 => {
-                self.state = State::Off;
-                Due::Dead(self.config.interval)
-            }
+            State::Listening { .. } if self.config.count == 0 => self.dead(),
             State::Listening { .. } => {
                 self.state = State::Asking { asked: 1, next_at };
                 Due::Ping
             }
         }
+    }
+
+    fn dead(&mut self) -> Due {
+        self.state = State::Off;
+        self.pong_at = None;
+        Due::Dead(self.config.interval * (self.config.count + 1))
+    }
+
+    /// Once an interval is over, counted from the first time that this was wanted.
+    fn speak_later(&mut self, now: Instant) {
+        // The daemon has an interval of its own, which we are not told.
+        let at = now + self.config.interval.min(PONG_INTERVAL);
+        self.pong_at.get_or_insert(at);
     }
 
     fn listening(&self, now: Instant) -> State {
@@ -214,7 +241,59 @@ mod tests {
             assert_eq!(keepalive.due(start + second * SECOND), Due::Pong);
         }
         keepalive.resume(start + 100 * SECOND);
+        assert_eq!(keepalive.due(start + 101 * SECOND), Due::Pong);
         assert_eq!(keepalive.due(start + 101 * SECOND), Due::Ping);
+        assert_eq!(keepalive.due(start + 101 * SECOND), Due::Nothing);
+    }
+
+    #[test]
+    fn a_reader_that_is_slow_but_steady_keeps_the_daemon_patient() {
+        let start = Instant::now();
+        let mut keepalive = keepalive(start);
+        // It takes something four times in each interval, so no pause lasts as long as one.
+        let said = (1..=400_u32).filter(|quarter| {
+            let now = start + *quarter * SECOND / 4;
+            keepalive.resume(now);
+            keepalive.received(now);
+            keepalive.pause(now);
+            keepalive.due(now) == Due::Pong
+        });
+        assert!(said.count() >= 79, "at least every fifth quarter");
+    }
+
+    #[test]
+    fn a_stream_that_flows_without_a_pause_keeps_the_daemon_patient() {
+        let start = Instant::now();
+        let mut keepalive = keepalive(start);
+        // Over a slow line: what the daemon asks is behind all that.
+        let said = (1..=400_u32).filter(|quarter| {
+            let now = start + *quarter * SECOND / 4;
+            keepalive.received(now);
+            keepalive.flows();
+            keepalive.due(now) == Due::Pong
+        });
+        assert!(said.count() >= 66, "at least every sixth quarter");
+        // Then it ends, and there is no reason to speak any more.
+        let end = start + 101 * SECOND;
+        keepalive.received(end);
+        while keepalive.due(end + SECOND) != Due::Ping {}
+        assert_eq!(keepalive.due(end + SECOND), Due::Nothing);
+    }
+
+    #[test]
+    fn the_daemon_is_kept_patient_by_its_own_interval_where_ours_is_longer() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(KeepaliveConfig {
+            interval: 60 * SECOND,
+            count: 2,
+        });
+        keepalive.enable(start);
+        keepalive.pause(start);
+        for round in 1..10 {
+            let now = start + round * PONG_INTERVAL;
+            assert_eq!(keepalive.timeout(), Some(now));
+            assert_eq!(keepalive.due(now), Due::Pong);
+        }
     }
 
     #[test]

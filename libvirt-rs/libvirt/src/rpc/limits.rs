@@ -64,6 +64,9 @@ pub const SUBSCRIPTIONS: usize = 4_096;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The pings that may stay unanswered before the connection is given up; libvirt's own default.
 pub const KEEPALIVE_COUNT: u32 = 5;
+/// The longest time between two answers that are given unasked, where questions cannot be read: libvirt's own default of what
+/// a daemon waits before it asks. How long this side waits says nothing of how patient the daemon is.
+pub const PONG_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest and the longest time between pings; what is beyond is taken for these.
 pub const KEEPALIVE_RANGE: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(24 * 60 * 60));

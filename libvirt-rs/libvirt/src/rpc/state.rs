@@ -199,6 +199,7 @@ impl State {
         if self.ended.is_some() {
             return;
         }
+        self.connection.end();
         for (_, waiting) in self.waiting.drain() {
             let _ = waiting.reply.send(Err(Error::Connection(why.clone())));
         }

@@ -33,6 +33,8 @@ pub(crate) enum Answer {
     Refuse,
     /// That it has no such procedure.
     Unsupported,
+    /// Nothing, ever.
+    Withhold,
     /// What a daemon says that lets anybody in; in most cases nothing.
     Usual,
 }
@@ -124,17 +126,19 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
 ) {
     while let Ok((header, arguments)) = packet(&mut client).await {
         let procedure = header[2];
-        let (answer, events) = match script(procedure, &arguments) {
+        let said = script(procedure, &arguments);
+        calls.lock().unwrap().push(Call {
+            procedure,
+            arguments,
+        });
+        let (answer, events) = match said {
             Answer::Say(answer) => (Ok(answer), Vec::new()),
             Answer::Tell(answer, events) => (Ok(answer), events),
             Answer::Usual => (Ok(usual(procedure)), Vec::new()),
             Answer::Refuse => (Err(8), Vec::new()),
             Answer::Unsupported => (Err(3), Vec::new()),
+            Answer::Withhold => continue,
         };
-        calls.lock().unwrap().push(Call {
-            procedure,
-            arguments,
-        });
         let status = u32::from(answer.is_err());
         // An error: its code, of domain 0, no texts, level 2, and nothing else.
         let payload = answer.unwrap_or_else(|code| words(&[code, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
