@@ -81,6 +81,10 @@ impl Builder {
 
     /// How an idle connection is watched; `None`: not at all. Default: a ping after each 5 s of silence, and the end
     /// after five of them without an answer.
+    ///
+    /// A stream's own connection is watched in the same way, but while its daemon may wait for a guest that does not read, or
+    /// megabytes are on their way over a slow line, silence proves nothing there. Then it ends when this connection has
+    /// found the daemon silent as well, or when the socket or ssh says that the other side is gone.
     pub fn keepalive(mut self, keepalive: impl Into<Option<KeepaliveConfig>>) -> Self {
         self.settings.keepalive = keepalive.into();
         self
@@ -120,7 +124,10 @@ impl Builder {
     /// Lets streams share the connection. Default: each has one of its own.
     ///
     /// Sharing saves a connection per stream, which over ssh is an ssh; but a stream that is not read then holds up
-    /// all other calls.
+    /// all other calls. So does one whose other end does not read: the daemon then reads nothing more from this connection,
+    /// not even the answers to its own pings, and after half a minute (its default) **both ends give the connection up**. The
+    /// same goes for an upload over a line so slow that a ping waits that long behind it. Share for downloads, and for what is
+    /// surely read at once.
     pub fn share_streams(mut self, share: bool) -> Self {
         self.settings.share_streams = share;
         self

@@ -20,10 +20,12 @@ mod states;
 mod supervisor;
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 
 pub use backoff::Backoff;
 pub use builder::Builder;
@@ -205,15 +207,21 @@ impl Connect {
         }
     }
 
-    /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else.
+    /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else, here or
+    /// at the other end of the stream.
     pub(crate) async fn for_stream(&self) -> Result<Remote, Error> {
         // Who has closed the connection, or waits for a new one, opens no stream.
         let shared = self.raw()?;
         if self.inner.settings.share_streams {
             return Ok(shared);
         }
+        // From here on, so that no silence is missed.
+        let silences = self.states().filter_map(|state| ready(silence(&state)));
         let open = session::open(&self.inner.settings, session::Purpose::Stream);
         let session = self.within(CONNECT_OPEN.name, open).await?;
+        if shared.client().has_keepalive() {
+            session.client.enable_keepalive_for_stream(silences);
+        }
         Ok(Remote::new(session.client.with_deadline(self.deadline)))
     }
 
@@ -262,6 +270,18 @@ impl Connect {
         let client = Client::over(ours, crate::rpc::KeepaliveConfig::default());
         Builder::new("test:///default").over(&client)
     }
+}
+
+/// Whether a connection's state is that its daemon was found silent.
+fn silence(state: &ConnectState) -> Option<()> {
+    let (ConnectState::Reconnecting { why, .. } | ConnectState::Ended(why)) = state else {
+        return None;
+    };
+    matches!(
+        why,
+        Error::Connection(ConnectionError::Silent(_)) | Error::OpeningTooSlow { .. }
+    )
+    .then_some(())
 }
 
 impl fmt::Debug for Connect {

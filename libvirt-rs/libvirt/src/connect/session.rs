@@ -5,6 +5,8 @@
 //!                             none, SASL,     keepalive      once: a second one
 //!                             polkit                         destroys the connection
 //! ```
+//!
+//! The connection for a stream asks neither for feature 10 nor for the URI.
 
 use std::time::Duration;
 
@@ -41,7 +43,7 @@ static CANCELLING: [Procedure; 2] = [DOMAIN_ABORT_JOB, DOMAIN_ABORT_JOB_FLAGS];
 pub(super) enum Purpose {
     /// Calls.
     Calls,
-    /// One stream.
+    /// One stream. It is left to the caller to have it watched, for a stream needs a keepalive of its own kind.
     Stream,
 }
 
@@ -129,7 +131,8 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     let client = start(connected, config);
     let remote = Remote::new(client.clone());
     authenticate(&remote, settings, protection).await?;
-    if settings.keepalive.is_some() {
+    // The daemon that was asked pings, and gives up who does not answer; who must wait for a guest to read does not hear it.
+    if settings.keepalive.is_some() && purpose == Purpose::Calls {
         enable_keepalive(&remote, &client).await?;
     }
     remote

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -199,10 +200,46 @@ impl Client {
     }
 
     /// Starts the pings. The daemon must have agreed to them (feature 10), for others break the connection.
+    ///
+    /// Not on a connection with a stream whose other end may stop reading, or that uploads over a slow line: the daemon
+    /// then does not come to read the pings.
     pub fn enable_keepalive(&self) {
         let mut state = self.handle.shared.lock();
         state.connection.enable_keepalive(Instant::now().into_std());
         state.wake_driver();
+    }
+
+    /// Whether they were started, here or for this connection.
+    pub(crate) fn has_keepalive(&self) -> bool {
+        self.handle.shared.lock().connection.has_keepalive()
+    }
+
+    /// Starts the pings on a connection for one stream, whose daemon was not asked for its own; it is known from another
+    /// connection that it answers ours. `silences` tells each time that another connection has found the daemon silent.
+    pub(crate) fn enable_keepalive_for_stream(
+        &self,
+        silences: impl Stream<Item = ()> + Send + 'static,
+    ) {
+        {
+            let mut state = self.handle.shared.lock();
+            let now = Instant::now().into_std();
+            state.connection.enable_keepalive_for_stream(now);
+            state.wake_driver();
+        }
+        let shared = Arc::clone(&self.handle.shared);
+        let suspecting = silences.for_each(move |()| {
+            let mut state = shared.lock();
+            state.connection.suspect(Instant::now().into_std());
+            state.wake_driver();
+            std::future::ready(())
+        });
+        let ended = self.watch_end();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = suspecting => {}
+                _ = ended => {}
+            }
+        });
     }
 
     /// Says this, without arguments, to the daemon when the connection closes.

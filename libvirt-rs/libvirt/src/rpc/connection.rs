@@ -89,6 +89,8 @@ pub(crate) struct Transmit {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// The call that it opens, while it can still be taken back.
     opens: Option<u32>,
+    /// It is a question of keepalive's.
+    asks: bool,
     /// The stream that it belongs to, and its share of what that stream may have waiting.
     pub(crate) stream: Option<(u32, usize)>,
 }
@@ -198,6 +200,7 @@ impl Connection {
             bytes: header.packet(descriptors.len(), payload),
             descriptors,
             opens: Some(serial),
+            asks: false,
             stream: None,
         };
         if self.cancelling.contains(procedure) {
@@ -314,7 +317,13 @@ impl Connection {
 
     /// The next packet to send.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.outgoing.pop_front()
+        let transmit = self.outgoing.pop_front()?;
+        if transmit.asks {
+            self.keepalive.asks();
+        } else if transmit.stream.is_some() {
+            self.keepalive.streams();
+        }
+        Some(transmit)
     }
 
     /// A descriptor has come. Its carrier byte is, or will be, in the input.
@@ -355,6 +364,21 @@ impl Connection {
     /// The daemon has agreed to keepalive.
     pub(crate) fn enable_keepalive(&mut self, now: Instant) {
         self.keepalive.enable(now);
+    }
+
+    /// The daemon answers pings, as it has told another connection, and this one is for one stream.
+    pub(crate) fn enable_keepalive_for_stream(&mut self, now: Instant) {
+        self.keepalive.enable_for_stream(now);
+    }
+
+    /// Whether the daemon has agreed to keepalive.
+    pub(crate) fn has_keepalive(&self) -> bool {
+        self.keepalive.is_enabled()
+    }
+
+    /// Another connection has found the daemon silent.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        self.keepalive.suspect(now);
     }
 
     /// No input is read from now on.
@@ -455,8 +479,10 @@ impl Connection {
         match packet.header.kind {
             Kind::Call | Kind::CallWithDescriptors => Err(ProtocolError::Call),
             Kind::Message if packet.header.program == keepalive::PROGRAM => {
-                if packet.header.procedure == keepalive::PING {
-                    self.send_keepalive(keepalive::PONG);
+                match packet.header.procedure {
+                    keepalive::PING => self.send_keepalive(keepalive::PONG),
+                    keepalive::PONG => self.keepalive.answered(),
+                    _ => {}
                 }
                 Ok(None)
             }
@@ -630,6 +656,7 @@ impl Connection {
             bytes,
             descriptors: Vec::new(),
             opens: None,
+            asks: false,
             stream: Some((serial, share)),
         });
     }
@@ -652,6 +679,7 @@ impl Connection {
             bytes,
             descriptors: Vec::new(),
             opens: None,
+            asks: procedure == keepalive::PING,
             stream: None,
         });
     }

@@ -16,7 +16,21 @@
 //! daemon would give us up. That time runs on through pauses, however many there are in it.
 //!
 //! The daemon starts its own pings only after the client has asked for them (feature 10), and ends a connection
-//! that leaves them unanswered. Any packet resets the timers of both sides.
+//! that leaves them unanswered. Any packet resets the timers of both sides. It answers ours in any case.
+//!
+//! # Streams
+//!
+//! A daemon counts a stream's packets among a client's requests until it has passed them on, and reads nothing beyond its
+//! limit of those: neither answers nor questions. So **a guest that reads nothing makes both ends look dead**, and so does a
+//! line over which a ping has megabytes before it. A connection for one stream alone therefore does not ask for the daemon's
+//! pings, and its own ones prove little while the daemon may have something of the stream's to pass on:
+//!
+//! ```text
+//!   Asking(count) ── nothing of the stream left since the last question that was answered ──▶ dead
+//!                 ── something did: whether the daemon reads at all is not known ──▶ Unheard ── any packet ──▶ Listening
+//!                                                                                       │
+//!                                                         another connection finds it silent, too ──▶ dead
+//! ```
 
 use std::time::{Duration, Instant};
 
@@ -48,13 +62,35 @@ pub(crate) struct Keepalive {
     pong_at: Option<Instant>,
     /// A stream's data has come since something was received before.
     flowing: bool,
+    /// On a connection for one stream.
+    reading: Option<Reading>,
+}
+
+/// Whether the daemon of a stream's own connection can be expected to read.
+#[derive(Debug, Default)]
+struct Reading {
+    /// Our questions that have left.
+    asked: u64,
+    /// The daemon's answers to them, which come in their order.
+    answered: u64,
+    /// The answer that will prove that the daemon has read all that was sent in the stream.
+    proof: u64,
+    /// Another connection has found the daemon silent, and nothing has come here since.
+    suspected: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
     Off,
-    Listening { ask_at: Instant },
-    Asking { asked: u32, next_at: Instant },
+    Listening {
+        ask_at: Instant,
+    },
+    Asking {
+        asked: u32,
+        next_at: Instant,
+    },
+    /// No answer, which may be the stream's fault.
+    Unheard,
     Paused,
 }
 
@@ -93,6 +129,7 @@ impl Keepalive {
             state: State::Off,
             pong_at: None,
             flowing: false,
+            reading: None,
         }
     }
 
@@ -103,10 +140,73 @@ impl Keepalive {
         }
     }
 
+    /// The daemon answers pings, and was not asked for its own: the connection is for one stream.
+    pub(crate) fn enable_for_stream(&mut self, now: Instant) {
+        self.reading.get_or_insert_default();
+        self.enable(now);
+    }
+
+    /// The daemon has agreed to it, here or elsewhere.
+    pub(crate) fn is_enabled(&self) -> bool {
+        !matches!(self.state, State::Off)
+    }
+
+    /// Another connection has found the daemon silent.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        let Some(reading) = &mut self.reading else {
+            return;
+        };
+        reading.suspected = true;
+        if matches!(self.state, State::Unheard) {
+            self.state = State::Asking {
+                asked: self.config.count,
+                next_at: now,
+            };
+        }
+    }
+
+    /// A question of ours leaves.
+    pub(crate) fn asks(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.asked += 1;
+        }
+    }
+
+    /// The daemon has answered one.
+    pub(crate) fn answered(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            // What a daemon says unasked proves nothing.
+            reading.answered = reading.asked.min(reading.answered + 1);
+        }
+    }
+
+    /// Something of a stream leaves.
+    pub(crate) fn streams(&mut self) {
+        if let Some(reading) = &mut self.reading {
+            reading.proof = reading.asked + 1;
+        }
+    }
+
+    /// Whether the daemon reads, if it lives.
+    fn must_read(&self) -> bool {
+        let doubt = |reading: &Reading| reading.answered < reading.proof && !reading.suspected;
+        !self.reading.as_ref().is_some_and(doubt)
+    }
+
+    fn is_watching(&self) -> bool {
+        match self.state {
+            State::Listening { .. } | State::Asking { .. } | State::Unheard => true,
+            State::Off | State::Paused => false,
+        }
+    }
+
     /// Something has come.
     pub(crate) fn received(&mut self, now: Instant) {
-        if matches!(self.state, State::Listening { .. } | State::Asking { .. }) {
+        if self.is_watching() {
             self.state = self.listening(now);
+            if let Some(reading) = &mut self.reading {
+                reading.suspected = false;
+            }
             if std::mem::take(&mut self.flowing) {
                 self.speak_later(now);
             }
@@ -120,7 +220,7 @@ impl Keepalive {
 
     /// Nothing is read from now on, because a stream's reader is behind.
     pub(crate) fn pause(&mut self, now: Instant) {
-        if matches!(self.state, State::Listening { .. } | State::Asking { .. }) {
+        if self.is_watching() {
             self.state = State::Paused;
             self.speak_later(now);
         }
@@ -135,7 +235,7 @@ impl Keepalive {
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
         let ask_at = match self.state {
-            State::Off | State::Paused => None,
+            State::Off | State::Unheard | State::Paused => None,
             State::Listening { ask_at: at } | State::Asking { next_at: at, .. } => Some(at),
         };
         ask_at.into_iter().chain(self.pong_at).min()
@@ -155,7 +255,7 @@ impl Keepalive {
         }
         let next_at = now + self.config.interval;
         match self.state {
-            State::Off | State::Paused => Due::Nothing,
+            State::Off | State::Unheard | State::Paused => Due::Nothing,
             State::Asking { asked, .. } if asked >= self.config.count => self.dead(),
             State::Asking { asked, .. } => {
                 self.state = State::Asking {
@@ -173,6 +273,10 @@ impl Keepalive {
     }
 
     fn dead(&mut self) -> Due {
+        if !self.must_read() {
+            self.state = State::Unheard;
+            return Due::Nothing;
+        }
         self.state = State::Off;
         self.pong_at = None;
         Due::Dead(self.config.interval * (self.config.count + 1))
@@ -307,6 +411,95 @@ mod tests {
             assert!(at > start, "{interval:?}");
             assert_eq!(keepalive.due(at), Due::Ping, "{interval:?}");
         }
+    }
+
+    /// One of a stream's own connection, whose daemon has answered nothing since something of the stream had left.
+    fn unheard(start: Instant) -> Keepalive {
+        let mut keepalive = Keepalive::new(KeepaliveConfig {
+            interval: SECOND,
+            count: 2,
+        });
+        keepalive.enable_for_stream(start);
+        keepalive.streams();
+        for second in 1..=2 {
+            assert_eq!(keepalive.due(start + second * SECOND), Due::Ping);
+            keepalive.asks();
+        }
+        assert_eq!(keepalive.due(start + 3 * SECOND), Due::Nothing);
+        keepalive
+    }
+
+    #[test]
+    fn a_stream_that_the_daemon_cannot_pass_on_is_no_proof_of_its_death() {
+        let start = Instant::now();
+        let mut keepalive = unheard(start);
+        assert_eq!(keepalive.timeout(), None, "nothing more is asked");
+        // Its other end reads on, and so does the daemon.
+        let later = start + 1000 * SECOND;
+        keepalive.answered();
+        keepalive.received(later);
+        assert_eq!(keepalive.due(later + SECOND), Due::Ping);
+    }
+
+    #[test]
+    fn a_daemon_that_must_have_read_all_of_a_stream_and_is_silent_is_dead() {
+        let start = Instant::now();
+        let mut keepalive = unheard(start);
+        let later = start + 10 * SECOND;
+        keepalive.answered();
+        keepalive.received(later);
+        // The answer was to a question behind the last of the stream.
+        assert_eq!(keepalive.due(later + SECOND), Due::Ping);
+        keepalive.asks();
+        assert_eq!(keepalive.due(later + 2 * SECOND), Due::Ping);
+        keepalive.asks();
+        assert_eq!(keepalive.due(later + 3 * SECOND), Due::Dead(3 * SECOND));
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_question_says_nothing_of_what_was_sent_since() {
+        let start = Instant::now();
+        let mut keepalive = unheard(start);
+        keepalive.streams();
+        for _ in 0..5 {
+            keepalive.answered();
+        }
+        keepalive.received(start + 4 * SECOND);
+        for second in 5..=6 {
+            assert_eq!(keepalive.due(start + second * SECOND), Due::Ping);
+            keepalive.asks();
+        }
+        assert_eq!(keepalive.due(start + 7 * SECOND), Due::Nothing);
+        assert_eq!(keepalive.timeout(), None);
+    }
+
+    #[test]
+    fn silence_on_two_connections_is_a_daemons_death() {
+        let start = Instant::now();
+        let mut late = unheard(start);
+        late.suspect(start + 9 * SECOND);
+        assert_eq!(late.due(start + 9 * SECOND), Due::Dead(3 * SECOND));
+
+        let mut early = Keepalive::new(late.config);
+        early.enable_for_stream(start);
+        early.streams();
+        early.suspect(start);
+        for second in 1..=2 {
+            assert_eq!(early.due(start + second * SECOND), Due::Ping);
+        }
+        assert_eq!(early.due(start + 3 * SECOND), Due::Dead(3 * SECOND));
+    }
+
+    #[test]
+    fn a_suspicion_is_over_with_the_next_packet() {
+        let start = Instant::now();
+        let mut keepalive = unheard(start);
+        keepalive.suspect(start + 4 * SECOND);
+        keepalive.received(start + 4 * SECOND);
+        for second in 5..=6 {
+            assert_eq!(keepalive.due(start + second * SECOND), Due::Ping);
+        }
+        assert_eq!(keepalive.due(start + 7 * SECOND), Due::Nothing);
     }
 
     #[test]
