@@ -9,7 +9,8 @@ use libvirt::{
         DomainBackupBeginFlags, DomainBlockCommitFlags, DomainBlockCopyFlags,
         DomainBlockJobAbortFlags, DomainBlockJobInfoFlags, DomainBlockJobSetSpeedFlags,
         DomainBlockJobType, DomainBlockPullFlags, DomainCheckpointListFlags,
-        DomainDeviceModifyFlags, DomainModificationImpact, DomainSnapshotCreateFlags,
+        DomainDeviceModifyFlags, DomainModificationImpact, DomainQemuMonitorCommandFlags,
+        DomainSnapshotCreateFlags,
     },
 };
 use vbridge_tests::{
@@ -210,7 +211,9 @@ fn a_disks_limits_and_threshold_and_a_drives_disc_are_told_of_as_they_change() {
         domain.set_block_threshold("vda", 1 << 20).await?;
         // QEMU's own tool writes as the guest would: two MiB, from the beginning on.
         let write = r#"qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write 0 2M""#;
-        domain.qemu_monitor_command(write, 1).await?;
+        domain
+            .qemu_monitor_command(write, DomainQemuMonitorCommandFlags::HMP)
+            .await?;
         record.tells(&["BlockThreshold vda 1048576"]).await
     }));
 }
