@@ -54,21 +54,24 @@ fn a_subscriber_that_sleeps_does_not_grow_memory_and_learns_what_it_missed() {
         eprintln!("{held} bytes at most while {} events came", 2 * ROUNDS);
         ensure!(held <= HELD, "{held} bytes are held, {HELD} are allowed");
 
-        let mut next = async || {
-            let next = timeout(SOON, events.next()).await.context("nothing came")?;
-            anyhow::Ok(next.context("the events have ended")??)
-        };
-        let first = next().await?;
-        let missed = u64::try_from(2 * ROUNDS - KEPT)?;
-        ensure!(first == Notice::Missed(missed), "{first:?}, not {missed}");
-        for index in 0..KEPT {
-            let notice = next().await?;
-            let Notice::Event(event) = &notice else {
-                anyhow::bail!("event {index}: {notice:?}");
-            };
-            let lifecycle = matches!(event.kind, DomainEventKind::Lifecycle { .. });
-            ensure!(lifecycle && event.domain == domain, "{index}: {event:?}");
+        // Each event is either told or counted as missed, once.
+        let (mut told, mut missed) = (0, 0);
+        while told + missed < 2 * ROUNDS {
+            let next = timeout(SOON, events.next()).await;
+            let next = next.with_context(|| format!("nothing more after {told} and {missed}"))?;
+            match next.context("the events have ended")?? {
+                Notice::Missed(count) => missed += usize::try_from(count)?,
+                Notice::Event(event) => {
+                    let lifecycle = matches!(event.kind, DomainEventKind::Lifecycle { .. });
+                    ensure!(lifecycle && event.domain == domain, "{told}: {event:?}");
+                    told += 1;
+                }
+                notice => anyhow::bail!("{notice:?}"),
+            }
         }
+        ensure!(told + missed == 2 * ROUNDS, "{told} and {missed}");
+        // A call's event may come behind its reply: the last one then finds a subscriber that is awake.
+        ensure!((KEPT..=KEPT + 1).contains(&told), "{told} were kept");
         Ok(())
     }));
 }
