@@ -2,6 +2,10 @@
 //!
 //! Calls go to the test driver, which answers without doing anything; the channel is that of a real QEMU domain, opened
 //! through the daemon, and beside it the same channel's socket, as a client on the host itself would use it.
+//!
+//! A call alone is mostly two wake-ups, one at each end, so it matters who has to be woken here. In a task the caller and
+//! the connection share a thread, as they do in `block_on` of a runtime with one thread. `block_on` of a runtime with
+//! several has a thread of its own, which another one wakes with each reply. All three are measured.
 
 use std::{
     sync::{
@@ -14,13 +18,15 @@ use std::{
 use ::libvirt::{Connect, Domain as Handle, raw::api::DomainChannelFlags, rpc::RawStream};
 use anyhow::{Context as _, Result, ensure};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::UnixStream,
+    runtime,
     task::JoinSet,
 };
 use vbridge_tests::libvirt::{daemon::Libvirtd, domain::Domain, reference::measured};
 
 use crate::{
-    Options,
+    Options, decode,
     report::{Report, median},
 };
 
@@ -43,13 +49,29 @@ const SINK: &str = "org.vbridge.sink.0";
 const SOURCE: &str = "org.vbridge.source.0";
 const RAW: &str = "org.vbridge.raw.0";
 
-/// One client's samples: calls and bytes a second, and seconds.
+/// Samples of calls one at a time: calls a second.
 #[derive(Default)]
-struct Samples {
-    calls: Vec<f64>,
+struct Sequential {
+    c: Vec<f64>,
+    in_task: Vec<f64>,
+    one_thread: Vec<f64>,
+    threads: Vec<f64>,
+}
+
+/// One way's samples of the channel: bytes a second, and seconds.
+#[derive(Default)]
+struct Channel {
     to_host: Vec<f64>,
     to_guest: Vec<f64>,
     round_trip: Vec<f64>,
+}
+
+/// All ways through the channel.
+#[derive(Default)]
+struct Channels {
+    socket: Channel,
+    c: Channel,
+    ours: Channel,
 }
 
 /// What was sampled of calls that overlap.
@@ -96,57 +118,96 @@ async fn rounds(options: &Options, daemon: &Libvirtd, few: &Libvirtd) -> Result<
     let few = open(&few.uri("test")).await?;
     let hypervisor = Connect::open(&qemu).await?;
     let handle = hypervisor.domain_by_name(domain.name()).await?;
-    let (mut ours, mut c) = (Samples::default(), Samples::default());
+    let mut alone = Sequential::default();
     let mut overlapping = Overlapping::default();
+    let mut channels = Channels::default();
+    let mut decoded = decode::Samples::default();
     for round in 0..options.rounds {
         eprintln!("bench: round {} of {}", round + 1, options.rounds);
-        c.calls.push(c_calls(&test).await?);
-        ours.calls.push(sequential(&connect).await?);
+        alone.c.push(c_calls(&test).await?);
+        alone.in_task.push(in_task(&connect).await?);
+        alone.one_thread.push(in_block_on(&test, one_thread).await?);
+        alone.threads.push(in_block_on(&test, threads).await?);
         overlapping.calls.push(parallel(&connect).await?);
-        overlapping.alone.push(sequential(&few).await?);
+        overlapping.alone.push(in_task(&few).await?);
         overlapping.few_workers.push(parallel(&few).await?);
-        let peer = async |kind: &str, count: u64, figure: &str| {
+
+        let of_c = async |kind: &str, count: u64, figure: &str| {
             let arguments = [&qemu, domain.name(), kind, &count.to_string()];
             number(&measured("channel.py", &arguments).await?, figure)
         };
-        c.to_host.push(peer("source", bytes, "per_second").await?);
-        ours.to_host.push(source(&handle, bytes).await?);
-        c.to_guest.push(peer("sink", bytes, "per_second").await?);
-        ours.to_guest.push(sink(&handle, bytes).await?);
+        let socket = async |name: &str| {
+            let path = domain.channel(daemon, name).await?;
+            Ok::<_, anyhow::Error>(UnixStream::connect(path).await?)
+        };
+        let Channels {
+            socket: raw,
+            c,
+            ours,
+        } = &mut channels;
+        raw.to_host
+            .push(source(socket(SOURCE).await?, bytes).await?);
+        c.to_host.push(of_c("source", bytes, "per_second").await?);
+        ours.to_host
+            .push(source(channel(&handle, SOURCE).await?, bytes).await?);
+        raw.to_guest.push(sink(socket(SINK).await?, bytes).await?);
+        c.to_guest.push(of_c("sink", bytes, "per_second").await?);
+        ours.to_guest
+            .push(sink(channel(&handle, SINK).await?, bytes).await?);
+        raw.round_trip.push(echo(socket(RAW).await?).await?);
         c.round_trip
-            .push(peer("echo", ECHOES as u64, "median").await?);
-        ours.round_trip.push(echo(&handle).await?);
+            .push(of_c("echo", ECHOES as u64, "median").await?);
+        ours.round_trip
+            .push(echo(channel(&handle, RAW).await?).await?);
+        decoded.take()?;
     }
-    Ok(report(options, ours, c, overlapping))
-}
-
-fn report(options: &Options, ours: Samples, c: Samples, overlapping: Overlapping) -> Report {
     let mut report = Report::new(format!(
         "a private libvirtd (max_client_requests = {REQUESTS}), {} rounds of {CALLS} calls and {} MiB",
         options.rounds, options.mebibytes
     ));
-    let c_calls = report.calls("C library (Python), calls one at a time", c.calls);
-    let calls = report.calls("calls, one at a time", ours.calls);
+    report_calls(&mut report, alone, overlapping);
+    report_channels(&mut report, channels);
+    decoded.report(&mut report);
+    Ok(report)
+}
+
+fn report_calls(report: &mut Report, alone: Sequential, overlapping: Overlapping) {
+    let c = report.calls("C library (Python), calls one at a time", alone.c);
+    let in_task = report.calls("calls, one at a time, in a task", alone.in_task);
+    let one_thread = report.calls("... in block_on, one thread", alone.one_thread);
+    let threads = report.calls("... in block_on, several threads", alone.threads);
     let at_once = report.calls("calls, 64 in flight", overlapping.calls);
     let alone_few = report.calls(
         "daemon of 1 + 1 workers: calls, one at a time",
         overlapping.alone,
     );
     let at_once_few = report.calls("... and 64 in flight", overlapping.few_workers);
-    let c_to_host = report.rate("C library, channel to the host", c.to_host);
-    let to_host = report.rate("channel to the host", ours.to_host);
-    let c_to_guest = report.rate("C library, channel to the guest", c.to_guest);
-    let to_guest = report.rate("channel to the guest", ours.to_guest);
-    let c_round_trip = report.time("C library, a byte and back (p50)", c.round_trip);
-    let round_trip = report.time("a byte and back (p50)", ours.round_trip);
-    report.ratio("calls / C library", calls / c_calls, 1.0, true);
-    report.ratio("64 in flight / one at a time", at_once / calls, 3.0, true);
+    report.ratio("calls in a task / C library", in_task / c, 1.0, true);
+    report.compare("calls in block_on, one thread / C library", one_thread / c);
+    report.compare(
+        "calls in block_on, several threads / C library",
+        threads / c,
+    );
+    report.ratio("64 in flight / one at a time", at_once / in_task, 3.0, true);
     report.ratio(
         "daemon of 1 + 1 workers: 64 in flight / one at a time",
         at_once_few / alone_few,
         3.0,
         true,
     );
+}
+
+fn report_channels(report: &mut Report, channels: Channels) {
+    let Channels { socket, c, ours } = channels;
+    let raw_to_host = report.rate("channel's socket, to the host", socket.to_host);
+    let c_to_host = report.rate("C library, channel to the host", c.to_host);
+    let to_host = report.rate("channel to the host", ours.to_host);
+    let raw_to_guest = report.rate("channel's socket, to the guest", socket.to_guest);
+    let c_to_guest = report.rate("C library, channel to the guest", c.to_guest);
+    let to_guest = report.rate("channel to the guest", ours.to_guest);
+    let raw_trip = report.time("channel's socket, a byte and back (p50)", socket.round_trip);
+    let c_trip = report.time("C library, a byte and back (p50)", c.round_trip);
+    let trip = report.time("a byte and back (p50)", ours.round_trip);
     report.ratio(
         "channel to the host / C library",
         to_host / c_to_host,
@@ -159,8 +220,11 @@ fn report(options: &Options, ours: Samples, c: Samples, overlapping: Overlapping
         0.9,
         true,
     );
-    report.compare("a byte and back / C library", round_trip / c_round_trip);
-    report
+    report.compare("a byte and back / C library", trip / c_trip);
+    // What the daemon costs that stands in between.
+    report.compare("channel to the host / its socket", to_host / raw_to_host);
+    report.compare("channel to the guest / its socket", to_guest / raw_to_guest);
+    report.compare("a byte and back / its socket", trip / raw_trip);
 }
 
 fn number(said: &serde_json::Value, figure: &str) -> Result<f64> {
@@ -177,18 +241,43 @@ async fn c_calls(uri: &str) -> Result<f64> {
     number(&said, "per_second")
 }
 
-/// In a task, as a server's calls are.
 async fn sequential(connect: &Connect) -> Result<f64> {
-    let connect = connect.clone();
-    let calls = async move {
+    connect.libvirt_version().await?;
+    let started = Instant::now();
+    for _ in 0..CALLS {
         connect.libvirt_version().await?;
-        let started = Instant::now();
-        for _ in 0..CALLS {
-            connect.libvirt_version().await?;
-        }
-        Ok(per_second(CALLS, started))
+    }
+    Ok(per_second(CALLS, started))
+}
+
+/// In a task, as a server's calls are.
+async fn in_task(connect: &Connect) -> Result<f64> {
+    let connect = connect.clone();
+    tokio::spawn(async move { sequential(&connect).await }).await?
+}
+
+/// In `block_on` of another runtime, as the calls of a program are that is not asynchronous otherwise.
+async fn in_block_on(uri: &str, runtime: fn() -> runtime::Builder) -> Result<f64> {
+    let uri = uri.to_owned();
+    let calls = move || {
+        let runtime = runtime().enable_all().build()?;
+        runtime.block_on(async {
+            let connect = open(&uri).await?;
+            let calls = sequential(&connect).await?;
+            connect.close().await;
+            Ok(calls)
+        })
     };
-    tokio::spawn(calls).await?
+    tokio::task::spawn_blocking(calls).await?
+}
+
+fn one_thread() -> runtime::Builder {
+    runtime::Builder::new_current_thread()
+}
+
+/// As many threads as the machine has cores.
+fn threads() -> runtime::Builder {
+    runtime::Builder::new_multi_thread()
 }
 
 async fn parallel(connect: &Connect) -> Result<f64> {
@@ -220,8 +309,7 @@ async fn channel(domain: &Handle, name: &str) -> Result<RawStream> {
     Ok(domain.open_channel(Some(name), flags).await?)
 }
 
-async fn source(domain: &Handle, bytes: u64) -> Result<f64> {
-    let mut channel = channel(domain, SOURCE).await?;
+async fn source(mut channel: impl AsyncRead + Unpin, bytes: u64) -> Result<f64> {
     let mut block = vec![0; BLOCK];
     let started = Instant::now();
     let mut left = bytes;
@@ -234,8 +322,7 @@ async fn source(domain: &Handle, bytes: u64) -> Result<f64> {
     Ok(per_second(usize::try_from(bytes)?, started))
 }
 
-async fn sink(domain: &Handle, bytes: u64) -> Result<f64> {
-    let mut channel = channel(domain, SINK).await?;
+async fn sink(mut channel: impl AsyncRead + AsyncWrite + Unpin, bytes: u64) -> Result<f64> {
     let block = vec![0; BLOCK];
     let started = Instant::now();
     let mut left = bytes;
@@ -252,8 +339,7 @@ async fn sink(domain: &Handle, bytes: u64) -> Result<f64> {
     Ok(per_second(usize::try_from(bytes)?, started))
 }
 
-async fn echo(domain: &Handle) -> Result<f64> {
-    let mut channel = channel(domain, RAW).await?;
+async fn echo(mut channel: impl AsyncRead + AsyncWrite + Unpin) -> Result<f64> {
     let mut times = Vec::with_capacity(ECHOES);
     for index in 0..ECHOES {
         let sent = (index % 251).try_into()?;

@@ -4,7 +4,8 @@
 //! | part | measures | beside |
 //! |---|---|---|
 //! | `link` | calls and streams to a real guest, through everything | the raw channel |
-//! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon |
+//! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon, and the channel's own socket |
+//! | | its decoder | one that goes byte by byte |
 //!
 //! Rounds of everything are interleaved, and medians are taken, because the machine's own speed changes.
 
@@ -13,6 +14,7 @@
     reason = "samples are handed over and end with the report"
 )]
 
+mod decode;
 mod grpc;
 mod libvirt;
 mod link;

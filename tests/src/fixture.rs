@@ -192,6 +192,11 @@ impl Bridge {
         &mut self.process
     }
 
+    /// What it has logged, the last lines of it.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Its open descriptors.
     ///
     /// # Errors

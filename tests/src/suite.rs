@@ -10,10 +10,14 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 /// Tests that share an `S`.
 pub struct Suite<S> {
     trials: Vec<Trial>,
+    story: Story<S>,
     shared: Arc<Shared<S>>,
 }
 
 type Setup<S> = Box<dyn Fn() -> BoxFuture<'static, Result<S>> + Send + Sync>;
+
+/// What there is to tell of an `S`.
+pub type Story<S> = fn(&S) -> String;
 
 struct Shared<S> {
     runtime: Runtime,
@@ -38,8 +42,16 @@ impl<S: Send + Sync + 'static> Suite<S> {
         };
         Self {
             trials: Vec::new(),
+            story: |_| String::new(),
             shared: Arc::new(shared),
         }
+    }
+
+    /// What is told where one of the tests that follow fails: logs, a console. Default: nothing.
+    #[must_use]
+    pub fn telling(mut self, story: Story<S>) -> Self {
+        self.story = story;
+        self
     }
 
     /// Adds a test. Its name is a sentence, as Rust writes names.
@@ -48,6 +60,7 @@ impl<S: Send + Sync + 'static> Suite<S> {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
+        let story = self.story;
         self.trials.push(Trial::test(name, move || {
             let run = async {
                 let make = || async {
@@ -67,6 +80,9 @@ impl<S: Send + Sync + 'static> Suite<S> {
                     // At once as well as at the end: whoever reads a long log finds it beside the test.
                     let text = tell(&error);
                     eprintln!("{text}");
+                    if let Some(Ok(value)) = shared.value.get() {
+                        eprintln!("{}", story(value));
+                    }
                     Failed::from(text)
                 })
         }));

@@ -11,7 +11,7 @@ use vbridge_tests::{
 
 struct Real {
     bridge: Bridge,
-    _guest: Guest,
+    guest: Guest,
 }
 
 impl World for Real {
@@ -21,15 +21,14 @@ impl World for Real {
 }
 
 fn main() -> ExitCode {
-    let mut suite = Suite::new(|| async {
+    let setup = || async {
         let guest = Guest::boot(1).await?;
         let bridge = Bridge::start([guest.seat("guest")]).await?;
         bridge.ready("guest").await?;
-        Ok(Real {
-            bridge,
-            _guest: guest,
-        })
-    });
+        Ok(Real { bridge, guest })
+    };
+    let mut suite = Suite::new(setup)
+        .telling(|real: &Real| format!("{}{}", real.bridge.log(), real.guest.vm().console_tail()));
     clients::add_tests(&mut suite);
     suite.main()
 }

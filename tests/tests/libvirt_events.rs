@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
@@ -24,6 +24,8 @@ use vbridge_tests::{
     libvirt::{
         certificates::{ClientCertificate, ServerCertificate},
         daemon::{Auth, Libvirtd},
+        limits::FAILED,
+        sshd::Sshd,
     },
 };
 
@@ -224,22 +226,43 @@ fn events_flow_again_over_tls() {
     }));
 }
 
+/// The daemon dies, and nobody connects again.
+async fn end_with_the_reason(daemon: &mut Libvirtd, uri: &str) -> Result<()> {
+    let connect = Connect::open(uri).await?;
+    let mut events = connect
+        .domain_events(&[DomainEventId::Lifecycle], None, None)
+        .await?;
+    let killed = Instant::now();
+    daemon.kill9().await?;
+    let last = timeout(FAILED, events.next()).await?.context("an item")?;
+    let after = killed.elapsed();
+    ensure!(after < FAILED, "it took {after:?}");
+    let error = last.err().context("the daemon's end is an error")?;
+    ensure!(
+        error.to_string().contains("closed the connection"),
+        "{error}"
+    );
+    ensure!(events.next().await.is_none());
+    daemon.start_again().await
+}
+
 #[test]
 fn events_end_with_the_reason_where_nobody_reconnects() {
-    story(Libvirtd::builder().run(async |daemon| {
-        let connect = Connect::open(&daemon.uri("test")).await?;
-        let mut events = connect
-            .domain_events(&[DomainEventId::Lifecycle], None, None)
-            .await?;
-        daemon.kill9().await?;
-        let last = timeout(SOON, events.next()).await?.context("an item")?;
-        let error = last.err().context("the daemon's end is an error")?;
-        ensure!(
-            error.to_string().contains("closed the connection"),
-            "{error}"
-        );
-        ensure!(events.next().await.is_none());
-        daemon.start_again().await
+    let builder = Libvirtd::builder()
+        .tcp(Auth::None)
+        .tls(ServerCertificate::Good, Auth::None);
+    story(builder.run(async |daemon| {
+        let sshd = Sshd::start(daemon).await?;
+        for uri in [
+            daemon.uri("test"),
+            daemon.tcp_uri("test")?,
+            daemon.tls_uri("test", ClientCertificate::Good)?,
+            sshd.uri("client", "known"),
+        ] {
+            let ended = end_with_the_reason(daemon, &uri).await;
+            ended.with_context(|| uri.clone())?;
+        }
+        Ok(())
     }));
 }
 
@@ -282,6 +305,40 @@ fn a_dropped_subscription_is_taken_back_from_the_daemon() {
         // The daemon is told by a task of the client's own, which nobody waits for.
         let taken_back = async || Ok(registered_beside(&connect).await.is_ok());
         eventually("a registration of its own", SOON, taken_back).await
+    }));
+}
+
+#[test]
+fn a_domain_is_one_to_its_subscribers_whatever_their_handles_hold_of_it() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        let kinds = [DomainEventId::Lifecycle];
+        let running = connect.domain_by_name(TEST).await?;
+        let mut first = connect.domain_events(&kinds, Some(&running), None).await?;
+        running.destroy(DomainDestroyFlagsValues::empty()).await?;
+        // It has no number now.
+        let stopped = connect.domain_by_name(TEST).await?;
+        ensure!(running.raw().id != stopped.raw().id);
+        let mut second = connect.domain_events(&kinds, Some(&stopped), None).await?;
+        stopped.start(DomainCreateFlags::empty()).await?;
+        let seen = life(&mut first, 2).await?;
+        ensure!(seen[0].1 == DomainEventType::Stopped && seen[1].1 == DomainEventType::Started);
+        life(&mut second, 1).await?;
+        Ok(())
+    }));
+}
+
+#[test]
+fn a_second_registration_is_not_taken_for_a_kind_that_the_daemon_does_not_know() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let connect = Connect::open(&daemon.uri("test")).await?;
+        // Past this client's own table of them.
+        registered_beside(&connect).await?;
+        let subscribed = connect.domain_events(&[DomainEventId::Lifecycle], None, None);
+        let error = subscribed.await.err().context("the daemon took it twice")?;
+        ensure!(matches!(error, Error::Libvirt(_)), "{error}");
+        ensure!(error.to_string().contains("already tracked"), "{error}");
+        Ok(())
     }));
 }
 

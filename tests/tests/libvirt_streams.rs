@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use libvirt::raw::api::{DomainChannelFlags, StorageVolDownloadFlags, StorageVolUploadFlags};
-use libvirt::rpc::{Chunk, ConnectionError};
+use libvirt::rpc::{Chunk, ConnectionError, KeepaliveConfig};
 use libvirt::{Connect, Error, StorageVol};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use vbridge_tests::{
     fixture::story,
-    libvirt::{daemon::Libvirtd, domain::Domain},
+    libvirt::{
+        daemon::Libvirtd,
+        domain::{Domain, SINK_PORT},
+    },
 };
 
 const MIB: u64 = 1 << 20;
@@ -287,6 +290,68 @@ fn a_guests_channel_is_a_stream_that_echoes() {
         let mut echo = [0; 4];
         forced.read_exact(&mut echo).await?;
         ensure!(&echo == b"mine");
+        Ok(())
+    }));
+}
+
+/// The client gives up a silent daemon after 600 ms.
+const HASTY: KeepaliveConfig = KeepaliveConfig {
+    interval: Duration::from_millis(200),
+    count: 2,
+};
+/// What the daemon goes by: it gives up a silent client after 3 s. It counts whole seconds.
+const DAEMONS: (i32, u32) = (1, 2);
+/// Twice the longer of the two.
+const LONG_AFTER: Duration = Duration::from_secs(6);
+/// How often calls are made meanwhile.
+const NOW_AND_THEN: Duration = Duration::from_millis(100);
+/// For a guest under software emulation to take what was held back.
+const TAKEN: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_guest_that_does_not_read_ends_no_connection() {
+    let (interval, count) = DAEMONS;
+    let daemon = Libvirtd::builder().keepalive(interval, count);
+    story(daemon.run(async |daemon| {
+        let bytes = 64 * MIB;
+        let domain = Domain::builder("deaf").bytes(bytes).build().await?;
+        domain.create(daemon).await?;
+        domain.up(daemon, 1).await?;
+        let builder = Connect::builder(&daemon.uri("qemu")).keepalive(HASTY);
+        let connect = builder.open().await?;
+        let handle = connect.domain_by_name(domain.name()).await?;
+        let mut channel = handle
+            .open_channel(Some(SINK_PORT), DomainChannelFlags::empty())
+            .await?;
+        // Nothing was sent in it, so silence would be taken for the daemon's: it answers pings of who has not asked for its own.
+        tokio::time::sleep(2 * HASTY.interval * (HASTY.count + 1)).await;
+        handle.suspend().await?;
+        let data = vec![7; usize::try_from(bytes)?];
+        {
+            // Long after both ends would have given up: that time has to pass.
+            let mut pouring = std::pin::pin!(channel.write_all(&data));
+            let enough = tokio::time::sleep(LONG_AFTER);
+            let mut enough = std::pin::pin!(enough);
+            let mut now_and_then = tokio::time::interval(NOW_AND_THEN);
+            loop {
+                tokio::select! {
+                    poured = &mut pouring => anyhow::bail!("a guest that stands still: {poured:?}"),
+                    _ = now_and_then.tick() => {
+                        timeout(SOON, connect.hostname()).await.context("a call hangs")??;
+                    }
+                    () = &mut enough => break,
+                }
+            }
+            handle.resume().await?;
+            timeout(TAKEN, pouring)
+                .await
+                .context("it flows no more")??;
+        }
+        let mut answer = [0; 8];
+        timeout(TAKEN, channel.read_exact(&mut answer))
+            .await
+            .context("the guest is silent")??;
+        ensure!(u64::from_le_bytes(answer) == bytes, "{answer:?}");
         Ok(())
     }));
 }

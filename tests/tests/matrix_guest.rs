@@ -19,19 +19,22 @@ use vbridge_tests::{
 struct World {
     reference: Reference,
     bridge: Bridge,
-    _guest: Guest,
+    guest: Guest,
 }
 
 fn main() -> ExitCode {
-    let mut suite = Suite::new(|| async {
+    let setup = || async {
         let guest = Guest::boot(1).await?;
         let bridge = Bridge::start([guest.seat("guest")]).await?;
         bridge.ready("guest").await?;
         Ok(World {
             reference: Reference::start().await?,
             bridge,
-            _guest: guest,
+            guest,
         })
+    };
+    let mut suite = Suite::new(setup).telling(|world: &World| {
+        format!("{}{}", world.bridge.log(), world.guest.vm().console_tail())
     });
     macro_rules! tests {
         ($($case:ident,)*) => {$(

@@ -92,3 +92,8 @@ pub use model::Model;
 pub use options::Options;
 pub use parser::{parse, parse_file};
 pub use render::render;
+
+/// The code in the README is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

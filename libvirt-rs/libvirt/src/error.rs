@@ -67,6 +67,12 @@ pub enum Error {
         /// How many there were.
         given: usize,
     },
+    /// A reply that brings descriptors brought none.
+    #[error("the daemon answered {procedure} without the file descriptor that was asked for")]
+    NoDescriptor {
+        /// The procedure's name.
+        procedure: &'static str,
+    },
     /// The connection has as many subscriptions as it may have.
     #[error(
         "the connection has {SUBSCRIPTIONS} subscriptions already; drop those that are not needed"

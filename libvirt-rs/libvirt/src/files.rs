@@ -1,12 +1,45 @@
-//! Reads small files whole, and says why one can't be read.
+//! Reads small files whole, says why one can't be read, and keeps who looks at files off the runtime's threads.
 
 use std::{
     fs::{self, File},
+    future,
     io::{self, Read as _},
+    panic,
     path::Path,
 };
 
+use tokio::{sync::Semaphore, task};
 use zeroize::Zeroizing;
+
+use crate::connect::limits::FILE_READERS;
+
+/// Those who look at files now.
+static READERS: Semaphore = Semaphore::const_new(FILE_READERS);
+
+/// Looks at files on a thread where it may block: on a file system that has died nothing waits but this future, and it can
+/// be dropped.
+pub(crate) async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
+    aside_among(&READERS, look).await
+}
+
+async fn aside_among<T: Send + 'static>(
+    readers: &'static Semaphore,
+    look: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    // It is never closed. The place is free when the thread is, which may be long after this future is gone.
+    let place = readers.acquire().await.ok();
+    let looked = task::spawn_blocking(move || {
+        let found = look();
+        drop(place);
+        found
+    });
+    match looked.await.map_err(task::JoinError::try_into_panic) {
+        Ok(found) => found,
+        Err(Ok(panicked)) => panic::resume_unwind(panicked),
+        // The runtime ends, and this future with it.
+        Err(Err(_)) => future::pending().await,
+    }
+}
 
 /// The bytes of a file of at most `max` bytes; `None` if there is no such file. What is read is wiped when it is
 /// dropped, for some of these files hold keys and passwords.
@@ -52,7 +85,42 @@ fn reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_file_system_that_has_died_does_not_stop_the_runtime() {
+        static READERS: Semaphore = Semaphore::const_new(2);
+        let (answer, dead) = mpsc::channel::<()>();
+        // The runtime has this one thread.
+        let mut waiting = std::pin::pin!(aside_among(&READERS, move || dead.recv()));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert_eq!(aside_among(&READERS, || 7).await, 7);
+        answer.send(()).unwrap();
+        assert_eq!(waiting.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_hangs_keeps_its_place_when_nobody_waits_for_it_any_more() {
+        static READERS: Semaphore = Semaphore::const_new(1);
+        let (answer, dead) = mpsc::channel::<()>();
+        let given_up = aside_among(&READERS, move || dead.recv()).now_or_never();
+        assert!(given_up.is_none());
+        let mut next = std::pin::pin!(aside_among(&READERS, || 7));
+        assert!((&mut next).now_or_never().is_none());
+        assert_eq!(READERS.available_permits(), 0);
+        answer.send(()).unwrap();
+        assert_eq!(next.await, 7);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "of the one who looks")]
+    async fn a_panic_is_passed_on() {
+        aside(|| -> () { panic!("of the one who looks") }).await;
+    }
 
     #[test]
     fn a_file_is_read_up_to_its_limit() {

@@ -83,6 +83,37 @@
 //! # }
 //! ```
 //!
+//! # Without a daemon
+//!
+//! A connection runs over any stream of bytes. So what a program makes of answers can be tried with a daemon of a few lines:
+//!
+//! ```
+//! use libvirt::raw::remote::Remote;
+//! use libvirt::rpc::{Client, KeepaliveConfig};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (ours, mut theirs) = tokio::io::duplex(1024);
+//! let remote = Remote::new(Client::over(ours, KeepaliveConfig::default()));
+//! let daemon = async move {
+//!     // A call without arguments: length, program, version, procedure, type, serial and status.
+//!     let mut packet = [0; 28];
+//!     theirs.read_exact(&mut packet).await?;
+//!     // Its reply has the type 1, and the same otherwise; behind that a number of eight bytes.
+//!     packet[..4].copy_from_slice(&36_u32.to_be_bytes());
+//!     packet[16..20].copy_from_slice(&1_u32.to_be_bytes());
+//!     theirs.write_all(&packet).await?;
+//!     theirs.write_u64(11_003_000).await?;
+//!     std::io::Result::Ok(())
+//! };
+//! let (version, served) = tokio::join!(remote.connect_get_lib_version(), daemon);
+//! served?;
+//! assert_eq!(version?.lib_ver, 11_003_000);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Deadlines and cancellation
 //!
 //! Opening a connection takes 30 s at most ([`Builder::open_within`]). A call has no deadline unless it is given one, since
@@ -161,8 +192,8 @@
 //!
 //! A kind that the daemon does not have is an error that names it, in every family; `supported_…_events` says which it has.
 //! What happens after the subscription was made is not missed, and kinds that were subscribed to together keep their
-//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, then the oldest make
-//! room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
+//! order. A subscriber that lags holds up nobody: 16,384 events wait for it unless it says otherwise, of large ones as many as
+//! are 32 MiB; then the oldest make room and [`Notice::Missed`] counts them. When the connection is opened again, its subscriptions are registered before it
 //! is used, and [`Notice::Reconnected`] stands where the gap is: the connection is up then, so look at the state anew.
 //!
 //! # Limits
@@ -185,10 +216,10 @@
 //! - **Events of daemons from before 2014**, which know only older registrations.
 //! - **Starting a session's daemon.** libvirt's library starts one where none runs for `qemu:///session`; here it must
 //!   run, such as by systemd's socket for the user.
-//! - **Methods for some procedures**, which are called through [`raw`]: those that pass descriptors (start with files,
-//!   open a graphics display, QEMU's monitor with files, LXC's namespaces); where virtual CPUs and the emulator are pinned;
-//!   QEMU's adoption of a process; older ones whose successors have methods; and the identity for which a proxy speaks
-//!   (`connect_set_identity`), which a connection that is opened again or for a stream would not have.
+//! - **Methods for some procedures**, which are called through [`raw`]: QEMU's adoption of a process; older ones whose
+//!   successors have methods; and the identity for which a proxy speaks (`connect_set_identity`), which a connection that is
+//!   opened again or for a stream would not have. What is newer than this crate is called by its number
+//!   ([`Connect::call_raw`]).
 //! - **Asking a person for a password.** It is in [`Credentials`](auth::Credentials) or auth.conf before a connection is
 //!   opened; only polkit's agent and ssh ask.
 //! - **Systems other than Unix, and runtimes other than tokio.**
@@ -236,3 +267,8 @@ pub use nwfilter::{NwFilter, NwFilterBinding};
 pub use params::{Params, Value};
 pub use secret::Secret;
 pub use storage::{StoragePool, StoragePoolInfo, StorageVol, StorageVolInfo};
+
+/// The code in the README is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

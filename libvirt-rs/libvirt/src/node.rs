@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::object::{calls, text, texts};
 use crate::params::{Params, Value};
 use crate::raw::api::{
-    ConnectBaselineCpuFlags, ConnectCompareCpuFlags, CpuCompareResult, NodeAllocPagesFlags,
-    NodeSuspendTarget,
+    ConnectBaselineCpuFlags, ConnectCompareCpuFlags, ConnectGetDomainCapabilitiesFlags,
+    CpuCompareResult, NodeAllocPagesFlags, NodeSuspendTarget,
 };
 use crate::raw::remote::{NodeGetCpuStatsArgs, NodeGetMemoryStatsArgs};
 
@@ -74,14 +74,16 @@ calls!(Connect {
     sysinfo() -> String = connect_get_sysinfo(ConnectGetSysinfoArgs { flags: 0 }) |found| found.sysinfo;
     /// What host and guests can do, as XML.
     capabilities() -> String = connect_get_capabilities() |found| found.capabilities;
-    /// What a kind of domain can have, as XML.
+    /// What a kind of domain can have, as XML. The flags, of libvirt 11.0 and later, say which features of CPUs it names.
     domain_capabilities(
         emulator: Option<&str>,
         architecture: Option<&str>,
         machine: Option<&str>,
         kind: Option<&str>,
+        flags: ConnectGetDomainCapabilitiesFlags,
     ) -> String = connect_get_domain_capabilities(ConnectGetDomainCapabilitiesArgs {
-        emulatorbin: text(emulator), arch: text(architecture), machine: text(machine), virttype: text(kind), flags: 0,
+        emulatorbin: text(emulator), arch: text(architecture), machine: text(machine), virttype: text(kind),
+        flags: flags.bits(),
     }) |found| found.capabilities;
     /// The CPU models that the daemon knows of an architecture.
     cpu_models(architecture: &str) -> Vec<String>

@@ -511,6 +511,38 @@ async fn a_reader_that_is_behind_does_not_make_the_daemon_give_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_is_slow_but_steady_does_not_make_the_daemon_give_up() {
+    const ROUNDS: u32 = 60;
+    // The reader takes a piece every other second: the connection stops and goes on, and never stops for an interval.
+    const PACE: Duration = Duration::from_secs(2);
+
+    let (client, mut daemon) = support::connect_bytes(KeepaliveConfig::default());
+    client.enable_keepalive();
+    let (mut stream, serial) = open(&client, &mut daemon).await;
+    for _ in 0..STREAM_RECEIVED / STREAM_CHUNK + 1 {
+        daemon
+            .say(296, STREAM, serial, CONTINUE, &[1; STREAM_CHUNK])
+            .await;
+    }
+    let reading = async {
+        for _ in 0..ROUNDS {
+            tokio::time::sleep(PACE).await;
+            assert!(matches!(stream.chunk().await, Ok(Some(Chunk::Data(_)))));
+            daemon
+                .say(296, STREAM, serial, CONTINUE, &[1; STREAM_CHUNK])
+                .await;
+        }
+    };
+    reading.await;
+    drop((client, stream));
+    let said = daemon.rest().await;
+    let pongs = said.iter().filter(|packet| packet.program == 0x6b65_6570);
+    let pongs = pongs.inspect(|packet| assert_eq!(packet.procedure, 2));
+    // One in each 5 s, give or take a round.
+    assert!(pongs.count() >= 17, "{}", said.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_writer_waits_while_the_daemon_does_not_read() {
     const PIECE: usize = 65_536;
 
@@ -563,6 +595,24 @@ async fn descriptors_travel_with_calls_and_replies() {
             .unwrap()
             .contains(rustix::io::FdFlags::CLOEXEC)
     );
+}
+
+#[tokio::test]
+async fn descriptors_of_a_call_that_never_left_are_closed_when_the_connection_ends() {
+    let (client, mut daemon) = support::connect_one_by_one();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let first = client.call(&PLAIN, Vec::new());
+    let waiting = client.call_with_fds(&PLAIN, Vec::new(), vec![writer.into()]);
+    let (first, waiting, ()) = tokio::join!(first, waiting, async {
+        daemon.packet().await;
+        drop(daemon);
+    });
+    first.unwrap_err();
+    waiting.unwrap_err();
+    // The client is still held, as by one who has not noticed yet.
+    let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut reader, &mut [0]));
+    assert_eq!(end.await.unwrap().unwrap(), 0);
+    assert_eq!(client.unfinished(), 0);
 }
 
 #[tokio::test]

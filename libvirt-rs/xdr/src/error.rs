@@ -86,6 +86,13 @@ pub enum ErrorKind {
     #[error("the string is not UTF-8 from here on: decode it as opaque data if it need not be")]
     InvalidUtf8,
 
+    /// A string has a NUL in it, and its receiver keeps strings as C does.
+    #[error("byte {at} of the string is NUL, and the receiver would take it for the string's end")]
+    NulInString {
+        /// The byte of the string, from 0.
+        at: usize,
+    },
+
     /// Opaque data or a string is padded with something else than zeros.
     #[error("the padding is not zero: the input is of another type")]
     NonZeroPadding,

@@ -81,6 +81,8 @@
 //! - Padding other than zeros is refused. The RFC asks for zeros and senders write them, though C's decoders skip them
 //!   unseen. Something else means that sender and receiver disagree about the type, which is better noticed here than
 //!   three fields later; and so one value has one encoding, but for the sign of `char`.
+//! - A string may hold a NUL, as far as XDR is concerned; C's programs would take what stands before it for the whole.
+//!   [`to_bytes_for_c`] refuses it.
 //! - `char`, maps, integers of 128 bits and serde's attributes that need a format with names (`flatten`, `tag`,
 //!   `untagged`, `skip_serializing_if`) are refused with a reason.
 //! - A list's elements take bytes. A list of `()` is refused unless it is empty: nothing could be checked against its
@@ -126,6 +128,7 @@ pub use codec::{
     As, Boxed, Codec, FixedList, FixedOpaque, List, Maybe, Opaque, Plain, Ref, Seed, Text,
 };
 pub use error::{Error, ErrorKind};
+use ser::Strings;
 
 /// The encoding of `value`.
 ///
@@ -137,6 +140,19 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     Ok(out)
 }
 
+/// As [`to_bytes`], for a receiver that keeps strings as C does.
+///
+/// XDR counts a string's bytes and lets it hold any; a receiver in C gets no more of it than what stands before the first
+/// NUL. The two would not mean the same, so a string with a NUL is refused. Opaque data may hold any byte.
+///
+/// # Errors
+/// As [`to_bytes`], or a string has a NUL in it.
+pub fn to_bytes_for_c<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    value.serialize(&mut ser::Encoder::new(&mut out, Strings::OfC))?;
+    Ok(out)
+}
+
 /// Puts the encoding of `value` behind what `out` holds.
 ///
 /// # Errors
@@ -144,7 +160,7 @@ pub fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
 pub fn append<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
     let before = out.len();
     value
-        .serialize(&mut ser::Encoder::new(out))
+        .serialize(&mut ser::Encoder::new(out, Strings::Any))
         .inspect_err(|_| out.truncate(before))
 }
 
@@ -173,3 +189,8 @@ pub fn from_prefix<'de, T: Deserialize<'de>>(input: &'de [u8]) -> Result<(T, &'d
         Err(error) => Err(error.or_at(decoder.offset())),
     }
 }
+
+/// The code in the README is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

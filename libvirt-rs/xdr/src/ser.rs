@@ -24,14 +24,25 @@ pub(crate) struct Encoder<'o> {
     depth_left: usize,
     /// Of what is written next, if that has a length.
     bound: Bound,
+    strings: Strings,
+}
+
+/// What may stand in a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strings {
+    /// Anything.
+    Any,
+    /// What C can hold: no NUL, for that ends a string there.
+    OfC,
 }
 
 impl<'o> Encoder<'o> {
-    pub(crate) fn new(out: &'o mut Vec<u8>) -> Self {
+    pub(crate) fn new(out: &'o mut Vec<u8>, strings: Strings) -> Self {
         Self {
             out,
             depth_left: MAX_DEPTH,
             bound: Bound::NONE,
+            strings,
         }
     }
 
@@ -139,6 +150,11 @@ impl<'a, 'o> Serializer for &'a mut Encoder<'o> {
 
     #[inline]
     fn serialize_str(self, text: &str) -> Result<(), Error> {
+        if self.strings == Strings::OfC
+            && let Some(at) = text.find('\0')
+        {
+            return Err(Error::new(ErrorKind::NulInString { at }));
+        }
         self.bytes(text.as_bytes())
     }
 

@@ -7,7 +7,9 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use libvirt_xdr::{Error, ErrorKind, append, from_bytes, from_prefix, to_bytes};
+use libvirt_xdr::{
+    As, Error, ErrorKind, Opaque, append, from_bytes, from_prefix, to_bytes, to_bytes_for_c,
+};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
@@ -367,4 +369,31 @@ fn another_number_of_elements_than_announced_is_refused() {
     }
     assert_eq!(to_bytes(&Tuple).unwrap_err().kind(), &mismatch(3, 1));
     refused::<First>(b"\0\0\0\x02\0\0\0\x01\0\0\0\x01", 8, mismatch(2, 1));
+}
+
+#[test]
+fn a_string_with_a_nul_is_refused_for_a_receiver_that_would_cut_it_there() {
+    #[derive(Serialize)]
+    struct Named {
+        names: Vec<&'static str>,
+        #[serde(with = "As::<Opaque<8>>")]
+        key: Vec<u8>,
+    }
+    let named = |names: &[&'static str]| Named {
+        names: names.to_vec(),
+        key: b"\0\0".to_vec(),
+    };
+    let good = named(&["", "web"]);
+    assert_eq!(to_bytes_for_c(&good).unwrap(), to_bytes(&good).unwrap());
+    let cut = named(&["web", "web\0two"]);
+    let error = to_bytes_for_c(&cut).unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::NulInString { at: 3 });
+    assert!(
+        error
+            .to_string()
+            .starts_with("names[1]: byte 3 of the string is NUL"),
+        "{error}"
+    );
+    // XDR itself has nothing against it.
+    assert_eq!(to_bytes("a\0").unwrap(), b"\0\0\0\x02a\0\0\0");
 }

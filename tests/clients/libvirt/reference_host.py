@@ -1,5 +1,9 @@
 """The reference's calls of the connection, the host and everything but domains."""
 
+import ctypes
+import urllib.parse
+
+import libvirt
 from reference_entries import (
     bits,
     each,
@@ -19,12 +23,38 @@ from reference_entries import (
     simple,
 )
 
+# === What the binding lacks ===
+
+
+def uri_of_daemon(uri):
+    """The C library tells the URI that it was given, and only asks the daemon for one where it was given none. So what
+    the daemon is not told is taken off: how the bytes get there."""
+    parts = urllib.parse.urlsplit(uri)
+    driver = parts.scheme.partition("+")[0]
+    return urllib.parse.urlunsplit((driver, "", parts.path, "", "")).replace(":/", ":///", 1)
+
+
+def supports_feature(connection, feature):
+    """A function of the C library that it keeps to itself and its daemons (libvirt_private), so the binding has none."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    function = ctypes.CDLL("libvirt.so.0").virConnectSupportsFeature
+    function.restype, function.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_int]
+    supported = function(pointer(connection._o, b"virConnectPtr"), feature)
+    if supported < 0:
+        raise libvirt.libvirtError("virConnectSupportsFeature() failed")
+    return supported
+
+
 # === Connection and node ===
 
 simple("connect_get_type", "", lambda c: c.getType())
 simple("connect_get_version", "", lambda c: c.getVersion())
 simple("connect_get_lib_version", "", lambda c: c.getLibVersion())
 simple("connect_get_hostname", "", lambda c: c.getHostname())
+simple("connect_get_uri", "", lambda c: uri_of_daemon(c.getURI()))
+# 4: the driver lets its daemon migrate domains to another one by itself, which QEMU's does and the test driver's does not.
+simple("connect_supports_feature", "feature=4", supports_feature)
 simple("connect_get_max_vcpus", "type=null", lambda c, type: c.getMaxVcpus(type))
 simple("connect_get_capabilities", "", lambda c: c.getCapabilities())
 simple("connect_get_sysinfo", "flags=0", lambda c, flags: c.getSysinfo(flags))

@@ -25,6 +25,7 @@
 //! children, which the kernel forbids in one that an ordinary user has made.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader, Read as _},
     os::unix::process::CommandExt as _,
@@ -109,9 +110,15 @@ pub(super) enum Network {
 pub(super) struct Cell {
     /// `None` once it is torn down.
     holder: Option<Child>,
+    entrance: Entrance,
+    folder: PathBuf,
+}
+
+/// How programs come into a cell, as long as it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entrance {
     /// The first process, by its id on the host.
     init: u32,
-    folder: PathBuf,
 }
 
 // === impl Cell ===
@@ -149,7 +156,9 @@ impl Cell {
         let init = child_of(holder.id()).and_then(child_of);
         let mut this = Self {
             holder: Some(holder),
-            init: init.unwrap_or_default(),
+            entrance: Entrance {
+                init: init.unwrap_or_default(),
+            },
             folder,
         };
         if !ready || init.is_none() {
@@ -191,15 +200,14 @@ impl Cell {
         outside.to_owned()
     }
 
-    /// A command that runs a program in the cell. It is killed with the cell, not with whoever starts it.
+    /// The way in, for who goes there later.
+    pub(super) fn entrance(&self) -> Entrance {
+        self.entrance
+    }
+
+    /// As [`Entrance::command`].
     pub(super) fn command(&self, network: Network, program: &str) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--mount", "--pid"]);
-        if network == Network::Own {
-            command.arg("--net");
-        }
-        command.arg("--").arg(program).process_group(0);
-        command
+        self.entrance.command(network, program)
     }
 
     /// Kills whatever is in it, and waits until processes, mounts and folder have gone.
@@ -250,6 +258,25 @@ impl Drop for Cell {
     }
 }
 
+// === impl Entrance ===
+
+impl Entrance {
+    /// A command that runs a program in the cell. It is killed with the cell, not with whoever starts it.
+    pub(super) fn command(
+        &self,
+        network: Network,
+        program: impl AsRef<OsStr>,
+    ) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new("nsenter");
+        command.args(["--target", &self.init.to_string(), "--mount", "--pid"]);
+        if network == Network::Own {
+            command.arg("--net");
+        }
+        command.arg("--").arg(program).process_group(0);
+        command
+    }
+}
+
 /// The process's child, if it has exactly one.
 pub(super) fn child_of(pid: u32) -> Option<u32> {
     let mut children = fs::read_dir("/proc")
@@ -296,7 +323,7 @@ mod tests {
     fn cell(folder: &str) -> Cell {
         Cell {
             holder: None,
-            init: 0,
+            entrance: Entrance { init: 0 },
             folder: PathBuf::from(folder),
         }
     }

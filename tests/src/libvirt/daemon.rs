@@ -17,7 +17,7 @@ use tokio::time::timeout;
 pub use self::builder::{Auth, Builder, SASL_USER};
 use self::process::{Daemon, Ports, TCP_SOCKET, TLS_SOCKET, UNIX_SOCKETS};
 use super::{
-    cell::{Cell, Network},
+    cell::{Cell, Entrance, Network},
     certificates::{ClientCertificate, Pki, SERVER_NAME},
     client::{self, Said, virsh, virt_admin},
     limits::{END, NOTICE},
@@ -257,6 +257,11 @@ impl Libvirtd {
         let mut command = self.cell.command(Network::Own, program);
         command.args(arguments);
         client::run(command, "").await
+    }
+
+    /// How programs come into the daemon's namespaces, also when it has been started again.
+    pub(super) fn entrance(&self) -> Entrance {
+        self.cell.entrance()
     }
 
     /// Kills the daemon as a crash would. Its domains go on.

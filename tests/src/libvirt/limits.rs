@@ -12,6 +12,14 @@ pub const END: Duration = Duration::from_secs(20);
 /// limit is for nsenter, which follows on a loaded machine.
 pub const FREEZE: Duration = Duration::from_secs(10);
 
+/// In which everything that waits for a daemon has failed after `kill -9`, over whatever transport.
+///
+/// No clock of the client's runs in it: the kernel closes a dead process's sockets, the client reads the end (over ssh when
+/// the helper there has read it, and has ended, and sshd and ssh after it), and tells all who wait in one go. That takes
+/// milliseconds. The second is what the client promises, and leaves the rest to a machine that is busy; keepalive, which is
+/// for daemons that hang, would take thirty. Where it is not kept, something has waited for a timer.
+pub const FAILED: Duration = Duration::from_secs(1);
+
 /// For a daemon to notice that a client has come or gone, which it does as soon as it is scheduled.
 pub const NOTICE: Duration = Duration::from_secs(20);
 

@@ -9,6 +9,7 @@
 //! | [`client`] | virsh, and virt-admin |
 //! | [`mod@reference`] | the C library, asked call by call |
 //! | [`scene`] | one object of each kind, so that every call has something to answer |
+//! | [`sshd`] | a real sshd beside it |
 //! | [`limits`] | every limit, with its reason |
 //!
 //! ```no_run
@@ -41,6 +42,7 @@ pub mod domain;
 pub mod limits;
 pub mod reference;
 pub mod scene;
+pub mod sshd;
 
 use std::path::{Path, PathBuf};
 

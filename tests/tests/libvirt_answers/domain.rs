@@ -156,7 +156,7 @@ async fn count_vcpus(ask: &Ask, dom: &NonnullDomain) -> Result<i32> {
     Ok(info.nr_virt_cpu.into())
 }
 
-pub(super) async fn domain_get_vcpus(ask: &Ask) -> Result<Value> {
+async fn domain_get_vcpus(ask: &Ask) -> Result<Value> {
     let dom = ask.domain().await?;
     let length = ask.host_cpus().await?.div_ceil(8);
     let args = DomainGetVcpusArgs {

@@ -2,20 +2,26 @@
 //!
 //! A handle's method tells the same in better types: these tell it back in the wire's.
 
-use std::{error::Error, str::FromStr};
+use std::{
+    error::Error,
+    str::FromStr,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, Result};
 use libvirt::{
-    Domain, DomainCheckpoint, DomainSnapshot, Enumeration, Interface, Network, NetworkPort,
-    NodeDevice, NwFilter, NwFilterBinding, Secret, StoragePool, StorageVol,
-    raw::api::DomainInterfaceAddressesSource,
+    DhcpLease, Domain, DomainCheckpoint, DomainSnapshot, Enumeration, Interface, Network,
+    NetworkPort, NodeDevice, NwFilter, NwFilterBinding, Secret, StoragePool, StorageVol,
+    raw::{
+        api::{DomainInterfaceAddressesSource, DomainMemoryFlags},
+        remote::DomainGetSchedulerTypeArgs,
+    },
 };
 use serde_json::{Map, Value, json};
 
 use super::{
     Call,
     ask::Ask,
-    domain::domain_get_vcpus,
     parameters::memory_stat,
     shape::{Show as _, each, hex, received},
 };
@@ -56,6 +62,27 @@ fn none<F: Default>() -> F {
 /// A counter that there is not is -1 on the wire.
 fn counter(value: Option<u64>) -> Value {
     value.map_or_else(|| json!(-1), |value| json!(value))
+}
+
+/// Which hypervisor is asked what it can give: the emulator, architecture, machine and kind of domain.
+fn of_hypervisor(ask: &Ask) -> Result<[Option<String>; 4]> {
+    let [emulator, arch, machine, kind] =
+        ["emulator", "arch", "machine", "virttype"].map(|name| ask.optional(name));
+    Ok([emulator?, arch?, machine?, kind?])
+}
+
+/// A lease, as the wire has it: no time for one that never expires.
+fn lease(it: DhcpLease) -> Value {
+    let expires = it.expires.map_or(Duration::ZERO, |at| {
+        at.duration_since(UNIX_EPOCH).unwrap_or_default()
+    });
+    json!({
+        "iface": it.interface, "expirytime": expires.as_secs(),
+        // The handle does not tell the type, which can be seen: 0 is IPv4, 1 is IPv6.
+        "type": it.address.map(|address| i32::from(address.is_ipv6())), "mac": it.mac, "iaid": it.iaid,
+        "ipaddr": it.address.map(|address| address.to_string()), "prefix": it.prefix, "hostname": it.hostname,
+        "clientid": it.client_id,
+    })
 }
 
 // === How they are found ===
@@ -147,7 +174,7 @@ fn connection() -> Vec<Call> {
         connect_get_hostname = ask.connect.hostname().await?;
         connect_get_sysinfo = ask.connect.sysinfo().await?;
         connect_get_capabilities = ask.connect.capabilities().await?;
-        connect_get_domain_capabilities = ask.connect.domain_capabilities(None, None, None, None).await?;
+        connect_get_domain_capabilities = ask.connect.domain_capabilities(None, None, None, None, none()).await?;
         connect_get_cpu_model_names = ask.connect.cpu_models(&ask.text("arch")?).await?;
         connect_compare_cpu = ask.connect.compare_cpu(&ask.text("xml")?, none()).await?.show();
         connect_baseline_cpu = {
@@ -155,7 +182,22 @@ fn connection() -> Vec<Call> {
             let xmls: Vec<&str> = xmls.iter().map(String::as_str).collect();
             ask.connect.baseline_cpu(&xmls, none()).await?
         };
+        connect_compare_hypervisor_cpu = {
+            let [emulator, arch, machine, kind] = of_hypervisor(ask)?;
+            let [emulator, arch, machine, kind] = [&emulator, &arch, &machine, &kind].map(Option::as_deref);
+            let xml = ask.text("xml")?;
+            ask.connect.compare_hypervisor_cpu(emulator, arch, machine, kind, &xml, none()).await?.show()
+        };
+        connect_baseline_hypervisor_cpu = {
+            let [emulator, arch, machine, kind] = of_hypervisor(ask)?;
+            let [emulator, arch, machine, kind] = [&emulator, &arch, &machine, &kind].map(Option::as_deref);
+            let xmls: Vec<String> = ask.get("xmls")?;
+            let xmls: Vec<&str> = xmls.iter().map(String::as_str).collect();
+            ask.connect.baseline_hypervisor_cpu(emulator, arch, machine, kind, &xmls, none()).await?
+        };
         connect_get_max_vcpus = ask.connect.max_vcpus(ask.optional("type")?.as_deref()).await?;
+        connect_get_uri = ask.connect.uri();
+        connect_supports_feature = i32::from(ask.connect.supports_feature(ask.get("feature")?).await?);
         connect_is_secure = i32::from(ask.connect.is_secure().await?);
         connect_domain_xml_from_native
             = ask.connect.domain_xml_from_native(&ask.text("format")?, &ask.text("config")?).await?;
@@ -213,7 +255,7 @@ fn domains() -> Vec<Call> {
         domain_lookup_by_uuid = ask.connect.domain_by_uuid(ask.parsed("uuid")?).await?.show();
         domain_get_state = {
             let state = ask.domain_handle().await?.state().await?;
-            json!({"state": state.state.show(), "reason": state.reason})
+            json!({"state": state.state.show(), "reason": state.reason.raw()})
         };
         domain_get_info = {
             let info = ask.domain_handle().await?.info().await?;
@@ -222,11 +264,18 @@ fn domains() -> Vec<Call> {
                 "nrVirtCpu": info.vcpus, "cpuTime": info.cpu_time,
             })
         };
+        domain_get_control_info = {
+            let info = ask.domain_handle().await?.control_info().await?;
+            json!({
+                "state": info.state.show(), "details": info.reason.show(),
+                "stateTime": u64::try_from(info.elapsed.as_millis())?,
+            })
+        };
         domain_is_active = i32::from(ask.domain_handle().await?.is_active().await?);
         domain_is_persistent = i32::from(ask.domain_handle().await?.is_persistent().await?);
         domain_is_updated = i32::from(ask.domain_handle().await?.is_updated().await?);
         domain_get_autostart = i32::from(ask.domain_handle().await?.autostart().await?);
-        domain_get_messages = ask.domain_handle().await?.messages().await?;
+        domain_get_messages = ask.domain_handle().await?.messages(none()).await?;
         domain_get_hostname = ask.domain_handle().await?.hostname(none()).await?;
         domain_get_fsinfo = ask.domain_handle().await?.file_systems().await?.into_iter()
             .map(|it| json!({
@@ -283,12 +332,30 @@ fn domain_configuration() -> Vec<Call> {
         domain_get_block_io_tune
             = ask.domain_handle().await?.block_io_tune(&ask.text("disk")?, none()).await?.show();
         domain_get_perf_events = ask.domain_handle().await?.perf_events(none()).await?.show();
+        domain_get_iothread_info = ask.domain_handle().await?.iothreads(none()).await?.iter()
+            .map(|it| json!({"iothread_id": it.id, "cpumap": hex(&it.cpus)}))
+            .collect::<Vec<_>>();
+        domain_get_scheduler_type = {
+            let domain = ask.domain_handle().await?;
+            // The handle does not tell how many parameters it has.
+            let args = DomainGetSchedulerTypeArgs { dom: domain.raw().clone() };
+            let nparams = ask.remote.domain_get_scheduler_type(&args).await?.nparams;
+            json!({"type": domain.scheduler().await?, "nparams": nparams})
+        };
+        domain_get_security_label_list = ask.domain_handle().await?.security_labels().await?.iter()
+            .map(|it| json!({"label": it.label, "enforcing": it.enforcing}))
+            .collect::<Vec<_>>();
         domain_get_launch_security_info = ask.domain_handle().await?.launch_security_info().await?.show();
         domain_has_managed_save_image = i32::from(ask.domain_handle().await?.has_managed_save().await?);
         domain_save_image_get_xml_desc = ask.connect.saved_domain_xml(&ask.text("file")?, none()).await?;
-        domain_migrate_get_max_speed = ask.domain_handle().await?.migration_speed().await?;
-        domain_memory_peek = hex(&ask.domain_handle().await?
-            .memory_peek(ask.get("offset")?, ask.get("size")?, ask.flags()?).await?);
+        domain_managed_save_get_xml_desc = ask.domain_handle().await?.managed_save_xml(none()).await?;
+        domain_migrate_get_compression_cache = ask.domain_handle().await?.migration_cache().await?;
+        domain_migrate_get_max_downtime = ask.domain_handle().await?.migration_downtime().await?;
+        domain_migrate_get_max_speed = ask.domain_handle().await?.migration_speed(none()).await?;
+        domain_memory_peek = {
+            let flags = DomainMemoryFlags::from_bits_retain(ask.flags()?);
+            hex(&ask.domain_handle().await?.memory_peek(ask.get("offset")?, ask.get("size")?, flags).await?)
+        };
         domain_backup_get_xml_desc = ask.domain_handle().await?.backup_xml().await?;
     })
     .to_vec()
@@ -318,14 +385,18 @@ fn domain_statistics() -> Vec<Call> {
             .map(|it| (memory_stat(it.tag.raw()), json!(it.value)))
             .collect::<Map<_, _>>();
         domain_get_vcpus = {
-            // The handle does not tell the maps.
-            let mut shown = domain_get_vcpus(ask).await?;
-            let info = ask.domain_handle().await?.vcpus().await?.into_iter().map(|it| json!({
+            let vcpus = ask.domain_handle().await?.vcpus().await?;
+            let info = vcpus.iter().map(|it| json!({
                 "number": it.number, "state": it.state.show(), "cpu_time": it.cpu_time, "cpu": it.cpu,
             }));
-            shown["info"] = info.collect();
-            shown
+            let maps = vcpus.iter().map(|it| hex(&it.cpus));
+            json!({"info": info.collect::<Vec<_>>(), "cpumaps": maps.collect::<Vec<_>>()})
         };
+        domain_get_vcpu_pin_info = {
+            let pins = ask.domain_handle().await?.vcpu_pins(none()).await?;
+            pins.iter().map(|cpus| hex(cpus)).collect::<Vec<_>>()
+        };
+        domain_get_emulator_pin_info = hex(&ask.domain_handle().await?.emulator_pin(none()).await?);
         domain_get_cpu_stats = [ask.domain_handle().await?.cpu_stats().await?.show()];
         domain_get_job_stats = {
             let stats = ask.domain_handle().await?.job_stats(none()).await?;
@@ -333,6 +404,9 @@ fn domain_statistics() -> Vec<Call> {
             shown["type"] = stats.kind.show();
             shown
         };
+        domain_get_disk_errors = ask.domain_handle().await?.disk_errors().await?.into_iter()
+            .map(|it| (it.disk, it.error.show()))
+            .collect::<Map<_, _>>();
         domain_get_block_info = {
             let info = ask.domain_handle().await?.block_info(&ask.text("disk")?).await?;
             json!({"capacity": info.capacity, "allocation": info.allocation, "physical": info.physical})
@@ -379,6 +453,9 @@ fn networks() -> Vec<Call> {
         network_get_xml_desc = ask.network_handle().await?.xml(none()).await?;
         network_get_bridge_name = ask.network_handle().await?.bridge_name().await?;
         network_get_autostart = i32::from(ask.network_handle().await?.autostart().await?);
+        network_get_dhcp_leases
+            = ask.network_handle().await?.dhcp_leases(ask.optional("mac")?.as_deref()).await?.into_iter().map(lease)
+                .collect::<Vec<_>>();
         network_is_active = i32::from(ask.network_handle().await?.is_active().await?);
         network_is_persistent = i32::from(ask.network_handle().await?.is_persistent().await?);
         network_list_all_ports = each(&ask.network_handle().await?.ports().await?);

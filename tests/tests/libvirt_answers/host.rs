@@ -31,6 +31,8 @@ fn connection() -> Vec<Call> {
         connect_get_max_vcpus(ConnectGetMaxVcpusArgs { r#type: ask.get("type")? }) |found| found.max_vcpus;
         connect_get_capabilities() |found| found.capabilities;
         connect_get_sysinfo(ConnectGetSysinfoArgs { flags: ask.flags()? }) |found| found.sysinfo;
+        connect_get_uri() |found| found.uri;
+        connect_supports_feature(ConnectSupportsFeatureArgs { feature: ask.get("feature")? }) |found| found.supported;
         connect_is_secure() |found| found.secure;
         connect_get_all_domain_stats(ConnectGetAllDomainStatsArgs {
             doms: Vec::new(), stats: ask.get("stats")?, flags: ask.flags()?,

@@ -30,6 +30,7 @@
 //! | has a scheduler's parameters counted by another function | a procedure that also tells the scheduler's name |
 //! | a handle of a device | its bare name |
 //! | arrays of `char` | as many as the text has, or all 32 filled up with zeros; each takes four bytes |
+//! | tells the URI that it was given | the daemon's own, without the way to it |
 //! | a counter that there is not: -1 | the same: these numbers are signed for that alone |
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -1,9 +1,10 @@
 //! What the libvirt client's handles promise beyond single calls, on a real daemon: states, kinds of events, streams in two
-//! halves, and the daemon's administration.
+//! halves, procedures that have no method, and the daemon's administration.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod admin;
+mod raw;
 
 use std::time::Duration;
 

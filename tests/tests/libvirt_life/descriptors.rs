@@ -10,12 +10,8 @@ use anyhow::{Result, ensure};
 use libvirt::{
     Connect, Error,
     raw::{
-        api::{DomainOpenGraphicsFlags, ErrorNumber},
-        qemu::DomainMonitorCommandWithFilesArgs,
-        remote::{
-            DomainCreateWithFilesArgs, DomainFdAssociateArgs, DomainOpenGraphicsArgs,
-            DomainOpenGraphicsFdArgs,
-        },
+        api::{DomainFdAssociateFlags, DomainOpenGraphicsFlags, ErrorNumber},
+        remote::DomainOpenGraphicsArgs,
     },
 };
 use vbridge_tests::{
@@ -29,7 +25,7 @@ use vbridge_tests::{
 
 use crate::{
     guest::SCREEN,
-    support::{DEFINE, PAUSED, Record, image, open, refused},
+    support::{DEFINE, PAUSED, QMP, Record, image, open, refused},
 };
 
 /// How a VNC server begins (RFC 6143, section 7.1.1).
@@ -55,16 +51,8 @@ fn a_screens_socket_comes_with_a_reply_and_goes_with_a_call() {
         record
             .tells(&["Started Booted", "Suspended Paused"])
             .await?;
-        let flags = DomainOpenGraphicsFlags::SKIPAUTH.bits();
-        let raw = connect.raw()?;
-        let ask = DomainOpenGraphicsFdArgs {
-            dom: domain.raw().clone(),
-            idx: 0,
-            flags,
-        };
-        let mut sockets = raw.domain_open_graphics_fd(&ask).await?;
-        ensure!(sockets.len() == 1, "{sockets:?}");
-        let socket = sockets.remove(0);
+        let flags = DomainOpenGraphicsFlags::SKIPAUTH;
+        let socket = domain.open_graphics(0, flags).await?;
         let said = tokio::task::spawn_blocking(|| greeting(socket)).await??;
         ensure!(said == *RFB, "{said:?}");
         record
@@ -72,18 +60,19 @@ fn a_screens_socket_comes_with_a_reply_and_goes_with_a_call() {
             .await?;
 
         let (ours, theirs) = UnixStream::pair()?;
-        let give = DomainOpenGraphicsArgs {
-            dom: domain.raw().clone(),
-            idx: 0,
-            flags,
-        };
-        raw.domain_open_graphics(&give, vec![theirs.into()]).await?;
+        domain.open_graphics_on(0, theirs, flags).await?;
         let said = tokio::task::spawn_blocking(|| greeting(ours.into())).await??;
         ensure!(said == *RFB, "{said:?}");
         record
             .tells(&["Graphics Connect", "Graphics Disconnect"])
             .await?;
 
+        let give = DomainOpenGraphicsArgs {
+            dom: domain.raw().clone(),
+            idx: 0,
+            flags: flags.bits(),
+        };
+        let raw = connect.raw()?;
         let none = raw.domain_open_graphics(&give, Vec::new()).await;
         ensure!(matches!(none, Err(Error::Libvirt(_))), "{none:?}");
         ensure!(domain.is_active().await?, "the connection is out of step");
@@ -97,30 +86,24 @@ fn files_reach_qemus_monitor() {
         let connect = open(daemon).await?;
         let machine = Domain::builder("given").build().await?;
         let domain = connect.create_domain(machine.xml(), PAUSED).await?;
-        let qemu = connect.qemu()?;
-        let command = |cmd: &str| DomainMonitorCommandWithFilesArgs {
-            dom: domain.raw().clone(),
-            cmd: cmd.to_owned(),
-            flags: 0,
-        };
-        let add = command(r#"{"execute":"add-fd","arguments":{"fdset-id":77,"opaque":"ours"}}"#);
+        let add = r#"{"execute":"add-fd","arguments":{"fdset-id":77,"opaque":"ours"}}"#;
         let file = OwnedFd::from(File::open("/dev/null")?);
-        let (answer, files) = qemu
-            .domain_monitor_command_with_files(&add, vec![file])
+        let (answer, files) = domain
+            .qemu_monitor_command_with_files(add, vec![file], QMP)
             .await?;
         ensure!(
-            answer.result.contains(r#""fdset-id":77"#) && files.is_empty(),
-            "{answer:?}"
+            answer.contains(r#""fdset-id":77"#) && files.is_empty(),
+            "{answer}"
         );
         let known = domain
-            .qemu_monitor_command(r#"{"execute":"query-fdsets"}"#, 0)
+            .qemu_monitor_command(r#"{"execute":"query-fdsets"}"#, QMP)
             .await?;
         ensure!(known.contains(r#""opaque":"ours""#), "{known}");
         // Without a file there is nothing to add: QEMU says so, and libvirt passes its words on.
-        let (answer, _) = qemu
-            .domain_monitor_command_with_files(&add, Vec::new())
+        let (answer, _) = domain
+            .qemu_monitor_command_with_files(add, Vec::new(), QMP)
             .await?;
-        ensure!(answer.result.contains(r#""error""#), "{answer:?}");
+        ensure!(answer.contains(r#""error""#), "{answer}");
         Ok(())
     }));
 }
@@ -143,24 +126,18 @@ fn a_disk_can_be_a_file_that_the_client_has_opened() {
         let unknown = domain.start(PAUSED).await;
         ensure!(matches!(unknown, Err(Error::Libvirt(_))), "{unknown:?}");
 
-        let name = "ours".to_owned();
-        let associate = DomainFdAssociateArgs {
-            dom: domain.raw().clone(),
-            name,
-            flags: 0,
-        };
         let file = File::options()
             .read(true)
             .write(true)
             .open(daemon.path(&path))?;
-        connect
-            .raw()?
-            .domain_fd_associate(&associate, vec![file.into()])
+        let flags = DomainFdAssociateFlags::empty();
+        domain
+            .associate_files("ours", vec![file.into()], flags)
             .await?;
         domain.start(PAUSED).await?;
         // libvirt does not look at such a file any more; QEMU has it open, and knows the size in its head.
         let query = r#"{"execute":"query-block"}"#;
-        let disks = domain.qemu_monitor_command(query, 0).await?;
+        let disks = domain.qemu_monitor_command(query, QMP).await?;
         ensure!(disks.contains(r#""virtual-size":67108864"#), "{disks}");
         let looked = domain.block_info("vda").await;
         refused(looked, ErrorNumber::OperationUnsupported)?;
@@ -175,21 +152,17 @@ fn what_can_not_carry_descriptors_refuses_them() {
         let machine = Domain::builder("given").build().await?;
         let domain = local.define_domain(machine.xml(), DEFINE).await?;
         // Only containers take files at their start.
-        let args = DomainCreateWithFilesArgs {
-            dom: domain.raw().clone(),
-            flags: 0,
-        };
         let files = || -> Result<Vec<OwnedFd>> { Ok(vec![File::open("/dev/null")?.into()]) };
-        let started = local.raw()?.domain_create_with_files(&args, files()?).await;
+        let started = domain.start_with_files(files()?, PAUSED).await;
         refused(started, ErrorNumber::NoSupport)?;
+        let created = local.create_domain_with_files(machine.xml(), files()?, PAUSED);
+        refused(created.await, ErrorNumber::NoSupport)?;
         ensure!(!domain.is_active().await?, "the connection is out of step");
 
         let far = Connect::open(&daemon.tcp_uri("qemu")?).await?;
-        let error = far
-            .raw()?
-            .domain_create_with_files(&args, files()?)
-            .await
-            .unwrap_err();
+        let there = far.domain_by_name("given").await?;
+        let started = there.start_with_files(files()?, PAUSED).await;
+        let error = started.unwrap_err();
         ensure!(
             matches!(error, Error::DescriptorsNeedUnixSocket { .. }),
             "{error}"
@@ -197,11 +170,7 @@ fn what_can_not_carry_descriptors_refuses_them() {
         let many = (0..33)
             .map(|_| Ok(File::open("/dev/null")?.into()))
             .collect::<Result<_>>()?;
-        let error = local
-            .raw()?
-            .domain_create_with_files(&args, many)
-            .await
-            .unwrap_err();
+        let error = domain.start_with_files(many, PAUSED).await.unwrap_err();
         ensure!(
             matches!(error, Error::TooManyDescriptors { given: 33, .. }),
             "{error}"

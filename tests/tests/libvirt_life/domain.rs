@@ -18,7 +18,7 @@ use vbridge_tests::{
 };
 
 use crate::support::{
-    DEFINE, DESTROY, Guest, Record, START, UNDEFINE, image, is, line, open, property, refused,
+    DEFINE, DESTROY, Guest, QMP, Record, START, UNDEFINE, image, is, line, open, property, refused,
 };
 
 const HERE: DomainModificationImpact = DomainModificationImpact::CURRENT;
@@ -50,8 +50,7 @@ fn a_domain_lives_from_its_definition_to_its_end() {
             .await?;
         let found = domain.state().await?;
         ensure!(found.state == DomainState::Shutoff, "{found:?}");
-        let destroyed = DomainShutoffReason::Destroyed.as_raw();
-        ensure!(found.reason == destroyed, "{found:?}");
+        ensure!(found.reason == DomainShutoffReason::Destroyed, "{found:?}");
 
         domain.rename("renamed").await?;
         record
@@ -95,10 +94,7 @@ async fn runs(
     record.tells(&["Suspended Paused"]).await?;
     let found = domain.state().await?;
     ensure!(found.state == DomainState::Paused, "{found:?}");
-    ensure!(
-        found.reason == DomainPausedReason::User.as_raw(),
-        "{found:?}"
-    );
+    ensure!(found.reason == DomainPausedReason::User, "{found:?}");
     is(daemon, domain.name(), "paused").await?;
     let paused = connect.domains(ConnectListAllDomainsFlags::PAUSED).await?;
     ensure!(paused == [running], "{paused:?}");
@@ -196,10 +192,27 @@ fn a_running_domains_memory_and_cpus_are_counted_and_changed() {
         ensure!(line(daemon, &count).await? == "2");
         ensure!(domain.vcpu_count(DomainVcpuFlags::LIVE).await? == 2);
         let vcpus = domain.vcpus().await?;
+        let hosts = connect.cpu_map().await?.online.len();
+        ensure!(
+            vcpus
+                .iter()
+                .all(|vcpu| vcpu.cpus.len() == hosts.div_ceil(8)),
+            "{vcpus:?}"
+        );
         let run = vcpus
             .iter()
             .map(|vcpu| (vcpu.number, vcpu.state == VcpuState::Running));
         ensure!(run.eq([(0, true), (1, true)]), "{vcpus:?}");
+        let live = DomainModificationImpact::LIVE;
+        domain.pin_vcpu(1, &[1], live).await?;
+        let pins = domain.vcpu_pins(live).await?;
+        let most = domain
+            .vcpu_count(DomainVcpuFlags::LIVE | DomainVcpuFlags::MAXIMUM)
+            .await?;
+        ensure!(i32::try_from(pins.len())? == most, "{pins:?}");
+        ensure!(pins[1][0] == 1 && pins[0] == vcpus[0].cpus, "{pins:?}");
+        domain.pin_emulator(&[1], live).await?;
+        ensure!(domain.emulator_pin(live).await?[0] == 1);
 
         let what = DomainStatsTypes::STATE | DomainStatsTypes::VCPU;
         let flags = ConnectGetAllDomainStatsFlags::empty();
@@ -209,7 +222,7 @@ fn a_running_domains_memory_and_cpus_are_counted_and_changed() {
         ensure!(stats.domain.name() == "counted" && number("state.state") == Some(1));
         ensure!(number("vcpu.current") == Some(2), "{stats:?}");
         let query = r#"{"execute":"query-status"}"#;
-        let status = domain.qemu_monitor_command(query, 0).await?;
+        let status = domain.qemu_monitor_command(query, QMP).await?;
         ensure!(status.contains(r#""status":"running""#), "{status}");
         Ok(())
     }));

@@ -13,7 +13,7 @@ use libvirt::{
     events::{DomainEvent, DomainEventId, DomainEventKind, LifecycleEvent},
     raw::api::{
         DomainConsoleFlags, DomainCreateFlags, DomainDefineFlags, DomainDestroyFlagsValues,
-        DomainUndefineFlagsValues, ErrorNumber,
+        DomainQemuMonitorCommandFlags, DomainUndefineFlagsValues, ErrorNumber,
     },
     rpc::{Chunk, RawStream},
 };
@@ -30,6 +30,7 @@ pub(crate) const PAUSED: DomainCreateFlags = DomainCreateFlags::START_PAUSED;
 pub(crate) const DEFINE: DomainDefineFlags = DomainDefineFlags::empty();
 pub(crate) const DESTROY: DomainDestroyFlagsValues = DomainDestroyFlagsValues::empty();
 pub(crate) const UNDEFINE: DomainUndefineFlagsValues = DomainUndefineFlagsValues::empty();
+pub(crate) const QMP: DomainQemuMonitorCommandFlags = DomainQemuMonitorCommandFlags::DEFAULT;
 
 /// Where images are, as the daemon finds it.
 pub(crate) const IMAGES: &str = "/var/lib/libvirt/images";

@@ -16,7 +16,7 @@ use vbridge_tests::{
     libvirt::{daemon::Libvirtd, domain::Domain, limits::CLIENT},
 };
 
-use crate::support::{DEFINE, DESTROY, PAUSED, Record, UNDEFINE, open, refused};
+use crate::support::{DEFINE, DESTROY, PAUSED, QMP, Record, UNDEFINE, open, refused};
 
 /// A deadline that passes, for certain, and not before the call has left.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -57,7 +57,7 @@ fn calls_about_a_hung_guest_end_with_their_deadline_or_their_caller() {
         let client = connect.client()?;
         let status = r#"{"execute":"query-status"}"#;
         tokio::select! {
-            answered = domain.qemu_monitor_command(status, 0) => bail!("{answered:?} of a QEMU that hangs"),
+            answered = domain.qemu_monitor_command(status, QMP) => bail!("{answered:?} of a QEMU that hangs"),
             waited = is_occupied(&domain) => waited?,
         }
         let hurried = connect.with_deadline(PATIENCE).qemu()?;
@@ -82,7 +82,7 @@ fn calls_about_a_hung_guest_end_with_their_deadline_or_their_caller() {
             "{} packets",
             client.ignored_packets()
         );
-        let status = domain.qemu_monitor_command(status, 0).await?;
+        let status = domain.qemu_monitor_command(status, QMP).await?;
         ensure!(
             status.contains("paused") || status.contains("prelaunch"),
             "{status}"

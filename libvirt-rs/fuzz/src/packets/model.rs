@@ -286,6 +286,9 @@ impl Model {
             });
         // The packet has been looked at: both are small.
         let (kind, status) = (head.kind.to_be_bytes()[3], head.status.to_be_bytes()[3]);
+        if matches!(kind, STREAM | STREAM_HOLE) {
+            self.watch.flows();
+        }
         match (kind, known) {
             (CALL | CALL_WITH_DESCRIPTORS, _) => Err(ProtocolError::Call),
             (MESSAGE, _) => Ok(self.message(head, payload)),

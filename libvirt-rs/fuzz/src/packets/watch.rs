@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libvirt::rpc::KeepaliveConfig;
+use libvirt::rpc::limits::PONG_INTERVAL;
 
 /// What keepalive makes us do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +18,16 @@ pub(super) enum Due {
 #[derive(Debug)]
 pub(super) struct Watch {
     config: KeepaliveConfig,
-    /// When something is due, once the daemon has agreed.
-    due_at: Option<Instant>,
+    /// The daemon has agreed.
+    on: bool,
+    /// When the daemon is asked, unless nothing is read, for then it can't be silent.
+    ask_at: Option<Instant>,
+    /// When we speak unasked.
+    speak_at: Option<Instant>,
     /// The pings that were not answered.
     asked: u32,
-    /// Nothing is read, so the daemon can't be silent.
-    paused: bool,
+    /// Something of a stream has come, and nothing since.
+    flowing: bool,
 }
 
 // === impl Watch ===
@@ -31,60 +36,89 @@ impl Watch {
     pub(super) fn new(config: KeepaliveConfig) -> Self {
         Self {
             config,
-            due_at: None,
+            on: false,
+            ask_at: None,
+            speak_at: None,
             asked: 0,
-            paused: false,
+            flowing: false,
         }
     }
 
     pub(super) fn due_at(&self) -> Option<Instant> {
-        self.due_at
+        match (self.ask_at, self.speak_at) {
+            (Some(ask), Some(speak)) => Some(ask.min(speak)),
+            (ask, speak) => ask.or(speak),
+        }
     }
 
     pub(super) fn enable(&mut self, now: Instant) {
-        if self.due_at.is_none() {
-            self.start(now);
+        if !self.on {
+            self.on = true;
+            self.listen(now);
         }
     }
 
     pub(super) fn received(&mut self, now: Instant) {
-        if self.due_at.is_some() && !self.paused {
-            self.start(now);
+        if self.listens() {
+            self.listen(now);
+            if self.flowing {
+                self.flowing = false;
+                self.speak(now);
+            }
         }
     }
 
+    pub(super) fn flows(&mut self) {
+        self.flowing = true;
+    }
+
     pub(super) fn pause(&mut self, now: Instant) {
-        if self.due_at.is_some() && !self.paused {
-            self.start(now);
-            self.paused = true;
+        if self.listens() {
+            self.ask_at = None;
+            self.speak(now);
         }
     }
 
     pub(super) fn resume(&mut self, now: Instant) {
-        if self.paused {
-            self.paused = false;
-            self.start(now);
+        if self.on && !self.listens() {
+            self.listen(now);
         }
     }
 
     pub(super) fn due(&mut self, now: Instant) -> Due {
-        if self.due_at.is_none_or(|at| now < at) {
-            return Due::Nothing;
-        }
-        self.due_at = Some(now + self.config.interval);
-        if self.paused {
+        if self.speak_at.is_some_and(|at| now >= at) {
+            self.speak_at = None;
+            if !self.listens() {
+                self.speak(now);
+            }
             return Due::Pong;
         }
+        if self.ask_at.is_none_or(|at| now < at) {
+            return Due::Nothing;
+        }
         if self.asked == self.config.count {
-            self.due_at = None;
+            self.on = false;
+            self.ask_at = None;
+            self.speak_at = None;
             return Due::Dead(self.config.interval * (self.config.count + 1));
         }
         self.asked += 1;
+        self.ask_at = Some(now + self.config.interval);
         Due::Ping
     }
 
-    fn start(&mut self, now: Instant) {
-        self.due_at = Some(now + self.config.interval);
+    fn listens(&self) -> bool {
+        self.ask_at.is_some()
+    }
+
+    fn listen(&mut self, now: Instant) {
+        self.ask_at = Some(now + self.config.interval);
         self.asked = 0;
+    }
+
+    fn speak(&mut self, now: Instant) {
+        if self.speak_at.is_none() {
+            self.speak_at = Some(now + self.config.interval.min(PONG_INTERVAL));
+        }
     }
 }

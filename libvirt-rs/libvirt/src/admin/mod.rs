@@ -38,6 +38,7 @@ pub use client::{Client, ClientInfo, UnixProcess};
 pub use logging::{LogDestination, LogFilter, LogLevel, LogOutput};
 pub use server::{ClientLimits, NewClientLimits, NewThreadPool, Server, ThreadPool};
 
+use crate::connect;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::limits::OPENING;
@@ -97,7 +98,9 @@ impl Builder {
     /// # Errors
     /// The URI is wrong, or nobody answers there, or the daemon refuses us, or it takes too long.
     pub async fn open(self) -> Result<Daemon, Error> {
-        let uri = Uri::resolve_admin(&self.uri, &self.environment)?;
+        let environment = self.environment.clone();
+        let (uri, left) =
+            connect::resolve(self.uri, environment, self.opening, Uri::resolve_admin).await?;
         let attempt = async {
             let options = Options {
                 environment: self.environment,
@@ -110,7 +113,7 @@ impl Builder {
             client.set_farewell(CONNECT_CLOSE);
             Ok(client.with_deadline(self.deadline))
         };
-        match tokio::time::timeout(self.opening, attempt).await {
+        match tokio::time::timeout(left, attempt).await {
             Ok(client) => client.map(|client| Daemon { client }),
             Err(_) => Err(Error::OpeningTooSlow {
                 uri: uri.to_string(),

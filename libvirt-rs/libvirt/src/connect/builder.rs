@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::limits::OPENING;
-use super::session::{self, Purpose};
+use super::session;
 use super::states::{State, Status};
 use super::{Backoff, Connect, Inner, supervisor};
 use crate::auth::Credentials;
@@ -81,13 +81,18 @@ impl Builder {
 
     /// How an idle connection is watched; `None`: not at all. Default: a ping after each 5 s of silence, and the end
     /// after five of them without an answer.
+    ///
+    /// A stream's own connection is watched in the same way, but while its daemon may wait for a guest that does not read, or
+    /// megabytes are on their way over a slow line, silence proves nothing there. Then it ends when this connection has
+    /// found the daemon silent as well, or when the socket or ssh says that the other side is gone.
     pub fn keepalive(mut self, keepalive: impl Into<Option<KeepaliveConfig>>) -> Self {
         self.settings.keepalive = keepalive.into();
         self
     }
 
     /// How many calls the daemon has at a time; further ones wait here, in order. Default: 4, one less than a daemon allows
-    /// a client unless its configuration says otherwise (`max_client_requests`).
+    /// a client unless its configuration says otherwise (`max_client_requests`). The one is for
+    /// [`abort_job`](crate::Domain::abort_job), which does not wait.
     ///
     /// A daemon reads nothing from a client that has reached its limit, not even the answers to its own pings, so that
     /// slow calls beyond it end the connection. Raise this together with the daemon's limit.
@@ -119,7 +124,10 @@ impl Builder {
     /// Lets streams share the connection. Default: each has one of its own.
     ///
     /// Sharing saves a connection per stream, which over ssh is an ssh; but a stream that is not read then holds up
-    /// all other calls.
+    /// all other calls. So does one whose other end does not read: the daemon then reads nothing more from this connection,
+    /// not even the answers to its own pings, and after half a minute (its default) **both ends give the connection up**. The
+    /// same goes for an upload over a line so slow that a ping waits that long behind it. Share for downloads, and for what is
+    /// surely read at once.
     pub fn share_streams(mut self, share: bool) -> Self {
         self.settings.share_streams = share;
         self
@@ -131,10 +139,7 @@ impl Builder {
     /// The URI is wrong, or nobody answers there, or the daemon refuses us, or it takes too long.
     pub async fn open(self) -> Result<Connect, Error> {
         let mut settings = self.settings;
-        settings.uri = Uri::resolve(&self.uri, &settings.transport.environment)?;
-        // The opening as a whole is bounded; the transport gets no less.
-        settings.transport.timeout = settings.opening;
-        let session = session::open(&settings, Purpose::Calls).await?;
+        let session = session::open_first(self.uri, &mut settings).await?;
         let deadline = settings.deadline;
         let status = Status::new(State::Up(Topics::new(&session.client)));
         let inner = Arc::new(Inner {

@@ -20,16 +20,24 @@ mod states;
 mod supervisor;
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+
 pub use backoff::Backoff;
 pub use builder::Builder;
+pub(crate) use session::resolve;
 pub use states::{ConnectState, States};
 
 use crate::error::Error;
 use crate::events::{Registrations, Topics};
-use crate::raw::remote::{CONNECT_OPEN, Remote};
+use crate::raw::{
+    self,
+    remote::{CONNECT_OPEN, Remote},
+};
 use crate::rpc::{Client, ConnectionError};
 use builder::Settings;
 use states::{State, Status};
@@ -110,6 +118,38 @@ impl Connect {
         Ok(Remote::new(self.client()?))
     }
 
+    /// Calls any procedure by its program's number and its own, also one that is newer than this crate. The arguments and
+    /// what comes back are encoded as XDR (RFC 4506); without arguments there are no bytes.
+    ///
+    /// A stream that follows the procedure is aborted, and descriptors that come with the reply are closed:
+    /// [`open_stream`](Client::open_stream) and [`call_with_fds`](Client::call_with_fds) of [`client`](Self::client) are
+    /// for those.
+    ///
+    /// ```no_run
+    /// # async fn example(connect: libvirt::Connect) -> Result<(), Box<dyn std::error::Error>> {
+    /// use libvirt::raw::remote::REMOTE_PROGRAM;
+    ///
+    /// // Procedure 23 finds a domain by its name: a length, the bytes, and zeros up to a multiple of four.
+    /// let found = connect.call_raw(REMOTE_PROGRAM, 23, b"\0\0\0\x03web\0".to_vec()).await?;
+    /// // Its name comes back, then its UUID and its number.
+    /// println!("the UUID is {:02x?}", &found[8..24]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the daemon reports, such as [`NoSupport`](crate::raw::api::ErrorNumber::NoSupport) of a procedure that it does
+    /// not have; the arguments are larger than a packet may be (32 MiB); the end of the connection.
+    pub async fn call_raw(
+        &self,
+        program: u32,
+        procedure: i32,
+        arguments: Vec<u8>,
+    ) -> Result<Bytes, Error> {
+        let procedure = raw::procedure(program, procedure);
+        self.client()?.call(&procedure, arguments).await
+    }
+
     // For the macro `calls`, which sees a handle and a connection alike.
     pub(crate) fn remote(&self) -> Result<Remote, Error> {
         self.raw()
@@ -167,15 +207,21 @@ impl Connect {
         }
     }
 
-    /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else.
+    /// A connection of its own to the same daemon, for one stream: so a reader that is behind holds up nobody else, here or
+    /// at the other end of the stream.
     pub(crate) async fn for_stream(&self) -> Result<Remote, Error> {
         // Who has closed the connection, or waits for a new one, opens no stream.
         let shared = self.raw()?;
         if self.inner.settings.share_streams {
             return Ok(shared);
         }
+        // From here on, so that no silence is missed.
+        let silences = self.states().filter_map(|state| ready(silence(&state)));
         let open = session::open(&self.inner.settings, session::Purpose::Stream);
         let session = self.within(CONNECT_OPEN.name, open).await?;
+        if shared.client().has_keepalive() {
+            session.client.enable_keepalive_for_stream(silences);
+        }
         Ok(Remote::new(session.client.with_deadline(self.deadline)))
     }
 
@@ -224,6 +270,18 @@ impl Connect {
         let client = Client::over(ours, crate::rpc::KeepaliveConfig::default());
         Builder::new("test:///default").over(&client)
     }
+}
+
+/// Whether a connection's state is that its daemon was found silent.
+fn silence(state: &ConnectState) -> Option<()> {
+    let (ConnectState::Reconnecting { why, .. } | ConnectState::Ended(why)) = state else {
+        return None;
+    };
+    matches!(
+        why,
+        Error::Connection(ConnectionError::Silent(_)) | Error::OpeningTooSlow { .. }
+    )
+    .then_some(())
 }
 
 impl fmt::Debug for Connect {

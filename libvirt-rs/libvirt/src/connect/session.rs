@@ -5,20 +5,28 @@
 //!                             none, SASL,     keepalive      once: a second one
 //!                             polkit                         destroys the connection
 //! ```
+//!
+//! The connection for a stream asks neither for feature 10 nor for the URI.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::auth::sasl::Context;
 use crate::auth::{self, Credentials, Sasl};
+use crate::environment::Environment;
 use crate::error::Error;
+use crate::files;
 use crate::raw::api::ErrorNumber;
 use crate::raw::remote::{
     AuthSaslStartArgs, AuthSaslStartRet, AuthSaslStepArgs, AuthSaslStepRet, AuthType,
-    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, Remote,
+    CONNECT_CLOSE, ConnectOpenArgs, ConnectSupportsFeatureArgs, DOMAIN_ABORT_JOB,
+    DOMAIN_ABORT_JOB_FLAGS, Remote,
 };
-use crate::rpc::{Client, Config, ConnectionError};
+use crate::rpc::{Client, Config, ConnectionError, Procedure};
 use crate::transport::{self, Connected, Ended, Io, Protection};
-use crate::uri::{Auth, Uri};
+use crate::uri::{self, Auth, Uri};
 
 use super::builder::Settings;
 
@@ -27,12 +35,15 @@ const FEATURE_KEEPALIVE: i32 = 10;
 /// `VIR_CONNECT_RO`.
 const READ_ONLY: u32 = 1;
 
+/// What ends a job that another call waits for, a migration or a save.
+static CANCELLING: [Procedure; 2] = [DOMAIN_ABORT_JOB, DOMAIN_ABORT_JOB_FLAGS];
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Calls.
     Calls,
-    /// One stream.
+    /// One stream. It is left to the caller to have it watched, for a stream needs a keepalive of its own kind.
     Stream,
 }
 
@@ -44,9 +55,50 @@ pub(super) struct Session {
     pub(super) private: bool,
 }
 
+/// What a URI's text means, which may be an alias in a file, and what is left of the time for opening.
+pub(crate) async fn resolve(
+    text: String,
+    environment: Environment,
+    limit: Duration,
+    how: fn(&str, &Environment) -> Result<Uri, uri::Error>,
+) -> Result<(Uri, Duration), Error> {
+    // A whole URI needs no file.
+    if text.contains(':') {
+        return Ok((how(&text, &environment)?, limit));
+    }
+    let began = Instant::now();
+    let resolving = files::aside(move || how(&text, &environment));
+    let uri =
+        tokio::time::timeout(limit, resolving)
+            .await
+            .map_err(|_| Error::OpeningTooSlow {
+                uri: "the URI that libvirt's configuration names".to_owned(),
+                limit,
+            })??;
+    Ok((uri, limit.saturating_sub(began.elapsed())))
+}
+
+/// Finds out what a URI's text means, and opens the first connection, all within the time that the settings give.
+pub(super) async fn open_first(uri: String, settings: &mut Settings) -> Result<Session, Error> {
+    let environment = settings.transport.environment.clone();
+    let (uri, left) = resolve(uri, environment, settings.opening, Uri::resolve).await?;
+    settings.uri = uri;
+    // The opening as a whole is bounded; the transport gets no less.
+    settings.transport.timeout = settings.opening;
+    open_within(left, settings, Purpose::Calls).await
+}
+
 /// Opens a connection within the time that the settings give.
 pub(super) async fn open(settings: &Settings, purpose: Purpose) -> Result<Session, Error> {
-    tokio::time::timeout(settings.opening, attempt(settings, purpose))
+    open_within(settings.opening, settings, purpose).await
+}
+
+async fn open_within(
+    left: Duration,
+    settings: &Settings,
+    purpose: Purpose,
+) -> Result<Session, Error> {
+    tokio::time::timeout(left, attempt(settings, purpose))
         .await
         .unwrap_or(Err(Error::OpeningTooSlow {
             uri: settings.uri.to_string(),
@@ -79,7 +131,8 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
     let client = start(connected, config);
     let remote = Remote::new(client.clone());
     authenticate(&remote, settings, protection).await?;
-    if settings.keepalive.is_some() {
+    // The daemon that was asked pings, and gives up who does not answer; who must wait for a guest to read does not hear it.
+    if settings.keepalive.is_some() && purpose == Purpose::Calls {
         enable_keepalive(&remote, &client).await?;
     }
     remote
@@ -91,6 +144,7 @@ async fn attempt(settings: &Settings, purpose: Purpose) -> Result<Session, Error
         .await?;
     // A daemon to which nobody says good-bye logs an error.
     client.set_farewell(CONNECT_CLOSE);
+    client.let_pass(&CANCELLING);
     let uri = match purpose {
         Purpose::Calls => remote.connect_get_uri().await?.uri,
         Purpose::Stream => String::new(),
@@ -170,7 +224,10 @@ async fn sasl(remote: &Remote, settings: &Settings, protection: Protection) -> R
     let uri = &settings.uri;
     let credentials = match &settings.credentials {
         Some(credentials) => credentials.clone(),
-        None => Credentials::for_uri(uri, &settings.transport.environment)?,
+        None => {
+            let (uri, environment) = (uri.clone(), settings.transport.environment.clone());
+            files::aside(move || Credentials::for_uri(&uri, &environment)).await?
+        }
     };
     let mut context = Context::new(uri.host_or_localhost());
     context.encrypted = protection.encrypted;

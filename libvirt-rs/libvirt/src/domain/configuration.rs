@@ -7,8 +7,8 @@ use crate::object::{calls, text};
 use crate::params::Params;
 use crate::raw::api::{
     DomainDefineFlags, DomainDeviceModifyFlags, DomainGraphicsReloadType, DomainMemoryModFlags,
-    DomainMetadataType, DomainModificationImpact, DomainSetVcpuFlags, DomainVcpuFlags,
-    DomainXmlFlags,
+    DomainMessageType, DomainMetadataType, DomainModificationImpact, DomainSetVcpuFlags,
+    DomainVcpuFlags, DomainXmlFlags,
 };
 
 /// An I/O thread.
@@ -190,9 +190,10 @@ calls!(Domain [dom] {
     ) = domain_set_metadata(DomainSetMetadataArgs {
         r#type: kind.as_raw(), metadata: text(metadata), key: text(key), uri: text(uri), flags: flags.bits(),
     });
-    /// What libvirt has to say about it, such as that it is tainted. Since libvirt 7.1.
-    messages() -> Vec<String>
-        = domain_get_messages(DomainGetMessagesArgs { flags: 0 }) |found| found.msgs;
+    /// What libvirt has to say about it, such as that it is tainted, of the kinds that the flags select; without flags: of
+    /// all. Since libvirt 7.1.
+    messages(which: DomainMessageType) -> Vec<String>
+        = domain_get_messages(DomainGetMessagesArgs { flags: which.bits() }) |found| found.msgs;
 });
 
 /// `VIR_TYPED_PARAM_STRING_OKAY`: we understand parameters that are texts.

@@ -9,8 +9,8 @@ use crate::object::{calls, text, texts};
 use crate::params::Params;
 use crate::raw::api::{
     DomainAuthorizedSshKeysSetFlags, DomainGetHostnameFlags, DomainGuestInfoTypes,
-    DomainInterfaceAddressesSource, DomainProcessSignal, DomainSetTimeFlags,
-    DomainSetUserPasswordFlags, KeycodeSet, NodeSuspendTarget,
+    DomainInterfaceAddressesSource, DomainProcessSignal, DomainQemuMonitorCommandFlags,
+    DomainSetTimeFlags, DomainSetUserPasswordFlags, KeycodeSet, NodeSuspendTarget,
 };
 use crate::raw::qemu::{DomainAgentCommandArgs, DomainMonitorCommandArgs, Qemu};
 
@@ -140,16 +140,20 @@ calls!(Domain [dom] {
 });
 
 impl Domain {
-    /// Says something to QEMU's monitor, and gives its answer: JSON, or text with the flag for the human monitor (1).
+    /// Says something to QEMU's monitor, and gives its answer: in JSON, or with `HMP` in the text of the human monitor.
     /// libvirt does not support what comes of this.
     ///
     /// # Errors
     /// What the daemon reports, or the end of the connection.
-    pub async fn qemu_monitor_command(&self, command: &str, flags: u32) -> Result<String, Error> {
+    pub async fn qemu_monitor_command(
+        &self,
+        command: &str,
+        flags: DomainQemuMonitorCommandFlags,
+    ) -> Result<String, Error> {
         let args = DomainMonitorCommandArgs {
             dom: self.raw.clone(),
             cmd: command.to_owned(),
-            flags,
+            flags: flags.bits(),
         };
         let qemu = self.connect.qemu()?;
         Ok(qemu.domain_monitor_command(&args).await?.result)

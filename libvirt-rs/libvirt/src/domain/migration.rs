@@ -4,7 +4,7 @@ use super::Domain;
 use crate::error::Error;
 use crate::object::calls;
 use crate::params::Params;
-use crate::raw::api::DomainMigrateFlags;
+use crate::raw::api::{DomainMigrateFlags, DomainMigrateMaxSpeedFlags};
 use crate::raw::remote;
 
 impl Domain {
@@ -38,12 +38,13 @@ calls!(Domain [dom] {
     /// Sets the longest that the guest may stand still at the end, in ms.
     set_migration_downtime(milliseconds: u64)
         = domain_migrate_set_max_downtime(DomainMigrateSetMaxDowntimeArgs { downtime: milliseconds, flags: 0 });
-    /// The most that a migration may send, in MiB/s.
-    migration_speed() -> u64
-        = domain_migrate_get_max_speed(DomainMigrateGetMaxSpeedArgs { flags: 0 }) |found| found.bandwidth;
-    /// Limits what a migration may send, in MiB/s.
-    set_migration_speed(bandwidth: u64)
-        = domain_migrate_set_max_speed(DomainMigrateSetMaxSpeedArgs { bandwidth, flags: 0 });
+    /// The most that a migration may send, in MiB/s; with `POSTCOPY` once the guest runs at its new host.
+    migration_speed(flags: DomainMigrateMaxSpeedFlags) -> u64
+        = domain_migrate_get_max_speed(DomainMigrateGetMaxSpeedArgs { flags: flags.bits() }) |found| found.bandwidth;
+    /// Limits what a migration may send, in MiB/s; with `POSTCOPY` once the guest runs at its new host, in which case 0 is no
+    /// limit.
+    set_migration_speed(bandwidth: u64, flags: DomainMigrateMaxSpeedFlags)
+        = domain_migrate_set_max_speed(DomainMigrateSetMaxSpeedArgs { bandwidth, flags: flags.bits() });
     /// The bytes in which a migration keeps what it has sent, to send differences.
     migration_cache() -> u64
         = domain_migrate_get_compression_cache(DomainMigrateGetCompressionCacheArgs { flags: 0 })

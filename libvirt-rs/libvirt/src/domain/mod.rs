@@ -2,23 +2,29 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | this one | identity, life cycle, state |
+//! | this one | identity, life cycle |
+//! | `state` | how a domain is, and why |
 //! | `configuration` | definition, devices, memory, CPUs, metadata |
+//! | `cpus` | what its CPUs do, and on which of the host's |
 //! | `statistics` | what a domain uses, now and in sum |
 //! | `block` | disks: sizes, limits, jobs |
 //! | `guest` | what needs the guest's help, or its agent's |
 //! | `saving` | memory in files: save, restore, dump |
 //! | `migration` | to another host |
 //! | `snapshot`, `checkpoint` | points in a domain's life |
+//! | `descriptors` | files for a domain, its displays, its namespaces |
 //! | `streams` | channels, consoles, screenshots |
 
 mod block;
 mod checkpoint;
 mod configuration;
+mod cpus;
+mod descriptors;
 mod guest;
 mod migration;
 mod saving;
 mod snapshot;
+mod state;
 mod statistics;
 mod streams;
 
@@ -29,9 +35,11 @@ use uuid::Uuid;
 pub use block::{BlockInfo, BlockJob, DiskError};
 pub use checkpoint::DomainCheckpoint;
 pub use configuration::{IoThread, SecurityLabel};
+pub use cpus::Vcpu;
 pub use guest::{FileSystem, GuestInterface, GuestTime};
 pub use snapshot::DomainSnapshot;
-pub use statistics::{BlockStats, DomainStats, InterfaceStats, JobStats, MemoryStat, Vcpu};
+pub use state::{StateAndReason, StateReason};
+pub use statistics::{BlockStats, DomainStats, InterfaceStats, JobStats, MemoryStat};
 
 use crate::code::Code;
 use crate::connect::Connect;
@@ -48,15 +56,6 @@ object!(
     /// A virtual machine, running or only defined.
     Domain(NonnullDomain)
 );
-
-/// How a domain is, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StateAndReason {
-    /// How it is.
-    pub state: Code<DomainState>,
-    /// Why, in the numbers of libvirt's `virDomain…Reason` for that state.
-    pub reason: i32,
-}
 
 /// How the hypervisor itself is doing, apart from the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +160,7 @@ calls!(Domain [dom] {
     /// How it is, and why.
     state() -> StateAndReason = domain_get_state(DomainGetStateArgs { flags: 0 }) |found| StateAndReason {
         state: Code::new(found.state),
-        reason: found.reason,
+        reason: StateReason::new(found.state, found.reason),
     };
     /// Its size and use.
     info() -> DomainInfo = domain_get_info(DomainGetInfoArgs {}) |info| DomainInfo {
@@ -210,6 +209,10 @@ calls!(Domain [dom] {
     /// Sends an NMI to the guest.
     inject_nmi() = domain_inject_nmi(DomainInjectNmiArgs { flags: 0 });
     /// Ends the job that runs on it, such as a migration.
+    ///
+    /// It does not wait for its turn behind calls that wait for the daemon, some of which it may be to end
+    /// ([`Builder::calls_at_once`](crate::Builder::calls_at_once)), but only for one that aborts another job on this
+    /// connection.
     abort_job() = domain_abort_job(DomainAbortJobArgs {});
     /// As [`abort_job`](Self::abort_job), with flags: a migration whose guest runs at its new host already can only be halted.
     /// Since libvirt 8.5.

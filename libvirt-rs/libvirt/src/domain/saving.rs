@@ -5,7 +5,8 @@ use crate::connect::Connect;
 use crate::object::{calls, text};
 use crate::params::Params;
 use crate::raw::api::{
-    DomainCoreDumpFlags, DomainCoreDumpFormat, DomainSaveImageXmlFlags, DomainSaveRestoreFlags,
+    DomainCoreDumpFlags, DomainCoreDumpFormat, DomainMemoryFlags, DomainSaveImageXmlFlags,
+    DomainSaveRestoreFlags,
 };
 
 calls!(Connect {
@@ -55,7 +56,9 @@ calls!(Domain [dom] {
         = domain_core_dump_with_format(DomainCoreDumpWithFormatArgs {
             to: to.to_owned(), dumpformat: format.as_raw().cast_unsigned(), flags: flags.bits(),
         });
-    /// Reads the guest's memory: at most 4 MiB. The flag says whether the address is virtual (1) or physical (2).
-    memory_peek(address: u64, size: u32, flags: u32) -> Vec<u8>
-        = domain_memory_peek(DomainMemoryPeekArgs { offset: address, size, flags }) |found| found.buffer;
+    /// Reads so many bytes of the guest's memory: at most 4 MiB. One flag must say whether the address is virtual, as the
+    /// guest's first CPU sees it, or physical.
+    memory_peek(address: u64, size: u32, flags: DomainMemoryFlags) -> Vec<u8>
+        = domain_memory_peek(DomainMemoryPeekArgs { offset: address, size, flags: flags.bits() })
+        |found| found.buffer;
 });

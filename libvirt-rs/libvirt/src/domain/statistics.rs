@@ -9,7 +9,7 @@ use crate::object::calls;
 use crate::params::Params;
 use crate::raw::api::{
     ConnectGetAllDomainStatsFlags, DomainDirtyRateCalcFlags, DomainGetJobStatsFlags, DomainJobType,
-    DomainMemoryStatTags, DomainStatsTypes, VcpuState,
+    DomainMemoryStatTags, DomainStatsTypes,
 };
 use crate::raw::remote;
 
@@ -65,19 +65,6 @@ pub struct MemoryStat {
     pub tag: Code<DomainMemoryStatTags>,
     /// The number; most are in KiB.
     pub value: u64,
-}
-
-/// A virtual CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Vcpu {
-    /// Its number.
-    pub number: u32,
-    /// Whether it runs.
-    pub state: Code<VcpuState>,
-    /// The time that it has used, in nanoseconds.
-    pub cpu_time: u64,
-    /// The host's CPU that it is on; `None` when that is not known.
-    pub cpu: Option<u32>,
 }
 
 /// A job on a domain: a migration, a save, a dump.
@@ -149,21 +136,6 @@ calls!(Domain [dom] {
         |found| found.stats.into_iter()
             .map(|stat| MemoryStat { tag: Code::new(stat.tag), value: stat.val })
             .collect();
-    /// Its virtual CPUs.
-    vcpus() -> Vec<Vcpu>
-        = domain_get_vcpus(DomainGetVcpusArgs { maxinfo: VCPUS, maplen: 0 })
-        |found| found.info.into_iter()
-            .map(|vcpu| Vcpu {
-                number: vcpu.number,
-                state: Code::new(vcpu.state),
-                cpu_time: vcpu.cpu_time,
-                cpu: u32::try_from(vcpu.cpu).ok(),
-            })
-            .collect();
-    /// What its CPUs have used in sum.
-    cpu_stats() -> Params
-        = domain_get_cpu_stats(DomainGetCpuStatsArgs { nparams: 16, start_cpu: -1, ncpus: 1, flags: TEXTS })
-        |found| found.params.into();
     /// Begins to measure for so many seconds how fast the guest changes its memory; [`DomainStatsTypes::DIRTYRATE`] tells the
     /// result. Since libvirt 7.2.
     measure_dirty_rate(seconds: i32, how: DomainDirtyRateCalcFlags)
@@ -176,8 +148,6 @@ calls!(Domain [dom] {
 
 /// As many as the protocol allows in one reply.
 const MEMORY_STATS: u32 = 1_024;
-/// As many as the protocol allows in one reply.
-const VCPUS: i32 = 16_384;
 
 /// libvirt says -1 for a counter that there is not.
 fn counter(raw: i64) -> Option<u64> {

@@ -2,7 +2,7 @@
 
 use super::family::{family, supported};
 use super::lifecycle::LifecycleEvent;
-use super::{Events, Topic};
+use super::{About, Events, Topic};
 use crate::code::Code;
 use crate::connect::Connect;
 use crate::domain::Domain;
@@ -46,7 +46,7 @@ pub struct GraphicsIdentity {
 family!(
     "domain", DomainEvent { domain: Domain }, DomainEventKind, DomainEventId("virDomainEventID"),
     domain_events, supported_domain_events,
-    CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY(ConnectDomainEventCallbackRegisterAnyArgs { dom }),
+    CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY(ConnectDomainEventCallbackRegisterAnyArgs { dom: by uuid }),
     CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY;
     |event|
     /// It was defined, started, suspended, resumed, stopped, undefined …

@@ -4,13 +4,13 @@ use super::topics::Topic;
 use crate::connect::Connect;
 use crate::error::Error;
 
-/// Defines a family: what its events are about, and for each kind its number, the procedure and struct that bring it, where
+/// Defines a family: what its events are about, by which field the daemon knows one of these, and for each kind its number, the procedure and struct that bring it, where
 /// in that struct the object stands, and what is made of the rest.
 macro_rules! family {
     (
         $name:literal, $event:ident { $object:ident: $handle:ident }, $kind:ident, $id:ident($numbers:literal),
         $events:ident, $supported:ident,
-        $register:ident($arguments:ident { $key:ident }), $deregister:ident;
+        $register:ident($arguments:ident { $key:ident: by $identity:ident }), $deregister:ident;
         |$message:ident|
         $(
             #[doc = $doc:literal]
@@ -68,6 +68,11 @@ macro_rules! family {
                         event_id: self as i32,
                         $key: of.map(|object| object.raw().clone()),
                     })?,
+                    about: About {
+                        kind: self as i32,
+                        object: of.map(|object| AsRef::<[u8]>::as_ref(&object.raw().$identity).to_vec()),
+                        filter: None,
+                    },
                     event,
                     deregister: remote::$deregister,
                 })

@@ -49,14 +49,14 @@ pub use objects::{
 use crate::connect::Connect;
 use crate::error::Error;
 use crate::rpc::{Interruption, Message, Messages};
-use topics::Lease;
+use topics::{About, Lease};
 pub(crate) use topics::{Topic, Topics};
 
 /// Events of one kind, in the order in which the daemon sent them: a [`Stream`], with [`next`](Self::next) for those who
 /// need no more.
 ///
-/// A subscriber that is behind holds nobody up: beyond the queue's capacity the oldest events make room, and
-/// [`Notice::Missed`] says how many.
+/// A subscriber that is behind holds nobody up: beyond the queue's capacity, or when they have more than 32 MiB together,
+/// the oldest events make room, and [`Notice::Missed`] says how many.
 pub struct Events<T> {
     connect: Connect,
     registration: Arc<Registration>,

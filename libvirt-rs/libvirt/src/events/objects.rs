@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::family::{family, supported};
-use super::{Events, Topic};
+use super::{About, Events, Topic};
 use crate::code::Code;
 use crate::connect::Connect;
 use crate::domain::Domain;
@@ -22,7 +22,7 @@ use crate::storage::StoragePool;
 family!(
     "network", NetworkEvent { object: Network }, NetworkEventKind, NetworkEventId("virNetworkEventID"),
     network_events, supported_network_events,
-    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net }),
+    CONNECT_NETWORK_EVENT_REGISTER_ANY(ConnectNetworkEventRegisterAnyArgs { net: by uuid }),
     CONNECT_NETWORK_EVENT_DEREGISTER_ANY;
     |event|
     /// It was defined, undefined, started or stopped.
@@ -45,7 +45,7 @@ family!(
     "storage pool", StoragePoolEvent { object: StoragePool }, StoragePoolEventKind,
     StoragePoolEventId("virStoragePoolEventID"),
     storage_pool_events, supported_storage_pool_events,
-    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool }),
+    CONNECT_STORAGE_POOL_EVENT_REGISTER_ANY(ConnectStoragePoolEventRegisterAnyArgs { pool: by uuid }),
     CONNECT_STORAGE_POOL_EVENT_DEREGISTER_ANY;
     |event|
     /// It was defined, undefined, started, stopped, created or deleted.
@@ -63,7 +63,7 @@ family!(
     "node device", NodeDeviceEvent { object: NodeDevice }, NodeDeviceEventKind,
     NodeDeviceEventId("virNodeDeviceEventID"),
     node_device_events, supported_node_device_events,
-    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev }),
+    CONNECT_NODE_DEVICE_EVENT_REGISTER_ANY(ConnectNodeDeviceEventRegisterAnyArgs { dev: by name }),
     CONNECT_NODE_DEVICE_EVENT_DEREGISTER_ANY;
     |event|
     /// It came, went, was defined or undefined.
@@ -80,7 +80,7 @@ family!(
 family!(
     "secret", SecretEvent { object: Secret }, SecretEventKind, SecretEventId("virSecretEventID"),
     secret_events, supported_secret_events,
-    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret }),
+    CONNECT_SECRET_EVENT_REGISTER_ANY(ConnectSecretEventRegisterAnyArgs { secret: by uuid }),
     CONNECT_SECRET_EVENT_DEREGISTER_ANY;
     |event|
     /// It was defined or undefined.
@@ -129,6 +129,11 @@ impl Connect {
             kind: "events of QEMU's monitor",
             register: qemu::CONNECT_DOMAIN_MONITOR_EVENT_REGISTER,
             arguments: encode(&arguments)?,
+            about: About {
+                object: of.map(|domain| domain.raw().uuid.to_vec()),
+                filter: event.map(ToOwned::to_owned),
+                ..About::default()
+            },
             event: qemu::DOMAIN_MONITOR_EVENT,
             deregister: qemu::CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER,
         };
@@ -167,6 +172,7 @@ impl Connect {
             kind: "the loss of its hypervisor",
             register: remote::CONNECT_REGISTER_CLOSE_CALLBACK,
             arguments: Vec::new(),
+            about: About::default(),
             event: remote::CONNECT_EVENT_CONNECTION_CLOSED,
             deregister: remote::CONNECT_UNREGISTER_CLOSE_CALLBACK,
         };

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
-use crate::error::Error;
-use crate::raw::api::ErrorNumber;
+use crate::error::{Error, RemoteError};
+use crate::raw::api::{ErrorDomain, ErrorNumber};
 use crate::rpc::{Client, ConnectionError, Procedure};
 
 /// What the daemon is asked for: one kind of events.
@@ -29,10 +29,24 @@ pub(crate) struct Topic {
     /// Registers, with these arguments. Its result is the callback's number, or nothing.
     pub(crate) register: Procedure,
     pub(crate) arguments: Vec<u8>,
+    pub(crate) about: About,
     /// The events that come then.
     pub(crate) event: Procedure,
     /// Takes the registration back, with the callback's number as its argument where there is one.
     pub(crate) deregister: Procedure,
+}
+
+/// What tells a registration from others by the same procedure, as the daemon sees it. Its arguments do not: they name an
+/// object with all that a handle holds of it, and two handles of one domain may differ in its number, or in its name since
+/// that was changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct About {
+    /// The kind's number, where the procedure has several.
+    pub(crate) kind: i32,
+    /// The object's UUID, or its name if it has none; all objects if it is missing.
+    pub(crate) object: Option<Vec<u8>>,
+    /// What else the daemon goes by.
+    pub(crate) filter: Option<String>,
 }
 
 /// The registrations of one connection.
@@ -43,8 +57,8 @@ pub(crate) struct Topics {
     runtime: Handle,
 }
 
-/// The registering procedure and its arguments.
-type Key = (u32, i32, Vec<u8>);
+/// The registering procedure, and what it is about.
+type Key = (u32, i32, About);
 
 /// What the daemon was asked for, once it was; locked while it is asked.
 type Entry = Mutex<Option<Registered>>;
@@ -159,7 +173,7 @@ impl Topic {
         let Procedure {
             program, number, ..
         } = self.register;
-        (program, number, self.arguments.clone())
+        (program, number, self.about.clone())
     }
 
     /// What it means that registering has failed.
@@ -168,13 +182,9 @@ impl Topic {
             // An old daemon calls a number that it does not know an internal error, a younger one an invalid argument;
             // a hypervisor without such events, or a daemon without the procedure, does not support it.
             Error::Libvirt(refusal)
-                if [
-                    ErrorNumber::InternalError,
-                    ErrorNumber::InvalidArg,
-                    ErrorNumber::NoSupport,
-                ]
-                .iter()
-                .any(|&kind| refusal.is(kind)) =>
+                if refusal.is(ErrorNumber::InternalError)
+                    || refusal.is(ErrorNumber::InvalidArg) && !is_of_the_list(&refusal)
+                    || refusal.is(ErrorNumber::NoSupport) =>
             {
                 let kind = self.kind;
                 Error::UnsupportedEvent { kind, refusal }
@@ -198,6 +208,12 @@ impl Drop for Lease {
         let (topics, topic) = (self.topics.clone(), self.topic.clone());
         self.topics.runtime.spawn(topics.release(topic));
     }
+}
+
+/// Whether the daemon's list of registrations says it, of a second one: it belongs to no part of libvirt, and a kind that
+/// is not known is refused before it comes to the list.
+fn is_of_the_list(refusal: &RemoteError) -> bool {
+    refusal.domain == ErrorDomain::None
 }
 
 /// The callback's number, where a reply has one.

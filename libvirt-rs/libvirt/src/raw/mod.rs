@@ -20,10 +20,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
+use crate::rpc::Procedure;
 
-/// Encodes arguments.
+/// The version of every program that libvirt has.
+const VERSION: u32 = 1;
+
+/// A procedure by its program's number and its own: as the tables of a hypervisor's programs have it, or else one of which
+/// only the numbers are known.
+pub(crate) fn procedure(program: u32, number: i32) -> Procedure {
+    let tables = [remote::PROCEDURES, qemu::PROCEDURES, lxc::PROCEDURES];
+    tables
+        .into_iter()
+        .flatten()
+        .find(|listed| (listed.program, listed.number) == (program, number))
+        .copied()
+        .unwrap_or(Procedure::unlisted(program, VERSION, number))
+}
+
+/// Encodes arguments. The daemon is written in C: of a string with a NUL in it, it would see the beginning, and do something
+/// to another domain than the one that was meant.
 pub(crate) fn encode<T: Serialize>(arguments: &T) -> Result<Vec<u8>, Error> {
-    libvirt_xdr::to_bytes(arguments).map_err(Error::Encode)
+    libvirt_xdr::to_bytes_for_c(arguments).map_err(Error::Encode)
 }
 
 /// Decodes a result.
@@ -93,10 +110,52 @@ pub mod api {
 
 #[cfg(test)]
 mod tests {
-    use super::{qemu, remote};
+    use super::{encode, lxc, procedure, qemu, remote};
+
+    #[test]
+    fn a_procedure_is_found_by_its_numbers_and_one_that_is_not_listed_has_no_more_than_those() {
+        for listed in [remote::PROCEDURES, qemu::PROCEDURES, lxc::PROCEDURES]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(procedure(listed.program, listed.number), *listed);
+        }
+        let newer = procedure(remote::REMOTE_PROGRAM, 9_999);
+        assert_eq!(
+            (newer.program, newer.version, newer.number),
+            (remote::REMOTE_PROGRAM, 1, 9_999)
+        );
+        assert_eq!(newer.stream, None);
+    }
 
     /// In bytes and in texts.
     const SECRET: &str = "hunter2";
+
+    #[test]
+    fn a_string_that_the_daemon_would_cut_at_a_nul_is_refused_with_its_field() {
+        let named = |name: &str| remote::DomainCreateArgs {
+            dom: remote::NonnullDomain {
+                name: name.to_owned(),
+                ..Default::default()
+            },
+        };
+        encode(&named("web")).unwrap();
+        let error = encode(&named("web\0-of-another")).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(
+            source.starts_with("dom.name: byte 3 of the string is NUL"),
+            "{source}"
+        );
+        // What is no string may hold any byte.
+        let secret = remote::NonnullSecret::default();
+        let (value, flags) = (b"\0key".to_vec(), 0);
+        let value = remote::SecretSetValueArgs {
+            secret,
+            value,
+            flags,
+        };
+        encode(&value).unwrap();
+    }
 
     #[test]
     fn no_debug_of_an_argument_or_a_result_shows_a_secret() {

@@ -1,6 +1,5 @@
 //! The handle on a connection: calls, and what the daemon sends unasked.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -8,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
@@ -17,13 +17,12 @@ use super::config::Config;
 use super::connection::{Abandoned, Reply};
 use super::driver::Driver;
 use super::error::ConnectionError;
-use super::limits::{
-    CALL_BUDGET, CALL_UNIT, DESCRIPTORS_MAX, MESSAGES, PAYLOAD_MAX, SUBSCRIPTIONS,
-};
+use super::limits::{CALL_BUDGET, CALL_UNIT, DESCRIPTORS_MAX, PAYLOAD_MAX, SUBSCRIPTIONS};
 use super::messages::Messages;
 use super::procedure::Procedure;
-use super::state::{Shared, Subscription, Waiting, Wanted};
+use super::state::{Shared, Waiting};
 use super::stream::RawStream;
+use super::subscription::Subscription;
 use super::wire::Wire;
 use crate::error::Error;
 
@@ -174,7 +173,8 @@ impl Client {
     }
 
     /// Receives what the daemon sends under some procedures from now on, in the order in which it does; at most `capacity`
-    /// messages wait (`None`: 16,384).
+    /// messages wait (`None`: 16,384), and of large ones fewer
+    /// ([`MESSAGE_BYTES`](crate::rpc::limits::MESSAGE_BYTES)).
     ///
     /// Subscribe before you ask the daemon for its events, and none is missed.
     ///
@@ -194,34 +194,62 @@ impl Client {
         }
         let id = state.next_subscription;
         state.next_subscription += 1;
-        let wanted = procedures.iter().map(|procedure| Wanted {
-            program: procedure.program,
-            procedure: procedure.number,
-            callback: None,
-        });
-        state.subscriptions.insert(
-            id,
-            Subscription {
-                wanted: wanted.collect(),
-                queue: VecDeque::new(),
-                capacity: capacity.unwrap_or(MESSAGES).max(1),
-                missed: 0,
-                waker: None,
-            },
-        );
+        let subscription = Subscription::new(procedures, capacity);
+        state.subscriptions.insert(id, subscription);
         Ok(Messages::new(Arc::clone(&self.handle), id))
     }
 
     /// Starts the pings. The daemon must have agreed to them (feature 10), for others break the connection.
+    ///
+    /// Not on a connection with a stream whose other end may stop reading, or that uploads over a slow line: the daemon
+    /// then does not come to read the pings.
     pub fn enable_keepalive(&self) {
         let mut state = self.handle.shared.lock();
         state.connection.enable_keepalive(Instant::now().into_std());
         state.wake_driver();
     }
 
+    /// Whether they were started, here or for this connection.
+    pub(crate) fn has_keepalive(&self) -> bool {
+        self.handle.shared.lock().connection.has_keepalive()
+    }
+
+    /// Starts the pings on a connection for one stream, whose daemon was not asked for its own; it is known from another
+    /// connection that it answers ours. `silences` tells each time that another connection has found the daemon silent.
+    pub(crate) fn enable_keepalive_for_stream(
+        &self,
+        silences: impl Stream<Item = ()> + Send + 'static,
+    ) {
+        {
+            let mut state = self.handle.shared.lock();
+            let now = Instant::now().into_std();
+            state.connection.enable_keepalive_for_stream(now);
+            state.wake_driver();
+        }
+        let shared = Arc::clone(&self.handle.shared);
+        let suspecting = silences.for_each(move |()| {
+            let mut state = shared.lock();
+            state.connection.suspect(Instant::now().into_std());
+            state.wake_driver();
+            std::future::ready(())
+        });
+        let ended = self.watch_end();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = suspecting => {}
+                _ = ended => {}
+            }
+        });
+    }
+
     /// Says this, without arguments, to the daemon when the connection closes.
     pub(crate) fn set_farewell(&self, procedure: Procedure) {
         self.handle.shared.lock().farewell = Some(procedure);
+    }
+
+    /// Lets calls of these procedures pass those that wait for their turn: they end what such calls wait for.
+    pub(crate) fn let_pass(&self, cancelling: &'static [Procedure]) {
+        self.handle.shared.lock().connection.let_pass(cancelling);
     }
 
     /// Whether file descriptors can be sent and received.

@@ -20,7 +20,7 @@
 //!   protocol has no way to take a call back. A call that is still in our own queue is taken out of it instead.
 //! - *Aborting*: whatever the daemon sent before it saw the abort is dropped.
 //! - Only so many calls are with the daemon at a time ([`Config::calls_at_once`]); the others wait here, in order, until a
-//!   reply has come. Abandoned ones count until then.
+//!   reply has come. Abandoned ones count until then. A call that ends what others do passes them, one at a time.
 //! - The daemon answers a call and serves its stream in two threads. So data, and even a stream's end, may come before the
 //!   reply: such a call then waits as one without a stream.
 //! - A packet's kind is looked at before its serial: libvirt numbers its events 1, like the first call.
@@ -47,6 +47,12 @@ pub(crate) struct Connection {
     outgoing: VecDeque<Transmit>,
     /// Calls that wait until the daemon has answered others.
     held: VecDeque<Transmit>,
+    /// Procedures that end what other calls do, which they must not wait for.
+    cancelling: &'static [Procedure],
+    /// Calls of these that wait until the one before them was answered.
+    held_cancelling: VecDeque<Transmit>,
+    /// The one of these that is in `outgoing` or sent, and not answered.
+    cancelling_now: Option<u32>,
     /// Calls in `outgoing` or sent, and not answered.
     under_way: usize,
     calls_at_once: usize,
@@ -83,6 +89,8 @@ pub(crate) struct Transmit {
     pub(crate) descriptors: Vec<OwnedFd>,
     /// The call that it opens, while it can still be taken back.
     opens: Option<u32>,
+    /// It is a question of keepalive's.
+    asks: bool,
     /// The stream that it belongs to, and its share of what that stream may have waiting.
     pub(crate) stream: Option<(u32, usize)>,
 }
@@ -144,6 +152,9 @@ impl Connection {
             next_serial: 1,
             outgoing: VecDeque::new(),
             held: VecDeque::new(),
+            cancelling: &[],
+            held_cancelling: VecDeque::new(),
+            cancelling_now: None,
             under_way: 0,
             calls_at_once: config.calls_at_once.max(1),
             incomplete: None,
@@ -189,11 +200,22 @@ impl Connection {
             bytes: header.packet(descriptors.len(), payload),
             descriptors,
             opens: Some(serial),
+            asks: false,
             stream: None,
         };
-        self.held.push_back(transmit);
+        if self.cancelling.contains(procedure) {
+            self.held_cancelling.push_back(transmit);
+        } else {
+            self.held.push_back(transmit);
+        }
         self.release();
         serial
+    }
+
+    /// Calls of these procedures do not wait for others, only for each other. The daemon then has one call more than it
+    /// has otherwise, and so still no more than it takes: [`Config::calls_at_once`] is one less.
+    pub(crate) fn let_pass(&mut self, cancelling: &'static [Procedure]) {
+        self.cancelling = cancelling;
     }
 
     /// Queues a call whose reply nobody needs, past those that are held back.
@@ -202,23 +224,33 @@ impl Connection {
         if let Some(at) = position(&self.held, serial)
             && let Some(transmit) = self.held.remove(at)
         {
-            self.under_way += 1;
-            self.outgoing.push_back(transmit);
+            self.let_go(transmit);
         }
     }
 
     /// Lets calls go that were held back, while there is room for them.
     fn release(&mut self) {
+        if self.cancelling_now.is_none()
+            && let Some(transmit) = self.held_cancelling.pop_front()
+        {
+            self.cancelling_now = transmit.opens;
+            self.let_go(transmit);
+        }
         while self.under_way < self.calls_at_once
             && let Some(transmit) = self.held.pop_front()
         {
-            self.under_way += 1;
-            self.outgoing.push_back(transmit);
+            self.let_go(transmit);
         }
     }
 
+    fn let_go(&mut self, transmit: Transmit) {
+        self.under_way += 1;
+        self.outgoing.push_back(transmit);
+    }
+
     /// A call is answered, or was taken back.
-    fn answered(&mut self) {
+    fn answered(&mut self, serial: u32) {
+        self.cancelling_now.take_if(|now| *now == serial);
         self.under_way = self.under_way.saturating_sub(1);
         self.release();
     }
@@ -230,15 +262,17 @@ impl Connection {
         };
         match call.state {
             State::Waiting { stream } => {
-                if let Some(at) = position(&self.held, serial) {
-                    self.held.remove(at);
-                    self.calls.remove(&serial);
-                    return Abandoned::Unsent;
+                for queue in [&mut self.held, &mut self.held_cancelling] {
+                    if let Some(at) = position(queue, serial) {
+                        queue.remove(at);
+                        self.calls.remove(&serial);
+                        return Abandoned::Unsent;
+                    }
                 }
                 if let Some(at) = position(&self.outgoing, serial) {
                     self.outgoing.remove(at);
                     self.calls.remove(&serial);
-                    self.answered();
+                    self.answered(serial);
                     return Abandoned::Unsent;
                 }
                 call.state = State::Abandoned { stream };
@@ -283,7 +317,13 @@ impl Connection {
 
     /// The next packet to send.
     pub(crate) fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.outgoing.pop_front()
+        let transmit = self.outgoing.pop_front()?;
+        if transmit.asks {
+            self.keepalive.asks();
+        } else if transmit.stream.is_some() {
+            self.keepalive.streams();
+        }
+        Some(transmit)
     }
 
     /// A descriptor has come. Its carrier byte is, or will be, in the input.
@@ -326,6 +366,21 @@ impl Connection {
         self.keepalive.enable(now);
     }
 
+    /// The daemon answers pings, as it has told another connection, and this one is for one stream.
+    pub(crate) fn enable_keepalive_for_stream(&mut self, now: Instant) {
+        self.keepalive.enable_for_stream(now);
+    }
+
+    /// Whether the daemon has agreed to keepalive.
+    pub(crate) fn has_keepalive(&self) -> bool {
+        self.keepalive.is_enabled()
+    }
+
+    /// Another connection has found the daemon silent.
+    pub(crate) fn suspect(&mut self, now: Instant) {
+        self.keepalive.suspect(now);
+    }
+
     /// No input is read from now on.
     pub(crate) fn pause(&mut self, now: Instant) {
         self.keepalive.pause(now);
@@ -350,6 +405,19 @@ impl Connection {
             Due::Dead(silence) => return Err(ConnectionError::Silent(silence)),
         }
         Ok(())
+    }
+
+    /// Nothing is sent or received any more: what waited for that goes, and with it the memory and the descriptors that it
+    /// held, which their other ends may wait to see closed.
+    pub(crate) fn end(&mut self) {
+        self.calls.clear();
+        self.outgoing.clear();
+        self.held.clear();
+        self.held_cancelling.clear();
+        self.cancelling_now = None;
+        self.under_way = 0;
+        self.incomplete = None;
+        self.descriptors.clear();
     }
 
     /// Packets that belonged to nothing and were dropped.
@@ -411,8 +479,10 @@ impl Connection {
         match packet.header.kind {
             Kind::Call | Kind::CallWithDescriptors => Err(ProtocolError::Call),
             Kind::Message if packet.header.program == keepalive::PROGRAM => {
-                if packet.header.procedure == keepalive::PING {
-                    self.send_keepalive(keepalive::PONG);
+                match packet.header.procedure {
+                    keepalive::PING => self.send_keepalive(keepalive::PONG),
+                    keepalive::PONG => self.keepalive.answered(),
+                    _ => {}
                 }
                 Ok(None)
             }
@@ -422,8 +492,14 @@ impl Connection {
                 payload: packet.payload,
             }))),
             Kind::Reply | Kind::ReplyWithDescriptors => Ok(self.reply(packet, descriptors)),
-            Kind::Stream => Ok(self.stream_packet(packet)),
-            Kind::StreamHole => self.hole(&packet),
+            Kind::Stream => {
+                self.keepalive.flows();
+                Ok(self.stream_packet(packet))
+            }
+            Kind::StreamHole => {
+                self.keepalive.flows();
+                self.hole(&packet)
+            }
         }
     }
 
@@ -439,7 +515,7 @@ impl Connection {
             self.ignored += 1;
             return None;
         };
-        self.answered();
+        self.answered(serial);
         if stream && good {
             self.set(serial, State::Streaming);
             if matches!(state, Some(State::Abandoned { .. })) {
@@ -580,6 +656,7 @@ impl Connection {
             bytes,
             descriptors: Vec::new(),
             opens: None,
+            asks: false,
             stream: Some((serial, share)),
         });
     }
@@ -602,6 +679,7 @@ impl Connection {
             bytes,
             descriptors: Vec::new(),
             opens: None,
+            asks: procedure == keepalive::PING,
             stream: None,
         });
     }

@@ -351,6 +351,41 @@ fn descriptors_that_nobody_announced_are_bounded() {
 }
 
 #[test]
+fn nothing_is_kept_when_the_connection_ends() {
+    let mut daemon = Daemon::new();
+    let serial = daemon.call(&PLAIN);
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let end = || OwnedFd::from(writer.try_clone().unwrap());
+    for _ in 0..4 {
+        // The last of them waits for a reply to another.
+        daemon.connection.call(&PLAIN, b"", vec![end()]);
+    }
+    let header = Header {
+        program: PLAIN.program,
+        version: PLAIN.version,
+        procedure: PLAIN.number,
+        kind: Kind::ReplyWithDescriptors,
+        serial,
+        status: Status::Ok,
+    };
+    let mut input = BytesMut::from(&header.packet(2, b"")[..]);
+    daemon.connection.handle_descriptor(end()).unwrap();
+    assert!(
+        daemon
+            .connection
+            .handle_input(&mut input)
+            .unwrap()
+            .is_none()
+    );
+    drop(writer);
+    daemon.connection.end();
+    assert_eq!(std::io::Read::read(&mut reader, &mut [0]).unwrap(), 0);
+    assert!(daemon.connection.poll_transmit().is_none());
+    assert!(daemon.connection.incomplete.is_none());
+    assert_eq!(daemon.connection.unfinished(), 0);
+}
+
+#[test]
 fn the_daemon_has_so_many_calls_at_a_time_and_the_next_one_with_each_reply() {
     let mut daemon = Daemon::new();
     let serials: Vec<u32> = (0..6)
@@ -395,6 +430,33 @@ fn a_farewell_passes_calls_that_are_held_back() {
     daemon.connection.call_past_others(&PLAIN);
     assert_eq!(daemon.sent().unwrap().serial, held + 1);
     assert!(daemon.sent().is_none());
+}
+
+#[test]
+fn calls_that_cancel_others_pass_them_one_at_a_time() {
+    static CANCELLING: [Procedure; 1] = [Procedure::unlisted(0x2000_8086, 1, 164)];
+    let cancel = &CANCELLING[0];
+    let mut daemon = Daemon::new();
+    daemon.connection.let_pass(&CANCELLING);
+    let sent: Vec<u32> = (0..4).map(|_| daemon.call(&PLAIN)).collect();
+    let held = daemon.connection.call(&PLAIN, b"", Vec::new());
+    let cancels: Vec<u32> = (0..3)
+        .map(|_| daemon.connection.call(cancel, b"", Vec::new()))
+        .collect();
+    assert_eq!(daemon.sent().unwrap().serial, cancels[0]);
+    assert!(daemon.sent().is_none(), "one at a time");
+    // One that waits can be taken back; one that the daemon has holds up the next until its reply.
+    assert_eq!(daemon.connection.abandon(cancels[1]), Abandoned::Unsent);
+    assert_eq!(daemon.connection.abandon(cancels[0]), Abandoned::Sent);
+    assert!(daemon.sent().is_none());
+    daemon.says(cancel, Kind::Reply, cancels[0], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, cancels[2]);
+    assert!(daemon.sent().is_none());
+    // It has taken a place, which the others get back with its reply.
+    daemon.says(&PLAIN, Kind::Reply, sent[0], Status::Ok, b"");
+    assert!(daemon.sent().is_none());
+    daemon.says(cancel, Kind::Reply, cancels[2], Status::Ok, b"");
+    assert_eq!(daemon.sent().unwrap().serial, held);
 }
 
 #[test]

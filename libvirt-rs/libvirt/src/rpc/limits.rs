@@ -53,6 +53,10 @@ pub const DESCRIPTORS_WAITING: usize = 2 * DESCRIPTORS_MAX;
 /// Events that wait for one subscriber, unless it asks for another number. At the limit the oldest makes room, and
 /// the subscriber is told how many it has missed.
 pub const MESSAGES: usize = 16_384;
+/// The bytes of the events that wait for one subscriber, whatever number it asks for: as many as the largest packet has, so
+/// that a daemon that sends large ones can't fill the memory by their number. At the limit the oldest make room and are
+/// counted as missed, as at [`MESSAGES`]; the newest event is kept in any case. A small one counts as [`PIECE`] bytes.
+pub const MESSAGE_BYTES: usize = PACKET_MAX;
 /// Subscriptions on one connection. One more is refused.
 pub const SUBSCRIPTIONS: usize = 4_096;
 
@@ -60,6 +64,9 @@ pub const SUBSCRIPTIONS: usize = 4_096;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The pings that may stay unanswered before the connection is given up; libvirt's own default.
 pub const KEEPALIVE_COUNT: u32 = 5;
+/// The longest time between two answers that are given unasked, where questions cannot be read: libvirt's own default of what
+/// a daemon waits before it asks. How long this side waits says nothing of how patient the daemon is.
+pub const PONG_INTERVAL: Duration = Duration::from_secs(5);
 /// The shortest and the longest time between pings; what is beyond is taken for these.
 pub const KEEPALIVE_RANGE: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(24 * 60 * 60));

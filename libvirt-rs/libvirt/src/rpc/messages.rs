@@ -10,11 +10,12 @@ use super::client::Handle;
 use super::connection::Message;
 use super::error::ConnectionError;
 use super::procedure::Procedure;
+use super::subscription::Next;
 
 /// A bounded queue of the messages that one subscriber wants, in the order in which the daemon sent them.
 ///
-/// It never holds up the connection: when the queue is full, the oldest message makes room, and the next item says how
-/// many were missed.
+/// It never holds up the connection: when the queue is full, be it by the messages' number or by their bytes (32 MiB), the
+/// oldest make room, and the next item says how many were missed.
 #[derive(Debug)]
 pub struct Messages {
     handle: Arc<Handle>,
@@ -50,14 +51,7 @@ impl Messages {
     pub fn only(&mut self, procedure: &Procedure, callback: i32) {
         let mut state = self.handle.shared.lock();
         if let Some(subscription) = state.subscriptions.get_mut(&self.id) {
-            for wanted in &mut subscription.wanted {
-                if (wanted.program, wanted.procedure) == (procedure.program, procedure.number) {
-                    wanted.callback = Some(callback);
-                }
-            }
-            let mut queue = std::mem::take(&mut subscription.queue);
-            queue.retain(|message| subscription.wants(message));
-            subscription.queue = queue;
+            subscription.only(procedure, callback);
         }
     }
 
@@ -79,14 +73,11 @@ impl Stream for Messages {
             let state = &mut *guard;
             let ended = state.ended.clone();
             match state.subscriptions.get_mut(&self.id) {
-                Some(subscription) if subscription.missed > 0 => {
-                    let missed = std::mem::take(&mut subscription.missed);
-                    Some(Err(Interruption::Missed(missed)))
-                }
-                Some(subscription) => match (subscription.queue.pop_front(), ended) {
-                    (Some(message), _) => Some(Ok(message)),
-                    (None, Some(why)) => Some(Err(Interruption::Ended(why))),
-                    (None, None) => {
+                Some(subscription) => match (subscription.next(), ended) {
+                    (Next::Missed(missed), _) => Some(Err(Interruption::Missed(missed))),
+                    (Next::Message(message), _) => Some(Ok(message)),
+                    (Next::Nothing, Some(why)) => Some(Err(Interruption::Ended(why))),
+                    (Next::Nothing, None) => {
                         subscription.waker = Some(cx.waker().clone());
                         return Poll::Pending;
                     }

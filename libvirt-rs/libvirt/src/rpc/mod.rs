@@ -20,6 +20,7 @@
 //! | `config` | what a connection may be told when it begins |
 //! | `keepalive` | whether the daemon still lives |
 //! | `state` | what users and driver share |
+//! | `subscription` | the messages that wait for one subscriber |
 //! | `driver`, `wire` | the thin part that does I/O |
 //! | `client`, `stream`, `split`, `messages` | what users hold |
 //! | [`limits`] | what bounds all this |
@@ -40,6 +41,7 @@ mod procedure;
 mod split;
 mod state;
 mod stream;
+mod subscription;
 mod wire;
 
 pub use client::Client;

@@ -27,7 +27,8 @@ pub struct Procedure {
     pub fds: Fds,
     /// Whether the daemon sends it unasked.
     pub event: bool,
-    /// The version of libvirt whose API had it first, where that is known.
+    /// The version of libvirt whose API had its function first, or which had a procedure without a function first; `None`
+    /// for one that is called by its number.
     pub since: Option<&'static str>,
 }
 

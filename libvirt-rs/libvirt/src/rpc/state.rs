@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::config::Config;
-use super::connection::{Connection, Event, Message, Reply, weight};
+use super::connection::{Connection, Event, Reply, weight};
 use super::error::{ConnectionError, ProtocolError};
 use super::limits::{CALL_BUDGET, PIECE, STREAM_EARLY, STREAM_RECEIVED};
 use super::procedure::Procedure;
+use super::subscription::Subscription;
 use crate::error::{Error, RemoteError};
 
 #[derive(Debug)]
@@ -71,24 +72,6 @@ pub enum Chunk {
     Data(Bytes),
     /// So many bytes that are zero and were not sent.
     Hole(u64),
-}
-
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    pub(crate) wanted: Vec<Wanted>,
-    pub(crate) queue: VecDeque<Message>,
-    pub(crate) capacity: usize,
-    pub(crate) missed: u64,
-    pub(crate) waker: Option<Waker>,
-}
-
-/// Messages that a subscriber wants.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    pub(crate) program: u32,
-    pub(crate) procedure: i32,
-    /// The number that the daemon has given to the registration; it is the first word of the payload.
-    pub(crate) callback: Option<i32>,
 }
 
 // === impl Shared ===
@@ -216,6 +199,7 @@ impl State {
         if self.ended.is_some() {
             return;
         }
+        self.connection.end();
         for (_, waiting) in self.waiting.drain() {
             let _ = waiting.reply.send(Err(Error::Connection(why.clone())));
         }
@@ -282,32 +266,6 @@ impl StreamState {
         self.sending = 0;
         wake(&mut self.reader);
         wake(&mut self.writer);
-    }
-}
-
-// === impl Subscription ===
-
-impl Subscription {
-    pub(crate) fn wants(&self, message: &Message) -> bool {
-        self.wanted.iter().any(|wanted| {
-            wanted.program == message.program
-                && wanted.procedure == message.procedure
-                && wanted.callback.is_none_or(|callback| {
-                    message.payload.first_chunk::<4>() == Some(&callback.to_be_bytes())
-                })
-        })
-    }
-
-    fn offer(&mut self, message: &Message) {
-        if !self.wants(message) {
-            return;
-        }
-        if self.queue.len() >= self.capacity {
-            self.queue.pop_front();
-            self.missed += 1;
-        }
-        self.queue.push_back(message.clone());
-        wake(&mut self.waker);
     }
 }
 

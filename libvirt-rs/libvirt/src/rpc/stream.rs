@@ -23,7 +23,9 @@ use crate::error::Error;
 ///
 /// - **Back-pressure.** A writer waits while 1 MiB of its data has not left. A reader that does not read stops the
 ///   *connection* when 1 MiB waits for it, since the protocol has no other way to slow the daemon down: other calls
-///   on the same connection wait too. A stream that may be left unread belongs on a connection of its own.
+///   on the same connection wait too. What the other end of the stream does not read stops the connection as well, at
+///   the daemon, which then answers no pings: with keepalive, both ends take each other for dead in the end. A stream that
+///   may be left unread, here or there, belongs on a connection of its own.
 /// - **End.** [`finish`](Self::finish), or `shutdown` of [`AsyncWrite`], ends both directions and waits until the daemon
 ///   has confirmed: only then has an upload succeeded. What had come by then can still be read. Dropping an unfinished
 ///   stream aborts it.

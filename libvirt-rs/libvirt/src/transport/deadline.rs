@@ -21,6 +21,11 @@ impl Deadline {
         Self { limit, end, peer }
     }
 
+    /// The same end, with somebody else.
+    pub(super) fn with(self, peer: String) -> Self {
+        Self { peer, ..self }
+    }
+
     /// Carries out a step. `doing` stands before the peer in the error.
     pub(super) async fn within<T>(
         &self,

@@ -20,6 +20,10 @@ pub const MAX_ADDRESSES: usize = 16;
 /// kernel asks whether the peer is there. Then the connection breaks. As long as keepalive's pings take by default.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
+/// Time of silence after which ssh asks its server whether it is there, and the questions that may stay without an answer:
+/// together as long as [`SILENCE`], after which ssh ends, and the connection with it.
+pub const SSH_ALIVE: (Duration, u32) = (Duration::from_secs(10), 3);
+
 /// Time between two attempts at a socket whose queue of connections is full, until the time for connecting is over.
 pub const BACKLOG_RETRY: Duration = Duration::from_millis(20);
 

@@ -40,7 +40,7 @@ pub use process::ProcessStream;
 use tokio::net::UnixStream;
 
 use crate::{
-    Environment,
+    Environment, files,
     uri::{self, Uri},
 };
 
@@ -160,7 +160,8 @@ impl Connected {
 /// `read_only` chooses the socket for readers where there is one of its own; elsewhere the daemon must be told when
 /// the connection is opened.
 ///
-/// Files named by URI and environment are read when they are needed, on the calling thread: they are local and small.
+/// Files named by URI and environment are read when they are needed, on a thread of the runtime's for blocking work and
+/// within the timeout: a file system that has died holds nobody else up.
 ///
 /// # Errors
 /// No transport came about. With ssh and other programs more may fail later, when they are on their way, for only the
@@ -196,9 +197,12 @@ pub(crate) async fn connect_admin(uri: &Uri, options: &Options) -> Result<UnixSt
 
 /// A socket of this host.
 async fn to_socket(uri: &Uri, options: &Options, read_only: bool) -> Result<Connected, Error> {
-    let path = unix::socket(uri, &options.environment, read_only)?;
+    let looking = Deadline::new(options.timeout, uri.to_string());
+    let (of, environment) = (uri.clone(), options.environment.clone());
+    let look = files::aside(move || unix::socket(&of, &environment, read_only));
+    let path = looking.within("looking for the socket of", look).await??;
     let peer = path.display().to_string();
-    let deadline = Deadline::new(options.timeout, peer.clone());
+    let deadline = looking.with(peer.clone());
     let io = Io::Unix(unix::connect(path, &deadline).await?);
     Ok(Connected::new(uri, io, Kind::Unix, peer))
 }
@@ -214,7 +218,11 @@ async fn to_host(uri: &Uri, options: &Options) -> Result<Connected, Error> {
         return Ok(Connected::new(uri, io, Kind::Tcp, peer));
     }
     // What is wrong here is told before anybody is spoken to.
-    let client = tls::Client::new(uri, &options.environment)?;
+    let (of, environment) = (uri.clone(), options.environment.clone());
+    let read = files::aside(move || tls::Client::new(&of, &environment));
+    let client = deadline
+        .within("reading the certificates for", read)
+        .await??;
     let stream = tcp::connect(host, port, &deadline).await?;
     let io = Io::Tls(Box::new(client.open(stream, &deadline).await?));
     Ok(Connected::new(uri, io, Kind::Tls, peer))

@@ -1,6 +1,6 @@
 //! What `ssh` is told: its arguments, as a list that no shell of this host reads.
 
-use super::{Error, process::Command, shell::Remote};
+use super::{Error, limits::SSH_ALIVE, process::Command, shell::Remote};
 use crate::{
     Environment,
     uri::{KnownHosts, Proxy, Uri},
@@ -41,6 +41,10 @@ pub(super) fn command(
         ));
     }
     known_hosts(uri, &mut arguments)?;
+    // A host that loses its power says nothing; and where a guest does not read its stream, neither does the daemon.
+    let (interval, count) = SSH_ALIVE;
+    arguments.option(&format!("ServerAliveInterval={}", interval.as_secs()));
+    arguments.option(&format!("ServerAliveCountMax={count}"));
     arguments.pair("--", host.to_owned());
     arguments.0.push(remote(uri, environment, read_only)?);
     Ok(Command {
@@ -192,11 +196,14 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    /// All but the remote command.
+    /// All but the remote command, and but what is always there.
     fn options(text: &str) -> String {
         let mut arguments = arguments(text).unwrap();
         arguments.pop();
-        arguments.join(" ")
+        let alive = " -o ServerAliveInterval=10 -o ServerAliveCountMax=3";
+        let options = arguments.join(" ");
+        let (before, behind) = options.split_once(alive).unwrap();
+        format!("{before}{behind}")
     }
 
     fn remote_command(text: &str) -> String {

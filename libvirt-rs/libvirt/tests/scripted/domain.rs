@@ -3,6 +3,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use futures_util::{FutureExt as _, future::join_all};
 use libvirt::{
     Connect, Domain, Params,
     domain::{ControlInfo, DiskError, IoThread, SecurityLabel},
@@ -11,13 +12,9 @@ use libvirt::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::script::{Answer, Scripted, is, text, words};
+use crate::script::{Answer, Scripted, hyper, is, text, words};
 
 const KIB: u64 = 1 << 10;
-
-fn hyper(number: u64) -> Vec<u8> {
-    number.to_be_bytes().to_vec()
-}
 
 /// A daemon with a domain, and an answer to each procedure that has one.
 fn daemon() -> Scripted {
@@ -389,4 +386,38 @@ async fn what_the_host_could_give_domains_is_asked_and_set() {
     };
     assert_sent(&daemon, &remote::NODE_ALLOC_PAGES, &sent);
     connect.close().await;
+}
+
+#[tokio::test]
+async fn what_aborts_a_job_passes_the_calls_that_wait_for_it() {
+    let daemon = Scripted::unix(|procedure, _| {
+        if is(procedure, &remote::DOMAIN_GET_STATE) {
+            Answer::Withhold
+        } else if is(procedure, &remote::DOMAIN_LOOKUP_BY_NAME) {
+            Answer::Say([text("web"), vec![7; 16], words(&[3])].concat())
+        } else {
+            Answer::Usual
+        }
+    });
+    let opening = Connect::builder(&daemon.uri)
+        .calls_at_once(2)
+        .keepalive(None)
+        .open();
+    let connect = opening.await.unwrap();
+    let domain = connect.domain_by_name("web").await.unwrap();
+    // As many as the daemon has at a time, and one that waits for its turn.
+    let mut waiting = Box::pin(join_all((0..3).map(|_| domain.state())));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    domain.abort_job().await.unwrap();
+    let flags = api::DomainAbortJobFlagsValues::POSTCOPY;
+    domain.abort_job_with(flags).await.unwrap();
+    assert!(waiting.now_or_never().is_none());
+    let last = [
+        remote::DOMAIN_GET_STATE,
+        remote::DOMAIN_GET_STATE,
+        remote::DOMAIN_ABORT_JOB,
+        remote::DOMAIN_ABORT_JOB_FLAGS,
+    ];
+    let last = last.map(|procedure| procedure.number.cast_unsigned());
+    assert!(daemon.procedures().ends_with(&last));
 }

@@ -19,14 +19,31 @@ const CONNECT_GET_URI: u32 = 110;
 /// A packet's words before its payload, without the length: program, version, procedure, type, serial, status.
 const HEADER: usize = 6;
 
+/// Types of packets.
+const REPLY: u32 = 1;
+const EVENT: u32 = 2;
+
 /// What a script says to a call.
 pub(crate) enum Answer {
     /// This.
     Say(Vec<u8>),
-    /// An error.
+    /// This, and behind it that these things have happened.
+    Tell(Vec<u8>, Vec<Event>),
+    /// That an argument is wrong.
     Refuse,
+    /// That it has no such procedure.
+    Unsupported,
+    /// Nothing, ever.
+    Withhold,
     /// What a daemon says that lets anybody in; in most cases nothing.
     Usual,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) procedure: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A call as the daemon was sent it.
@@ -109,27 +126,41 @@ async fn serve<C: AsyncRead + AsyncWrite + Unpin>(
 ) {
     while let Ok((header, arguments)) = packet(&mut client).await {
         let procedure = header[2];
-        let answer = match script(procedure, &arguments) {
-            Answer::Say(answer) => Some(answer),
-            Answer::Usual => Some(usual(procedure)),
-            Answer::Refuse => None,
-        };
+        let said = script(procedure, &arguments);
         calls.lock().unwrap().push(Call {
             procedure,
             arguments,
         });
-        let status = u32::from(answer.is_none());
-        // An error: code 8 (an invalid argument) of domain 0, no texts, level 2, and nothing else.
-        let payload = answer.unwrap_or_else(|| words(&[8, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
-        let length = u32::try_from(4 * (1 + HEADER) + payload.len()).unwrap();
-        let mut reply = words(&[
-            length, header[0], header[1], procedure, 1, header[4], status,
-        ]);
-        reply.extend(payload);
-        if client.write_all(&reply).await.is_err() {
+        let (answer, events) = match said {
+            Answer::Say(answer) => (Ok(answer), Vec::new()),
+            Answer::Tell(answer, events) => (Ok(answer), events),
+            Answer::Usual => (Ok(usual(procedure)), Vec::new()),
+            Answer::Refuse => (Err(8), Vec::new()),
+            Answer::Unsupported => (Err(3), Vec::new()),
+            Answer::Withhold => continue,
+        };
+        let status = u32::from(answer.is_err());
+        // An error: its code, of domain 0, no texts, level 2, and nothing else.
+        let payload = answer.unwrap_or_else(|code| words(&[code, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]));
+        let mut said = packed(
+            [header[0], header[1], procedure, REPLY, header[4], status],
+            &payload,
+        );
+        for event in events {
+            // A daemon gives all of them this serial.
+            let header = [header[0], header[1], event.procedure, EVENT, 1, 0];
+            said.extend(packed(header, &event.payload));
+        }
+        if client.write_all(&said).await.is_err() {
             return;
         }
     }
+}
+
+/// A packet of these words and this payload.
+fn packed(header: [u32; HEADER], payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(4 * (1 + HEADER) + payload.len()).unwrap();
+    [words(&[length]), words(&header), payload.to_vec()].concat()
 }
 
 /// The next packet: the words of its header, and its payload.
@@ -166,6 +197,10 @@ fn as_words(bytes: &[u8]) -> Vec<u32> {
     words
         .map(|word| u32::from_be_bytes(word.try_into().unwrap()))
         .collect()
+}
+
+pub(crate) fn hyper(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
 }
 
 pub(crate) fn text(text: &str) -> Vec<u8> {

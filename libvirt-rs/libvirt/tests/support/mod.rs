@@ -70,6 +70,17 @@ pub(crate) fn connect() -> (Client, Daemon) {
     (client, Daemon::over(theirs))
 }
 
+/// A client over a Unix socket that lets its daemon have one call at a time, and the daemon.
+pub(crate) fn connect_one_by_one() -> (Client, Daemon) {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let config = Config {
+        calls_at_once: 1,
+        ..Config::default()
+    };
+    let client = Client::over_std_unix(ours, config).unwrap();
+    (client, Daemon::over(theirs))
+}
+
 /// A client over a pipe in memory, for tests whose clock stands still, and its daemon.
 pub(crate) fn connect_bytes(keepalive: KeepaliveConfig) -> (Client, Daemon) {
     let (ours, theirs) = tokio::io::duplex(PIPE);

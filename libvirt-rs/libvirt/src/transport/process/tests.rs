@@ -110,13 +110,17 @@ async fn the_helper_of_the_far_host_is_reached() {
     assert_eq!(far.arguments("virt-ssh-helper"), ["qemu:///system"]);
     let told = far.arguments("ssh");
     assert_eq!(
-        told[..7],
+        told[..11],
         [
             "-T",
             "-e",
             "none",
             "-o",
             "BatchMode=yes",
+            "-o",
+            "ServerAliveInterval=10",
+            "-o",
+            "ServerAliveCountMax=3",
             "--",
             "far.example"
         ]

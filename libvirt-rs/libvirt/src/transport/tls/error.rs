@@ -81,8 +81,11 @@ pub enum Error {
         /// The host.
         host: String,
     },
-    /// The server's certificate was revoked.
-    #[error("the certificate of {host} is revoked by {list}; make a new one on the server")]
+    /// The server's certificate was revoked, or that of an authority between it and the trusted one.
+    #[error(
+        "the certificate of {host}, or of an authority that vouches for it, is revoked by {list}; make a new one on the \
+         server"
+    )]
     Revoked {
         /// The host.
         host: String,

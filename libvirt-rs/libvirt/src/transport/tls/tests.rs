@@ -21,7 +21,7 @@ use super::*;
 /// An authority, which signs.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate and its key, as files hold them.
+/// A certificate and its key, as files hold them. Behind it stand those of the authorities between it and the trusted one.
 struct Signed {
     certificate: String,
     key: String,
@@ -29,12 +29,24 @@ struct Signed {
 
 impl Authority {
     fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(Self::params(name), key).unwrap())
+    }
+
+    /// One that this one vouches for.
+    fn below(&self, name: &str, serial: u64) -> Self {
+        let mut params = Self::params(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name = common_name(name);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+        params
     }
 
     fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Signed {
@@ -142,7 +154,8 @@ impl Server {
         signed: &Signed,
         then: Then,
     ) -> Self {
-        let chain = vec![CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap()];
+        let chain = CertificateDer::pem_slice_iter(signed.certificate.as_bytes());
+        let chain = chain.map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).unwrap();
         let config = config.with_single_cert(chain, key).unwrap();
         Self { config, then }
@@ -302,6 +315,28 @@ async fn what_is_wrong_with_the_servers_certificate_is_said() {
     ] {
         fails(&client, Server::new(&signed, Then::Say(ACCEPTED)), &parts).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_whose_authority_is_revoked_is_refused() {
+    let root = Authority::new("CA");
+    let dir = pki(&root, None);
+    let list = dir.path().join("cacrl.pem");
+    fs::write(&list, root.revoking(7)).unwrap();
+    let client = client("server.example", dir.path(), "").unwrap();
+    let signed_by = |below: &Authority| {
+        let mut signed = below.sign(&["server.example"], as_is);
+        signed.certificate.push_str(&below.0.pem());
+        signed
+    };
+    let good = signed_by(&root.below("good", 6));
+    open(&client, Server::new(&good, Then::Say(ACCEPTED)))
+        .await
+        .unwrap();
+    let revoked = signed_by(&root.below("revoked", 7));
+    let server = Server::new(&revoked, Then::Say(ACCEPTED));
+    let list = list.display().to_string();
+    fails(&client, server, &["is revoked by", &list]).await;
 }
 
 #[tokio::test]

@@ -33,10 +33,10 @@ pub(super) fn trusting(
     let Some((path, lists)) = &trust.revoked else {
         return builder.build().map_err(|error| unusable(error.to_string()));
     };
-    // libvirt's list is one authority's and says what it revokes. What it does not speak of is not revoked.
+    // Every certificate of the chain is looked for: who has the key of a revoked authority signs servers at will. libvirt's
+    // list is one authority's and says what it revokes; what no list speaks of is not revoked.
     builder
         .with_crls(lists.iter().cloned())
-        .only_check_end_entity_revocation()
         .allow_unknown_revocation_status()
         .build()
         .map_err(|error| Error::File {

@@ -8,6 +8,8 @@
     reason = "a bench fails by panicking, and prints round figures"
 )]
 
+mod peers;
+
 use std::{
     fmt,
     hint::black_box,
@@ -20,6 +22,8 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
     ser::SerializeStruct as _,
 };
+
+use peers::{ByteByByte, by_hand};
 
 type Name = Text<4_194_304>;
 type Uuid = FixedOpaque<16>;
@@ -112,72 +116,6 @@ impl<'de> Deserialize<'de> for Reply {
     }
 }
 
-/// The decoder to compare with: it does the same checks, and takes one byte after the other.
-struct ByteByByte<'a> {
-    input: &'a [u8],
-    at: usize,
-}
-
-impl ByteByByte<'_> {
-    fn byte(&mut self) -> Result<u8, String> {
-        let byte = self.input.get(self.at).ok_or("the input ends")?;
-        self.at += 1;
-        Ok(*byte)
-    }
-
-    fn word(&mut self) -> Result<u32, String> {
-        let mut word = 0;
-        for _ in 0..4 {
-            word = word << 8 | u32::from(self.byte()?);
-        }
-        Ok(word)
-    }
-
-    fn bytes(&mut self, len: u32) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::new();
-        for _ in 0..len {
-            bytes.push(self.byte()?);
-        }
-        while !self.at.is_multiple_of(4) {
-            if self.byte()? != 0 {
-                return Err("padding".into());
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn length(&mut self, max: u32) -> Result<u32, String> {
-        let length = self.word()?;
-        if length <= max {
-            Ok(length)
-        } else {
-            Err(format!("{length} of {max}"))
-        }
-    }
-
-    fn domain(&mut self) -> Result<Domain, String> {
-        let length = self.length(4_194_304)?;
-        let name = self.bytes(length)?;
-        Ok(Domain {
-            name: String::from_utf8(name).map_err(|error| error.to_string())?,
-            uuid: self.bytes(16)?.try_into().map_err(|_| "uuid")?,
-            id: self.word()?.cast_signed(),
-        })
-    }
-
-    fn reply(&mut self) -> Result<Reply, String> {
-        let length = self.length(16_384)?;
-        let mut domains = Vec::new();
-        for _ in 0..length {
-            domains.push(self.domain()?);
-        }
-        Ok(Reply {
-            domains,
-            ret: self.word()?,
-        })
-    }
-}
-
 fn main() {
     // `cargo test --benches` only sees that it runs.
     let rounds = if std::env::args().any(|argument| argument == "--bench") {
@@ -194,10 +132,12 @@ fn main() {
         let [decode, byte_by_byte, hand, encode] = &mut samples;
         decode.push(time(|| from_bytes::<Reply>(black_box(&input)).unwrap()));
         byte_by_byte.push(time(|| {
-            let input = black_box(&input);
-            ByteByByte { input, at: 0 }.reply().unwrap()
+            let mut decoder = ByteByByte::new(black_box(&input));
+            decoder.reply(domain).map(decoded).unwrap()
         }));
-        hand.push(time(|| by_hand(black_box(&input)).unwrap()));
+        hand.push(time(|| {
+            by_hand(black_box(&input), domain).map(decoded).unwrap()
+        }));
         encode.push(time(|| {
             out.clear();
             append(black_box(&reply), &mut out).unwrap();
@@ -205,7 +145,7 @@ fn main() {
     }
     assert_eq!(out, input);
     assert_eq!(from_bytes::<Reply>(&input).unwrap(), reply);
-    assert_eq!(by_hand(&input).unwrap(), reply);
+    assert_eq!(by_hand(&input, domain).map(decoded).unwrap(), reply);
 
     let [decode, byte_by_byte, hand, encode] = samples.map(median);
     println!("1000 domains, {} bytes, medians of {rounds}", input.len());
@@ -221,56 +161,18 @@ fn main() {
     }
 }
 
-/// Names as people give them, of 4 to 24 bytes.
+/// A reply with so many domains.
 fn reply(count: u16) -> Reply {
-    let domains = (0..count).map(|index| {
-        let [high, low] = index.to_be_bytes();
-        Domain {
-            name: format!(
-                "vm-{index}{}",
-                &"-production-webserver"[..usize::from(index % 18)]
-            ),
-            uuid: [
-                high, low, 7, 3, 0xab, 0xcd, 1, 9, high, low, 7, 3, 0xef, 0, 1, 9,
-            ],
-            id: i32::from(index),
-        }
-    });
-    Reply {
-        domains: domains.collect(),
-        ret: count.into(),
-    }
+    decoded((peers::domains(count, domain), count.into()))
 }
 
-/// The same without serde, as fast as safe code gets: what there is to win at all.
-fn by_hand(mut input: &[u8]) -> Option<Reply> {
-    fn word(input: &mut &[u8]) -> Option<u32> {
-        let (word, rest) = input.split_first_chunk()?;
-        *input = rest;
-        Some(u32::from_be_bytes(*word))
-    }
-    fn domain(input: &mut &[u8]) -> Option<Domain> {
-        let len = word(input).filter(|&len| len <= 4_194_304)? as usize;
-        let (name, rest) = input.split_at_checked(len)?;
-        let (padding, rest) = rest.split_at_checked(len.wrapping_neg() % 4)?;
-        let name = str::from_utf8(name)
-            .ok()
-            .filter(|_| padding.iter().all(|&byte| byte == 0))?;
-        let (uuid, rest) = rest.split_first_chunk()?;
-        *input = rest;
-        Some(Domain {
-            name: name.to_owned(),
-            uuid: *uuid,
-            id: word(input)?.cast_signed(),
-        })
-    }
-    let count = word(&mut input).filter(|&count| count <= 16_384)? as usize;
-    let mut domains = Vec::with_capacity(count.min(input.len() / 24));
-    for _ in 0..count {
-        domains.push(domain(&mut input)?);
-    }
-    let ret = word(&mut input)?;
-    Some(Reply { domains, ret })
+fn domain(name: String, uuid: [u8; 16], id: i32) -> Domain {
+    Domain { name, uuid, id }
+}
+
+/// From what the peers decode.
+fn decoded((domains, ret): (Vec<Domain>, u32)) -> Reply {
+    Reply { domains, ret }
 }
 
 /// How long `run` takes. Its value is dropped afterwards.
