@@ -2,21 +2,34 @@
 
 use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 
-use tonic_health::pb::health_server::HealthServer;
-use vbridge_api::guest::v1::{metrics_server::MetricsServer, system_server::SystemServer};
+use tonic_health::pb::health_server::{self, HealthServer};
+use vbridge_api::guest::v1::{
+    hardware_server::{self, HardwareServer},
+    metrics_server::{self, MetricsServer},
+    network_server::{self, NetworkServer},
+    system_server::{self, SystemServer},
+    time_server::{self, TimeServer},
+};
 use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
-    limits::{MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
-        health::Health, metrics::Metrics, sampler::Sampler, snapshot::Proc, system::System,
+        hardware::Hardware,
+        health::Health,
+        metrics::Metrics,
+        network::Network,
+        sampler::Sampler,
+        snapshot::Proc,
+        system::System,
+        time::{self, Time},
     },
     sessions::Sessions,
-    source::Reader,
+    source::{self, Reader},
 };
 
 /// The name of the channel that the agent serves on unless told otherwise.
@@ -200,9 +213,12 @@ impl AgentBuilder {
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
         let mut names = vec![
-            "vbridge.guest.v1.Metrics",
-            "vbridge.guest.v1.System",
-            "grpc.health.v1.Health",
+            hardware_server::SERVICE_NAME,
+            metrics_server::SERVICE_NAME,
+            network_server::SERVICE_NAME,
+            system_server::SERVICE_NAME,
+            time_server::SERVICE_NAME,
+            health_server::SERVICE_NAME,
         ];
         names.extend(reflection_names());
         for name in self.names {
@@ -222,6 +238,21 @@ impl AgentBuilder {
         );
         self.services.add_limited(
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
+        self.services.add_limited(
+            hardware.max_decoding_message_size(MAX_HARDWARE_REQUEST),
+            MAX_HARDWARE_REQUEST,
+        );
+        let network = NetworkServer::new(Network);
+        self.services.add_limited(
+            network.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let time = TimeServer::new(Time::new(time::System));
+        self.services.add_limited(
+            time.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
         let health_server = HealthServer::from_arc(Arc::clone(&health));

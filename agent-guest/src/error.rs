@@ -10,6 +10,11 @@
 //! | `UNKNOWN_SERVICE` | UNIMPLEMENTED | the agent serves no such service |
 //! | `UNKNOWN_HEALTH_NAME` | NOT_FOUND | a health check names a service that the agent does not serve |
 //! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the call's `grpc-timeout` has passed |
+//! | `PERMISSION_DENIED` | PERMISSION_DENIED | the guest's kernel does not let the agent do it |
+//! | `KERNEL_REFUSED` | FAILED_PRECONDITION | the guest's kernel refuses it as things are |
+//! | `NOT_FOUND` | NOT_FOUND | there is no such CPU, table … |
+//! | `UNSUPPORTED` | UNIMPLEMENTED | this guest can't do it; the message says why |
+//! | `INTERNAL` | INTERNAL | something failed that should not; the message says what |
 
 use std::{collections::HashMap, time::Duration};
 
@@ -43,6 +48,16 @@ pub enum Reason {
     UnknownHealthName,
     /// The call's time is over.
     DeadlineExceeded,
+    /// The guest's kernel does not let the agent do it.
+    PermissionDenied,
+    /// The guest's kernel refuses it as things are.
+    KernelRefused,
+    /// There is no such thing.
+    NotFound,
+    /// This guest can't do it.
+    Unsupported,
+    /// Something failed that should not.
+    Internal,
 }
 
 impl Reason {
@@ -57,6 +72,11 @@ impl Reason {
             Self::UnknownService => "UNKNOWN_SERVICE",
             Self::UnknownHealthName => "UNKNOWN_HEALTH_NAME",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::KernelRefused => "KERNEL_REFUSED",
+            Self::NotFound => "NOT_FOUND",
+            Self::Unsupported => "UNSUPPORTED",
+            Self::Internal => "INTERNAL",
         }
     }
 
@@ -66,9 +86,12 @@ impl Reason {
             Self::InvalidField | Self::RequestTooLarge => Code::InvalidArgument,
             Self::SourceUnavailable | Self::AgentStopping => Code::Unavailable,
             Self::TooManySubscribers => Code::ResourceExhausted,
-            Self::UnknownService => Code::Unimplemented,
-            Self::UnknownHealthName => Code::NotFound,
+            Self::UnknownService | Self::Unsupported => Code::Unimplemented,
+            Self::UnknownHealthName | Self::NotFound => Code::NotFound,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::PermissionDenied => Code::PermissionDenied,
+            Self::KernelRefused => Code::FailedPrecondition,
+            Self::Internal => Code::Internal,
         }
     }
 }
@@ -80,6 +103,22 @@ pub(crate) fn invalid_field(field: impl Into<String>, description: impl Into<Str
     let mut details = details(Reason::InvalidField);
     details.add_bad_request_violation(field, description);
     status(Reason::InvalidField, message, details)
+}
+
+/// A list in the field `field` that is longer than `limit`.
+pub(crate) fn at_most(field: &str, len: usize, limit: usize) -> Result<(), Status> {
+    match len > limit {
+        true => Err(invalid_field(
+            field,
+            format!("has {len} entries, and {limit} is the most"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A failure that its reason and one sentence tell.
+pub(crate) fn failure(reason: Reason, message: impl Into<String>) -> Status {
+    status(reason, message, details(reason))
 }
 
 /// A request that is larger than `limit` bytes.

@@ -62,6 +62,9 @@ pub const MAX_SYSTEM_REQUEST: usize = MAX_PING_PAYLOAD + 1024;
 /// Largest request of `Metrics`, health and reflection, whose requests hold a few names or numbers.
 pub const MAX_SMALL_REQUEST: usize = 16 * 1024;
 
+/// Largest request of `Hardware`, which may list all blocks of a large machine's memory.
+pub const MAX_HARDWARE_REQUEST: usize = 512 * 1024;
+
 /// Largest message that an added service should take or give: what the bridge is tested with, plus framing. A service
 /// sets its own limit (`max_decoding_message_size`); tonic's default is 4 MiB.
 pub const MAX_MESSAGE: usize = 64 * 1024 * 1024 + 1024;
@@ -91,11 +94,37 @@ pub const SAMPLE_FRESHNESS: Duration = Duration::from_millis(10);
 /// CPUs in a sample, as `metrics.proto` promises.
 pub const MAX_CPUS: usize = 1024;
 
+/// Blocks of memory that are listed or switched in one call: 64 TiB of the kernel's usual 2 GiB for large machines.
+pub const MAX_MEMORY_BLOCKS: usize = 32 * 1024;
+
 /// Disks in a sample, as `metrics.proto` promises.
 pub const MAX_DISKS: usize = 256;
 
 /// Network interfaces in a sample, as `metrics.proto` promises.
 pub const MAX_NETWORKS: usize = 256;
+
+// === users and time zone ===
+
+/// Sessions of users that are listed, as `system.proto` promises; the rest is left out.
+pub const MAX_USER_SESSIONS: usize = 1024;
+
+/// Bytes of the file that describes the time zone. The largest of the IANA database have some 4 KiB; a larger one is
+/// none.
+pub const MAX_TIMEZONE_FILE: u64 = 256 * 1024;
+
+/// Characters of a host name: the kernel's own limit (`__NEW_UTS_LEN`).
+pub const MAX_HOSTNAME: usize = 64;
+
+// === network ===
+
+/// Interfaces that are listed, as `network.proto` promises; the rest is left out.
+pub const MAX_INTERFACES: usize = 1024;
+
+/// Addresses of all interfaces together that are listed; the rest is left out.
+pub const MAX_INTERFACE_ADDRESSES: usize = 16 * 1024;
+
+/// Routes that are listed, as `network.proto` promises; the answer says if there are more.
+pub const MAX_ROUTES: usize = 8192;
 
 // === status ===
 

@@ -3,15 +3,35 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
+//! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
+//! | [`network`] | `vbridge.guest.v1.Network` |
+//! | [`time`] | `vbridge.guest.v1.Time` |
 //! | [`sampler`] | the one reader of the kernel's counters behind both |
 //! | [`snapshot`] | what it reads at one moment |
 //! | [`health`] | `grpc.health.v1.Health` |
+//! | [`hostname`] | another name for the guest, now and for its next boot |
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
 pub(crate) mod filesystems;
+pub(crate) mod hardware;
 pub(crate) mod health;
+pub(crate) mod hostname;
 pub(crate) mod metrics;
+pub(crate) mod network;
 pub(crate) mod sampler;
 pub(crate) mod snapshot;
 pub(crate) mod system;
+pub(crate) mod time;
+
+use tonic::Status;
+
+use crate::error::{self, Reason};
+
+/// Does what may block on a thread where it may.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        // A panic, or the runtime ends.
+        error::failure(Reason::Internal, format!("the agent failed: {error}"))
+    })
+}

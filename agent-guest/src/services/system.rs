@@ -1,22 +1,28 @@
 //! `vbridge.guest.v1.System`: what the guest is and how it does.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
 use vbridge_api::guest::v1::{
-    Agent, GetInfoRequest, GetInfoResponse, GetStatusRequest, GetStatusResponse, LoadAverage,
-    MemoryMetrics, Method, PingRequest, PingResponse, system_server,
+    Agent, GetInfoRequest, GetInfoResponse, GetStatusRequest, GetStatusResponse,
+    GetTimezoneRequest, GetTimezoneResponse, ListUsersRequest, ListUsersResponse, LoadAverage,
+    MemoryMetrics, Method, PingRequest, PingResponse, SetHostnameRequest, SetHostnameResponse,
+    system_server,
 };
 
-use super::{filesystems::Filesystems, sampler::Sampler, snapshot::Groups};
+use super::{aside, filesystems::Filesystems, hostname, sampler::Sampler, snapshot::Groups};
 use crate::{
-    agent, error,
+    agent,
+    error::{self, Reason},
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
-    source::{Reader, clock, cpu, memory, os},
+    source::{Reader, clock, cpu, memory, os, timezone, users},
 };
 
 /// What the status is made of.
@@ -165,6 +171,46 @@ impl system_server::System for System {
             filesystems,
             process_count: processes.unwrap_or_default(),
         }))
+    }
+
+    async fn list_users(
+        &self,
+        _: Request<ListUsersRequest>,
+    ) -> Result<Response<ListUsersResponse>, Status> {
+        let users = aside(|| {
+            let mut reader = Reader::new();
+            let mut read = |file: &&str| Some(users::parse(reader.bytes(file).ok()?));
+            users::FILES.iter().find_map(|file| read(&file))
+        });
+        // A system without the file keeps no such record: systemd without it, or a container.
+        let users = users.await?.ok_or_else(|| {
+            error::failure(
+                Reason::Unsupported,
+                "the guest keeps no record of who is logged in: there is no /run/utmp",
+            )
+        })?;
+        Ok(Response::new(ListUsersResponse { users }))
+    }
+
+    async fn get_timezone(
+        &self,
+        _: Request<GetTimezoneRequest>,
+    ) -> Result<Response<GetTimezoneResponse>, Status> {
+        let now = clock::now().seconds;
+        let zone = aside(move || timezone::read(Path::new("/"), now));
+        Ok(Response::new(zone.await?))
+    }
+
+    async fn set_hostname(
+        &self,
+        request: Request<SetHostnameRequest>,
+    ) -> Result<Response<SetHostnameResponse>, Status> {
+        let name = request.into_inner().hostname;
+        hostname::check(&name).map_err(|why| error::invalid_field("hostname", why))?;
+        let (before, ..) = os::uname();
+        let set = aside(move || hostname::set(Path::new("/"), &name));
+        set.await?.map_err(|error| hostname::status(&error))?;
+        Ok(Response::new(SetHostnameResponse { before }))
     }
 }
 

@@ -1,16 +1,20 @@
-//! What the kernel and the installation tell, read from files.
+//! What the kernel and the installation tell, most of it in files.
 //!
-//! Each module holds the parser of one family of files. Parsers take text and give the contract's messages; they skip
+//! Most modules hold the parser of one family of files. Parsers take text and give the contract's messages; they skip
 //! what they don't understand, because kernels add lines and columns, and guests may run any kernel.
 
 pub(crate) mod clock;
 pub(crate) mod cpu;
 pub(crate) mod disk;
+pub(crate) mod hardware;
 pub(crate) mod memory;
 pub(crate) mod mounts;
+pub(crate) mod netlink;
 pub(crate) mod network;
 pub(crate) mod os;
 pub(crate) mod pressure;
+pub(crate) mod timezone;
+pub(crate) mod users;
 
 use std::{
     borrow::Cow,
@@ -68,13 +72,18 @@ impl Reader {
 
     /// The text of the file `path`, which is relative to the root. Bytes that are no UTF-8 are replaced.
     pub(crate) fn read(&mut self, path: &str) -> Result<Cow<'_, str>, SourceError> {
+        self.bytes(path).map(String::from_utf8_lossy)
+    }
+
+    /// The bytes of the file `path`.
+    pub(crate) fn bytes(&mut self, path: &str) -> Result<&[u8], SourceError> {
         let path = self.root.join(path);
         self.buffer.clear();
         let limit = u64::try_from(MAX_SOURCE_FILE).unwrap_or(u64::MAX);
         std::fs::File::open(&path)
             .and_then(|file| file.take(limit).read_to_end(&mut self.buffer))
             .map_err(|error| SourceError { path, error })?;
-        Ok(String::from_utf8_lossy(&self.buffer))
+        Ok(&self.buffer)
     }
 
     /// The text of a file of one line, without white space around it; empty if it can't be read.
@@ -134,6 +143,7 @@ mod tests {
             mounts::parse(&format!("1 2 0:3 / /{text} rw - ext4 {text} rw"));
             os::parse_os_release(&text);
             os::count_cpus(&text);
+            users::parse(text.as_bytes());
         }
     }
 }
