@@ -12,8 +12,8 @@
 //!
 //! What the daemon asks may wait behind megabytes of a stream, in its own queue or in a socket's, for a reader that is slow
 //! or a line that is. So while nothing is read, and while a stream flows, there is **a PONG every interval, unasked**, at the
-//! latest every [`PONG_INTERVAL`], or the
-//! daemon would give us up. That time runs on through pauses, however many there are in it.
+//! latest every [`PONG_INTERVAL`], or the daemon would give us up. That time runs on through pauses, however many there are
+//! in it.
 //!
 //! The daemon starts its own pings only after the client has asked for them (feature 10), and ends a connection
 //! that leaves them unanswered. Any packet resets the timers of both sides. It answers ours in any case.
