@@ -600,7 +600,8 @@ async fn descriptors_travel_with_calls_and_replies() {
 #[tokio::test]
 async fn descriptors_of_a_call_that_never_left_are_closed_when_the_connection_ends() {
     let (client, mut daemon) = support::connect_one_by_one();
-    let (mut reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut reader = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).unwrap();
     let first = client.call(&PLAIN, Vec::new());
     let waiting = client.call_with_fds(&PLAIN, Vec::new(), vec![writer.into()]);
     let (first, waiting, ()) = tokio::join!(first, waiting, async {
@@ -610,8 +611,9 @@ async fn descriptors_of_a_call_that_never_left_are_closed_when_the_connection_en
     first.unwrap_err();
     waiting.unwrap_err();
     // The client is still held, as by one who has not noticed yet.
-    let end = tokio::task::spawn_blocking(move || std::io::Read::read(&mut reader, &mut [0]));
-    assert_eq!(end.await.unwrap().unwrap(), 0);
+    let end = tokio::time::timeout(Duration::from_secs(10), reader.read_u8()).await;
+    let end = end.expect("it is still open").unwrap_err();
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(client.unfinished(), 0);
 }
 

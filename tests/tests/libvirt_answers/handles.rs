@@ -72,7 +72,7 @@ fn of_hypervisor(ask: &Ask) -> Result<[Option<String>; 4]> {
 }
 
 /// A lease, as the wire has it: no time for one that never expires.
-fn lease(it: DhcpLease) -> Value {
+fn lease(it: &DhcpLease) -> Value {
     let expires = it.expires.map_or(Duration::ZERO, |at| {
         at.duration_since(UNIX_EPOCH).unwrap_or_default()
     });
@@ -454,7 +454,7 @@ fn networks() -> Vec<Call> {
         network_get_bridge_name = ask.network_handle().await?.bridge_name().await?;
         network_get_autostart = i32::from(ask.network_handle().await?.autostart().await?);
         network_get_dhcp_leases
-            = ask.network_handle().await?.dhcp_leases(ask.optional("mac")?.as_deref()).await?.into_iter().map(lease)
+            = ask.network_handle().await?.dhcp_leases(ask.optional("mac")?.as_deref()).await?.iter().map(lease)
                 .collect::<Vec<_>>();
         network_is_active = i32::from(ask.network_handle().await?.is_active().await?);
         network_is_persistent = i32::from(ask.network_handle().await?.is_persistent().await?);

@@ -14,8 +14,8 @@ use libvirt::{
     },
 };
 use vbridge_tests::{
-    fixture::story,
-    libvirt::{client::virsh, daemon::Libvirtd, domain::Domain},
+    fixture::{eventually, story},
+    libvirt::{client::virsh, daemon::Libvirtd, domain::Domain, limits::CLIENT},
 };
 
 use crate::support::{DESTROY, PAUSED, Record, line, open, refused};
@@ -131,6 +131,9 @@ async fn leased(daemon: &Libvirtd, network: &Network) -> Result<()> {
     let ask: Vec<&str> = ask.split(' ').collect();
     daemon.within("busybox", &ask).await?.ok()?;
 
+    // The client has its answer before dnsmasq has told libvirt's helper of it.
+    let is_told = async || Ok(!network.dhcp_leases(Some(MAC)).await?.is_empty());
+    eventually("the lease", CLIENT, is_told).await?;
     let leases = network.dhcp_leases(Some(MAC)).await?;
     let [lease] = &leases[..] else {
         bail!("{leases:?}")

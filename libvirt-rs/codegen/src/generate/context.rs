@@ -30,7 +30,7 @@ pub(super) struct Context<'a> {
 /// What can be derived for a type beside `Debug`, `Clone` and `PartialEq`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Abilities {
-    /// `Eq` and `Hash`: it holds no float.
+    /// `Eq`: it holds no float. `Hash` would have no use, and a thousand types take their time to compile.
     exact: bool,
     /// `Default`: it holds no enum, no union and no long array.
     default: bool,
@@ -256,7 +256,7 @@ impl<'a> Context<'a> {
         let abilities = self.abilities.get(definition.name.as_str());
         let exact = abilities.is_some_and(|abilities| abilities.exact);
         let default = abilities.is_some_and(|abilities| abilities.default);
-        let exact = exact.then(|| quote!(, Eq, Hash));
+        let exact = exact.then(|| quote!(, Eq));
         let default = default.then(|| quote!(, Default));
         let debug = (!self.is_secret(definition)).then(|| quote!(Debug,));
         quote!(#[derive(#debug Clone, PartialEq #exact #default)])

@@ -170,10 +170,10 @@ fn method(
     let constant = names::ident(&bare.to_uppercase());
     let doc = method_doc(procedure);
     let (parameter, payload) = match procedure.arguments.as_slice() {
-        [] => (None, quote!(Vec::new())),
+        [] => (None, quote!(&())),
         [Type::Named(of)] => {
             let of = context.path(of)?;
-            (Some(quote!(args: &#of,)), quote!(crate::raw::encode(args)?))
+            (Some(quote!(args: &#of,)), quote!(args))
         }
         [Type::Primitive(_)] => {
             return Err(unsupported(procedure, "an argument that is no struct"));
@@ -262,12 +262,12 @@ impl Shape {
         };
         match self {
             Self::Plain => quote! {
-                crate::raw::decode(&self.0.call(&#constant, #payload).await?)
+                crate::raw::call(&self.0, &#constant, #payload).await
             },
             Self::Stream => {
                 let finish = finish(quote!(stream));
                 quote! {
-                    let (reply, stream) = self.0.open_stream(&#constant, #payload).await?;
+                    let (reply, stream) = self.0.open_stream(&#constant, crate::raw::encode(#payload)?).await?;
                     #finish
                 }
             }
@@ -277,7 +277,7 @@ impl Shape {
                 } else {
                     quote!(Vec::new())
                 };
-                let call = quote!(self.0.call_with_fds(&#constant, #payload, #sent).await?);
+                let call = quote!(self.0.call_with_fds(&#constant, crate::raw::encode(#payload)?, #sent).await?);
                 if reply {
                     let finish = finish(quote!(fds));
                     quote!(let (reply, fds) = #call; #finish)

@@ -226,11 +226,15 @@ impl Player {
 
     fn later(&mut self, seconds: u8) {
         self.now += Duration::from_secs(seconds.into());
-        let error = self.core.handle_timeout(self.now).err();
-        let error = error.map(|error| error.to_string());
-        let expected = self.model.later(self.now).err();
-        assert_eq!(error, expected.map(|error| error.to_string()));
-        self.end_with(error);
+        // All that is due by then, one thing after the other.
+        while self.outcome.error.is_none() && self.core.timeout().is_some_and(|at| at <= self.now) {
+            let error = self.core.handle_timeout(self.now).err();
+            let error = error.map(|error| error.to_string());
+            let expected = self.model.later(self.now).err();
+            assert_eq!(error, expected.map(|error| error.to_string()));
+            self.end_with(error);
+            self.compare();
+        }
     }
 
     /// Writes a packet as a daemon would, but for what the story wants.

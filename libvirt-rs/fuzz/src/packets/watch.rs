@@ -26,8 +26,8 @@ pub(super) struct Watch {
     speak_at: Option<Instant>,
     /// The pings that were not answered.
     asked: u32,
-    /// Something of a stream has come, and nothing since.
-    flowing: bool,
+    /// When something has come last.
+    heard: Option<Instant>,
 }
 
 // === impl Watch ===
@@ -40,7 +40,7 @@ impl Watch {
             ask_at: None,
             speak_at: None,
             asked: 0,
-            flowing: false,
+            heard: None,
         }
     }
 
@@ -61,15 +61,16 @@ impl Watch {
     pub(super) fn received(&mut self, now: Instant) {
         if self.listens() {
             self.listen(now);
-            if self.flowing {
-                self.flowing = false;
-                self.speak(now);
-            }
+            self.heard = Some(now);
         }
     }
 
     pub(super) fn flows(&mut self) {
-        self.flowing = true;
+        if self.listens()
+            && let Some(heard) = self.heard
+        {
+            self.speak(heard);
+        }
     }
 
     pub(super) fn pause(&mut self, now: Instant) {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-use crate::rpc::Procedure;
+use crate::rpc::{Client, Procedure};
 
 /// The version of every program that libvirt has.
 const VERSION: u32 = 1;
@@ -46,6 +46,15 @@ pub(crate) fn encode<T: Serialize>(arguments: &T) -> Result<Vec<u8>, Error> {
 /// Decodes a result.
 pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Error> {
     libvirt_xdr::from_bytes(payload).map_err(Error::Decode)
+}
+
+/// Encodes arguments, calls, and decodes the result: what the methods of a program do.
+async fn call<A: Serialize, R: DeserializeOwned>(
+    client: &Client,
+    procedure: &Procedure,
+    arguments: &A,
+) -> Result<R, Error> {
+    decode(&client.call(procedure, encode(arguments)?).await?)
 }
 
 macro_rules! program {

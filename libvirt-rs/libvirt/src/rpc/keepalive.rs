@@ -12,8 +12,8 @@
 //!
 //! What the daemon asks may wait behind megabytes of a stream, in its own queue or in a socket's, for a reader that is slow
 //! or a line that is. So while nothing is read, and while a stream flows, there is **a PONG every interval, unasked**, at the
-//! latest every [`PONG_INTERVAL`], or the
-//! daemon would give us up. That time runs on through pauses, however many there are in it.
+//! latest every [`PONG_INTERVAL`], or the daemon would give us up. That time runs on through pauses, however many there are
+//! in it.
 //!
 //! The daemon starts its own pings only after the client has asked for them (feature 10), and ends a connection
 //! that leaves them unanswered. Any packet resets the timers of both sides. It answers ours in any case.
@@ -60,8 +60,6 @@ pub(crate) struct Keepalive {
     state: State,
     /// When the daemon must hear from us unasked.
     pong_at: Option<Instant>,
-    /// A stream's data has come since something was received before.
-    flowing: bool,
     /// On a connection for one stream.
     reading: Option<Reading>,
 }
@@ -82,8 +80,9 @@ struct Reading {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Off,
+    /// Something has come then.
     Listening {
-        ask_at: Instant,
+        since: Instant,
     },
     Asking {
         asked: u32,
@@ -128,7 +127,6 @@ impl Keepalive {
             },
             state: State::Off,
             pong_at: None,
-            flowing: false,
             reading: None,
         }
     }
@@ -136,7 +134,7 @@ impl Keepalive {
     /// The daemon has agreed to it.
     pub(crate) fn enable(&mut self, now: Instant) {
         if matches!(self.state, State::Off) {
-            self.state = self.listening(now);
+            self.state = State::Listening { since: now };
         }
     }
 
@@ -203,19 +201,19 @@ impl Keepalive {
     /// Something has come.
     pub(crate) fn received(&mut self, now: Instant) {
         if self.is_watching() {
-            self.state = self.listening(now);
+            self.state = State::Listening { since: now };
             if let Some(reading) = &mut self.reading {
                 reading.suspected = false;
-            }
-            if std::mem::take(&mut self.flowing) {
-                self.speak_later(now);
             }
         }
     }
 
-    /// What has come was a stream's.
+    /// What has been received last holds something of a stream.
     pub(crate) fn flows(&mut self) {
-        self.flowing = true;
+        // A pause has seen to it already.
+        if let State::Listening { since } = self.state {
+            self.speak_later(since);
+        }
     }
 
     /// Nothing is read from now on, because a stream's reader is behind.
@@ -229,14 +227,15 @@ impl Keepalive {
     /// Packets are read again.
     pub(crate) fn resume(&mut self, now: Instant) {
         if matches!(self.state, State::Paused) {
-            self.state = self.listening(now);
+            self.state = State::Listening { since: now };
         }
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
         let ask_at = match self.state {
             State::Off | State::Unheard | State::Paused => None,
-            State::Listening { ask_at: at } | State::Asking { next_at: at, .. } => Some(at),
+            State::Listening { since } => Some(since + self.config.interval),
+            State::Asking { next_at, .. } => Some(next_at),
         };
         ask_at.into_iter().chain(self.pong_at).min()
     }
@@ -287,12 +286,6 @@ impl Keepalive {
         // The daemon has an interval of its own, which we are not told.
         let at = now + self.config.interval.min(PONG_INTERVAL);
         self.pong_at.get_or_insert(at);
-    }
-
-    fn listening(&self, now: Instant) -> State {
-        State::Listening {
-            ask_at: now + self.config.interval,
-        }
     }
 }
 
@@ -382,6 +375,19 @@ mod tests {
         keepalive.received(end);
         while keepalive.due(end + SECOND) != Due::Ping {}
         assert_eq!(keepalive.due(end + SECOND), Due::Nothing);
+    }
+
+    #[test]
+    fn a_single_piece_of_a_stream_is_followed_by_one_answer_that_nobody_has_asked_for() {
+        let start = Instant::now();
+        let mut keepalive = keepalive(start);
+        let now = start + SECOND / 2;
+        keepalive.received(now);
+        keepalive.flows();
+        keepalive.flows();
+        assert_eq!(keepalive.due(now + SECOND), Due::Pong);
+        assert_eq!(keepalive.due(now + SECOND), Due::Ping);
+        assert_eq!(keepalive.due(now + SECOND), Due::Nothing);
     }
 
     #[test]
