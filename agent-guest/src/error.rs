@@ -10,11 +10,29 @@
 //! | `UNKNOWN_SERVICE` | UNIMPLEMENTED | the agent serves no such service |
 //! | `UNKNOWN_HEALTH_NAME` | NOT_FOUND | a health check names a service that the agent does not serve |
 //! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the call's `grpc-timeout` has passed |
+//! | `POLICY_DENIED` | PERMISSION_DENIED | the policy refuses it; the rule's name is in `ErrorInfo`'s metadata as `rule` |
 //! | `PERMISSION_DENIED` | PERMISSION_DENIED | the guest's kernel does not let the agent do it |
 //! | `KERNEL_REFUSED` | FAILED_PRECONDITION | the guest's kernel refuses it as things are |
-//! | `NOT_FOUND` | NOT_FOUND | there is no such CPU, table … |
+//! | `RATE_LIMITED` | RESOURCE_EXHAUSTED | there were too many such calls lately |
+//! | `TOO_MANY` | RESOURCE_EXHAUSTED | there is too much of it at once: calls, processes, connections |
+//! | `CMD_NOT_FOUND` | NOT_FOUND | there is no such program |
+//! | `CMD_EXEC_FAILED` | FAILED_PRECONDITION | the program can't be started |
+//! | `PROCESS_NOT_FOUND` | NOT_FOUND | there is no process with that id (any more) |
+//! | `OUTPUT_LOST` | OUT_OF_RANGE | the bytes that are asked for are not kept any more |
+//! | `FILE_NOT_FOUND` | NOT_FOUND | there is nothing at that path |
+//! | `FILE_EXISTS` | ALREADY_EXISTS | there is something at that path, and it must not be replaced |
+//! | `WRONG_FILE_TYPE` | FAILED_PRECONDITION | what is there is of another type: a directory, a device … |
+//! | `DIGEST_MISMATCH` | DATA_LOSS | what has arrived has another digest than it should |
+//! | `NO_SPACE` | RESOURCE_EXHAUSTED | the guest's disk or quota is full |
+//! | `FILESYSTEM_FROZEN` | FAILED_PRECONDITION | file systems are frozen; `RetryInfo` says for how long at most |
 //! | `UNSUPPORTED` | UNIMPLEMENTED | this guest can't do it; the message says why |
-//! | `INTERNAL` | INTERNAL | something failed that should not; the message says what |
+//! | `NOT_FOUND` | NOT_FOUND | there is no such unit, user, CPU, connection … |
+//! | `JOB_FAILED` | FAILED_PRECONDITION | systemd could not do it |
+//! | `CONNECT_FAILED` | UNAVAILABLE | nobody answers at that address in the guest |
+//! | `CONNECTION_RESET` | ABORTED | the connection's other end has broken it off |
+//! | `ABORTED` | ABORTED | what the call is about has changed under it |
+//! | `UPSTREAM_UNAVAILABLE` | UNAVAILABLE | the local server that serves this can't be reached |
+//! | `INTERNAL` | INTERNAL | something failed that should not: the message says what |
 
 use std::{collections::HashMap, time::Duration};
 
@@ -48,14 +66,50 @@ pub enum Reason {
     UnknownHealthName,
     /// The call's time is over.
     DeadlineExceeded,
+    /// The policy refuses it.
+    PolicyDenied,
     /// The guest's kernel does not let the agent do it.
     PermissionDenied,
     /// The guest's kernel refuses it as things are.
     KernelRefused,
-    /// There is no such thing.
-    NotFound,
+    /// There were too many such calls lately.
+    RateLimited,
+    /// There is too much of it at once.
+    TooMany,
+    /// There is no such program.
+    CmdNotFound,
+    /// The program can't be started.
+    CmdExecFailed,
+    /// There is no process with that id.
+    ProcessNotFound,
+    /// The bytes that are asked for are not kept any more.
+    OutputLost,
+    /// There is nothing at that path.
+    FileNotFound,
+    /// There is something at that path.
+    FileExists,
+    /// What is there is of another type.
+    WrongFileType,
+    /// What has arrived has another digest than it should.
+    DigestMismatch,
+    /// The disk or the quota is full.
+    NoSpace,
+    /// File systems are frozen.
+    FilesystemFrozen,
     /// This guest can't do it.
     Unsupported,
+    /// There is no such thing.
+    NotFound,
+    /// systemd could not do it.
+    JobFailed,
+    /// Nobody answers at that address.
+    ConnectFailed,
+    /// The other end has broken the connection off.
+    ConnectionReset,
+    /// What the call is about has changed under it.
+    Aborted,
+    /// The local server that serves this can't be reached.
+    UpstreamUnavailable,
     /// Something failed that should not.
     Internal,
 }
@@ -72,10 +126,28 @@ impl Reason {
             Self::UnknownService => "UNKNOWN_SERVICE",
             Self::UnknownHealthName => "UNKNOWN_HEALTH_NAME",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::PolicyDenied => "POLICY_DENIED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::KernelRefused => "KERNEL_REFUSED",
-            Self::NotFound => "NOT_FOUND",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::TooMany => "TOO_MANY",
+            Self::CmdNotFound => "CMD_NOT_FOUND",
+            Self::CmdExecFailed => "CMD_EXEC_FAILED",
+            Self::ProcessNotFound => "PROCESS_NOT_FOUND",
+            Self::OutputLost => "OUTPUT_LOST",
+            Self::FileNotFound => "FILE_NOT_FOUND",
+            Self::FileExists => "FILE_EXISTS",
+            Self::WrongFileType => "WRONG_FILE_TYPE",
+            Self::DigestMismatch => "DIGEST_MISMATCH",
+            Self::NoSpace => "NO_SPACE",
+            Self::FilesystemFrozen => "FILESYSTEM_FROZEN",
             Self::Unsupported => "UNSUPPORTED",
+            Self::NotFound => "NOT_FOUND",
+            Self::JobFailed => "JOB_FAILED",
+            Self::ConnectFailed => "CONNECT_FAILED",
+            Self::ConnectionReset => "CONNECTION_RESET",
+            Self::Aborted => "ABORTED",
+            Self::UpstreamUnavailable => "UPSTREAM_UNAVAILABLE",
             Self::Internal => "INTERNAL",
         }
     }
@@ -84,13 +156,30 @@ impl Reason {
     pub fn code(self) -> Code {
         match self {
             Self::InvalidField | Self::RequestTooLarge => Code::InvalidArgument,
-            Self::SourceUnavailable | Self::AgentStopping => Code::Unavailable,
-            Self::TooManySubscribers => Code::ResourceExhausted,
+            Self::SourceUnavailable
+            | Self::AgentStopping
+            | Self::ConnectFailed
+            | Self::UpstreamUnavailable => Code::Unavailable,
+            Self::TooManySubscribers | Self::RateLimited | Self::TooMany | Self::NoSpace => {
+                Code::ResourceExhausted
+            }
             Self::UnknownService | Self::Unsupported => Code::Unimplemented,
-            Self::UnknownHealthName | Self::NotFound => Code::NotFound,
+            Self::UnknownHealthName
+            | Self::CmdNotFound
+            | Self::ProcessNotFound
+            | Self::FileNotFound
+            | Self::NotFound => Code::NotFound,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::PermissionDenied => Code::PermissionDenied,
-            Self::KernelRefused => Code::FailedPrecondition,
+            Self::PolicyDenied | Self::PermissionDenied => Code::PermissionDenied,
+            Self::KernelRefused
+            | Self::CmdExecFailed
+            | Self::WrongFileType
+            | Self::FilesystemFrozen
+            | Self::JobFailed => Code::FailedPrecondition,
+            Self::OutputLost => Code::OutOfRange,
+            Self::FileExists => Code::AlreadyExists,
+            Self::DigestMismatch => Code::DataLoss,
+            Self::ConnectionReset | Self::Aborted => Code::Aborted,
             Self::Internal => Code::Internal,
         }
     }
@@ -103,22 +192,6 @@ pub(crate) fn invalid_field(field: impl Into<String>, description: impl Into<Str
     let mut details = details(Reason::InvalidField);
     details.add_bad_request_violation(field, description);
     status(Reason::InvalidField, message, details)
-}
-
-/// A list in the field `field` that is longer than `limit`.
-pub(crate) fn at_most(field: &str, len: usize, limit: usize) -> Result<(), Status> {
-    match len > limit {
-        true => Err(invalid_field(
-            field,
-            format!("has {len} entries, and {limit} is the most"),
-        )),
-        false => Ok(()),
-    }
-}
-
-/// A failure that its reason and one sentence tell.
-pub(crate) fn failure(reason: Reason, message: impl Into<String>) -> Status {
-    status(reason, message, details(reason))
 }
 
 /// A request that is larger than `limit` bytes.
@@ -180,6 +253,37 @@ pub(crate) fn deadline_exceeded() -> Status {
         "the call's deadline passed in the guest",
         details(reason),
     )
+}
+
+/// A list in the field `field` that is longer than `limit`.
+pub(crate) fn at_most(field: &str, len: usize, limit: usize) -> Result<(), Status> {
+    match len > limit {
+        true => Err(invalid_field(
+            field,
+            format!("has {len} entries, and {limit} is the most"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A failure that is told by its reason and one sentence.
+pub(crate) fn failure(reason: Reason, message: impl Into<String>) -> Status {
+    status(reason, message, details(reason))
+}
+
+/// A failure that may be over after a while.
+pub(crate) fn failure_for(reason: Reason, message: impl Into<String>, retry: Duration) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(retry));
+    status(reason, message, details)
+}
+
+/// What a rule of the policy refuses.
+pub(crate) fn policy_denied(rule: &str, message: impl Into<String>) -> Status {
+    let reason = Reason::PolicyDenied;
+    let metadata = HashMap::from([("rule".to_owned(), rule.to_owned())]);
+    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+    status(reason, message, details)
 }
 
 fn details(reason: Reason) -> ErrorDetails {
