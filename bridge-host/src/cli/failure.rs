@@ -12,8 +12,12 @@ use super::output::printable;
 pub(super) enum Failure {
     /// One sentence says it.
     Sentence(String),
+    /// One sentence says it, and the exit status is this one.
+    SentenceAndStatus(String, u8),
     /// The output has said it already.
     Told,
+    /// Nothing is to be said: the exit status is what was asked for.
+    Status(u8),
     /// Nobody reads the output any more, like `head` after its lines: no error.
     NobodyReads,
 }
@@ -25,15 +29,33 @@ impl Failure {
 
     pub(super) fn sentence(&self) -> Option<&str> {
         match self {
-            Self::Sentence(sentence) => Some(sentence),
-            Self::Told | Self::NobodyReads => None,
+            Self::Sentence(sentence) | Self::SentenceAndStatus(sentence, _) => Some(sentence),
+            Self::Told | Self::Status(_) | Self::NobodyReads => None,
         }
     }
 
     pub(super) fn exit_status(&self) -> u8 {
         match self {
             Self::Sentence(_) | Self::Told => 1,
+            Self::SentenceAndStatus(_, status) | Self::Status(status) => *status,
             Self::NobodyReads => 0,
+        }
+    }
+
+    /// With this exit status, unless it has one of its own.
+    pub(super) fn with_status(self, status: u8) -> Self {
+        match self {
+            Self::Sentence(sentence) => Self::SentenceAndStatus(sentence, status),
+            Self::Told => Self::Status(status),
+            other => other,
+        }
+    }
+
+    /// The output can't be written.
+    pub(super) fn output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::NobodyReads,
+            _ => Self::new(format!("can't write the output: {error}")),
         }
     }
 }

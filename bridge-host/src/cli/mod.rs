@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `serve` | runs the bridge |
+//! | `exec` | runs commands in a guest, and shells |
 //! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
 //! | `client` | how they reach the bridge |
 //! | `failure` | how an error looks to the operator, and the exit status |
@@ -10,6 +11,7 @@
 //! | `units` | sizes, times and shares in words and in JSON |
 
 mod client;
+mod exec;
 mod failure;
 mod guests;
 mod metrics;
@@ -49,6 +51,10 @@ enum Command {
     Status(system::StatusOptions),
     /// Show a guest's counters and gauges, once or again and again
     Metrics(metrics::Options),
+    /// Run a command in a guest: its input, output and exit status are yours
+    Exec(Box<exec::Options>),
+    /// Open a shell in a guest
+    Shell(Box<exec::ShellOptions>),
     /// Show the bridge's guests and whether they can be reached
     Guests(guests::Options),
 }
@@ -86,6 +92,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Info(options) => system::info(&options).await,
             Command::Status(options) => system::status(&options).await,
             Command::Metrics(options) => metrics::run(&options).await,
+            Command::Exec(options) => exec::run(*options).await,
+            Command::Shell(options) => exec::shell(*options).await,
             Command::Guests(options) => guests::run(&options).await,
         }
     });

@@ -30,10 +30,7 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::NobodyReads,
-            _ => Failure::new(format!("can't write to standard output: {error}")),
-        })
+        .map_err(Failure::output)
 }
 
 /// One answer.

@@ -1,0 +1,99 @@
+//! What goes to the command: standard input, signals, the terminal's size.
+
+use rustix::process::Signal as Number;
+use tokio::{
+    io::AsyncReadExt as _,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::Sender,
+};
+use vbridge_api::guest::v1::{ProcessInput, process_input::Input};
+
+use super::{super::failure::Failure, terminal};
+
+/// Bytes of standard input in one message.
+const PIECE: usize = 32 * 1024;
+
+/// Messages that may wait on their way to the guest: when the command does not read, neither do we.
+pub(super) const QUEUE: usize = 4;
+
+/// Passes standard input on, to its end.
+pub(super) async fn stdin(to: Sender<ProcessInput>) {
+    let mut stdin = tokio::io::stdin();
+    let mut piece = vec![0; PIECE];
+    // Room first: what is read can be passed on at once.
+    while let Ok(room) = to.reserve().await {
+        // A standard input that can't be read has no more to give.
+        let read = stdin.read(&mut piece).await.unwrap_or(0);
+        let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            room.send(input(Input::StdinClosed(true)));
+            return;
+        };
+        room.send(input(Input::Stdin(bytes.to_vec().into())));
+    }
+}
+
+/// The signals that are the command's as much as ours.
+pub(super) struct Signals {
+    listening: Vec<(Number, Signal)>,
+    resized: Signal,
+    terminal: bool,
+    /// One has been passed on: the next one is for us.
+    passed: bool,
+}
+
+/// What a signal is for.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// The command is to know.
+    Pass(ProcessInput),
+    /// The operator insists.
+    End(Number),
+}
+
+impl Signals {
+    pub(super) fn new(terminal: bool) -> Result<Self, Failure> {
+        let listen = |number: Number| {
+            signal(SignalKind::from_raw(number.as_raw()))
+                .map(|signal| (number, signal))
+                .map_err(|error| Failure::new(format!("can't listen to signals: {error}")))
+        };
+        let (_, resized) = listen(Number::WINCH)?;
+        Ok(Self {
+            listening: [Number::INT, Number::TERM, Number::HUP, Number::QUIT]
+                .map(listen)
+                .into_iter()
+                .collect::<Result<_, _>>()?,
+            resized,
+            terminal,
+            passed: false,
+        })
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> Heard {
+        let signals = self.listening.iter_mut();
+        let each = signals.map(|(number, signal)| {
+            Box::pin(async move {
+                match signal.recv().await {
+                    Some(()) => *number,
+                    None => std::future::pending().await,
+                }
+            })
+        });
+        let any = futures_util::future::select_all(each);
+        let number = tokio::select! {
+            (number, _, _) = any => number,
+            Some(()) = self.resized.recv(), if self.terminal => {
+                return Heard::Pass(ProcessInput { input: terminal::size().map(Input::Resize) });
+            }
+        };
+        if std::mem::replace(&mut self.passed, true) {
+            return Heard::End(number);
+        }
+        Heard::Pass(input(Input::Signal(number.as_raw())))
+    }
+}
+
+fn input(input: Input) -> ProcessInput {
+    ProcessInput { input: Some(input) }
+}
