@@ -141,9 +141,18 @@ impl Client {
 
     /// Connects to the bridge for calls to a guest; without a name, to the only one there is.
     pub(super) async fn guest(options: &GuestOptions) -> Result<Self, Failure> {
-        let mut client = Self::bridge(&options.client).await?;
-        let name = match &options.name {
-            Some(name) => Some(name.clone()),
+        Self::named(&options.client, options.name.as_deref(), options.wait).await
+    }
+
+    /// Likewise, where the name is not a word of its own on the command line.
+    pub(super) async fn named(
+        options: &ClientOptions,
+        name: Option<&str>,
+        wait: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let mut client = Self::bridge(options).await?;
+        let name = match name {
+            Some(name) => Some(name.to_owned()),
             None => client.only_guest().await?,
         };
         if let Some(name) = &name {
@@ -153,7 +162,7 @@ impl Client {
             client.whom = "the guest".into();
         }
         client.name = name.unwrap_or_else(|| "guest".into());
-        if let Some(wait) = options.wait {
+        if let Some(wait) = wait {
             client.wait = Some(metadata(&humantime::format_duration(wait).to_string())?);
             client.limit = client.limit.saturating_add(wait);
         }

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `serve` | runs the bridge |
 //! | `exec` | runs commands in a guest, and shells |
+//! | `files` | copies and lists a guest's files |
+//! | `machine` | shuts a guest down, freezes and thaws it |
 //! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
 //! | `client` | how they reach the bridge |
 //! | `failure` | how an error looks to the operator, and the exit status |
@@ -13,7 +15,9 @@
 mod client;
 mod exec;
 mod failure;
+mod files;
 mod guests;
+mod machine;
 mod metrics;
 mod output;
 mod ping;
@@ -55,6 +59,18 @@ enum Command {
     Exec(Box<exec::Options>),
     /// Open a shell in a guest
     Shell(Box<exec::ShellOptions>),
+    /// Copy files and directories between here and a guest
+    Cp(files::copy::Options),
+    /// List a directory of a guest
+    Ls(files::list::ListOptions),
+    /// Show what is known of a guest's file
+    Stat(files::list::StatOptions),
+    /// Power a guest off, reboot or halt it
+    Shutdown(machine::ShutdownOptions),
+    /// Hold up writing to a guest's file systems, for a snapshot
+    Freeze(machine::FreezeOptions),
+    /// Let writing go on
+    Thaw(machine::ThawOptions),
     /// Show the bridge's guests and whether they can be reached
     Guests(guests::Options),
 }
@@ -94,6 +110,12 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Metrics(options) => metrics::run(&options).await,
             Command::Exec(options) => exec::run(*options).await,
             Command::Shell(options) => exec::shell(*options).await,
+            Command::Cp(options) => files::copy::run(&options).await,
+            Command::Ls(options) => files::list::list(&options).await,
+            Command::Stat(options) => files::list::stat(&options).await,
+            Command::Shutdown(options) => machine::shutdown(&options).await,
+            Command::Freeze(options) => machine::freeze(&options).await,
+            Command::Thaw(options) => machine::thaw(&options).await,
             Command::Guests(options) => guests::run(&options).await,
         }
     });

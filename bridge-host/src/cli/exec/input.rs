@@ -28,7 +28,7 @@ pub(super) async fn stdin(to: Sender<ProcessInput>) {
             room.send(input(Input::StdinClosed(true)));
             return;
         };
-        room.send(input(Input::Stdin(bytes.to_vec().into())));
+        room.send(input(Input::Stdin(bytes.to_vec())));
     }
 }
 
