@@ -59,6 +59,8 @@ enum Command {
     Exec(Box<exec::Options>),
     /// Open a shell in a guest
     Shell(Box<exec::ShellOptions>),
+    /// Watch how a guest does, drawn anew in the same place
+    Top(metrics::TopOptions),
     /// Copy files and directories between here and a guest
     Cp(files::copy::Options),
     /// List a directory of a guest
@@ -110,6 +112,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Metrics(options) => metrics::run(&options).await,
             Command::Exec(options) => exec::run(*options).await,
             Command::Shell(options) => exec::shell(*options).await,
+            Command::Top(options) => metrics::top(&options).await,
             Command::Cp(options) => files::copy::run(&options).await,
             Command::Ls(options) => files::list::list(&options).await,
             Command::Stat(options) => files::list::stat(&options).await,

@@ -2,6 +2,7 @@
 
 mod json;
 mod table;
+mod top;
 mod watch;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::{
     failure::Failure,
     output::{Output, print, print_compact, print_pretty},
 };
+pub(super) use top::{TopOptions, top};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
