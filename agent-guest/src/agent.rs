@@ -15,6 +15,7 @@ use vbridge_link::Key;
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
     limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
@@ -59,6 +60,7 @@ pub struct AgentBuilder {
     listen: Option<PathBuf>,
     key: Option<Key>,
     rebind: Rebind,
+    policy: Policy,
     services: router::Builder,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
@@ -102,6 +104,7 @@ impl Agent {
             listen: None,
             key: None,
             rebind: Rebind::default(),
+            policy: Policy::default(),
             services: router::Builder::default(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
@@ -182,6 +185,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Which methods may be called. Default: all. The policy's clones replace its rules while the agent runs.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Serves another gRPC service beside the agent's own. Default: none.
     ///
     /// Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
@@ -230,7 +240,11 @@ impl AgentBuilder {
         names.sort_unstable();
         let health = Health::new(names.iter().copied());
         let methods = descriptors.methods(names);
-        let system = SystemServer::new(System::new(sampler.clone(), methods.into()));
+        let system = SystemServer::new(System::new(
+            sampler.clone(),
+            methods.into(),
+            self.policy.clone(),
+        ));
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
             system.max_decoding_message_size(MAX_SYSTEM_REQUEST),
@@ -265,7 +279,7 @@ impl AgentBuilder {
             place,
             key: self.key,
             rebind: self.rebind,
-            router: self.services.build(),
+            router: self.services.build(self.policy),
             sampler,
             health,
         })

@@ -5,7 +5,7 @@
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
 //!        │ HTTP/2
-//!    calls                                                          (sessions, router, deadline)
+//!    calls, those that the policy lets in                           (sessions, router, policy, deadline)
 //!        │
 //!    System, Metrics, health, reflection, and what you add          (services, discovery)
 //!        │
@@ -33,6 +33,7 @@ mod discovery;
 pub mod emulation;
 pub mod error;
 pub mod limits;
+mod policy;
 pub mod port;
 mod router;
 mod serve;
@@ -42,6 +43,7 @@ mod source;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
+pub use policy::{Policy, Profile, Rule, Rules};
 pub use port::Rebind;
 pub use router::GrpcService;
 pub use vbridge_link::{Key, KeyError};

@@ -9,13 +9,13 @@ use std::{
     process::ExitCode,
 };
 
-use agent_guest::{Agent, limits};
+use agent_guest::{Agent, Policy, limits};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use cli::{Command, Settings};
+use cli::{Command, PolicySource, Settings};
 
 /// The name in front of every message.
 const NAME: &str = "vbridge-agent";
@@ -63,7 +63,10 @@ fn run(settings: Settings) -> Result<(), String> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
-    let agent = build(settings)?;
+    // What it says is checked before anything is served.
+    let source = settings.policy.clone();
+    let policy = Policy::new(source.rules().map_err(|error| error.to_string())?);
+    let agent = build(settings, policy.clone())?;
     // One thread: a guest's CPU may be emulated, and threads that wake each other cost more than they bring.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -71,14 +74,16 @@ fn run(settings: Settings) -> Result<(), String> {
         .max_blocking_threads(limits::MAX_BLOCKING_THREADS)
         .build()
         .map_err(|error| format!("can't start: {error}"))?;
-    let result = runtime.block_on(serve(agent));
+    let result = runtime.block_on(serve(agent, &source, &policy));
     // A thread that hangs in a dead file system must not keep the program.
     runtime.shutdown_background();
     result
 }
 
-fn build(settings: Settings) -> Result<Agent, String> {
-    let mut builder = Agent::builder().channel_name(settings.channel);
+fn build(settings: Settings, policy: Policy) -> Result<Agent, String> {
+    let mut builder = Agent::builder()
+        .channel_name(settings.channel)
+        .policy(policy);
     if let Some(path) = settings.port {
         builder = builder.port_path(path);
     }
@@ -97,19 +102,39 @@ fn build(settings: Settings) -> Result<Agent, String> {
         .map_err(|error| error.to_string())
 }
 
-async fn serve(agent: Agent) -> Result<(), String> {
+async fn serve(agent: Agent, source: &PolicySource, policy: &Policy) -> Result<(), String> {
     let failed = |error: io::Error| format!("can't handle signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    // There is nothing to reload yet; without a handler it would end the agent.
-    let _hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let shutdown = async {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
     };
-    agent.run(shutdown).await.map_err(|error| error.to_string())
+    let reload = async {
+        while hangup.recv().await.is_some() {
+            reload(source, policy);
+        }
+        // No signal comes any more.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = agent.run(shutdown) => ended.map_err(|error| error.to_string()),
+        () = reload => Ok(()),
+    }
+}
+
+/// Reads the policy anew. One with a mistake leaves the old one as it is.
+fn reload(source: &PolicySource, policy: &Policy) {
+    match source.rules() {
+        Ok(rules) => {
+            policy.replace(rules);
+            tracing::info!("read the policy {source} anew");
+        }
+        Err(error) => tracing::error!("the old policy goes on to hold: {error}"),
+    }
 }
 
 fn start_log(filter: Targets) {

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 
-use crate::{deadline, error};
+use crate::{deadline, error, policy::Policy};
 
 /// The future of a call. It has a response whatever happens.
 pub(crate) type CallFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -51,6 +51,7 @@ type Call = dyn Fn(Request<Body>) -> CallFuture + Send + Sync;
 #[derive(Clone, Default)]
 pub(crate) struct Router {
     services: Arc<BTreeMap<&'static str, Box<Call>>>,
+    policy: Policy,
 }
 
 /// A table under construction.
@@ -98,9 +99,10 @@ impl Builder {
         self.services.keys().copied()
     }
 
-    pub(crate) fn build(self) -> Router {
+    pub(crate) fn build(self, policy: Policy) -> Router {
         Router {
             services: Arc::new(self.services),
+            policy,
         }
     }
 }
@@ -131,6 +133,9 @@ impl Router {
         let Some(call) = service.and_then(|service| self.services.get(service)) else {
             return answer(error::unknown_service(path).into_http());
         };
+        if let Err(refused) = self.policy.admit(path) {
+            return answer(refused.into_http());
+        }
         match deadline::of(request.headers()) {
             None => call(request),
             Some(deadline) => deadline::limit(deadline, call(request)),
@@ -160,6 +165,7 @@ mod tests {
     use std::task::{Context, Poll};
 
     use super::*;
+    use crate::policy::{Profile, Rules};
 
     #[derive(Clone)]
     struct Echo;
@@ -198,7 +204,7 @@ mod tests {
         };
         assert!(added);
         assert!(!builder.add(Echo), "a name is served once");
-        builder.build()
+        builder.build(Policy::default())
     }
 
     async fn code(router: &Router, path: &str) -> Code {
@@ -213,6 +219,20 @@ mod tests {
         for path in ["/test.Other/Any", "/test.Echo", "/", "//x", "/test.Ech/o"] {
             assert_eq!(code(&router, path).await, Code::Unimplemented, "{path}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_policy_refuses_does_not_reach_its_service() {
+        let router = router(false);
+        router.policy.replace(Rules::new(Profile::Observe));
+        let refused = Code::PermissionDenied;
+        assert_eq!(code(&router, "/test.Echo/Any").await, refused);
+        let unknown = code(&router, "/test.Other/Any").await;
+        assert_eq!(
+            unknown,
+            Code::Unimplemented,
+            "what is not there is not hidden"
+        );
     }
 
     #[tokio::test]

@@ -4,12 +4,15 @@
 //! `--listen` works on a machine whose file names a port.
 
 mod file;
+mod policy;
 
 use std::{
     ffi::OsString,
     fmt::{self, Write as _},
     path::{Path, PathBuf},
 };
+
+pub(crate) use policy::Source as PolicySource;
 
 use agent_guest::{DEFAULT_CHANNEL, Key, Rebind};
 use clap::Parser as _;
@@ -57,6 +60,10 @@ struct Args {
     #[arg(long, value_name = "WHEN")]
     rebind: Option<String>,
 
+    /// What hosts may do: full, observe, or the path of a file with rules [default: full]
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<String>,
+
     /// What to log to stderr: error, warn, info, debug, trace, or target=level,... [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -88,6 +95,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<PathBuf>,
     pub(crate) key: Option<Key>,
     pub(crate) rebind: Rebind,
+    pub(crate) policy: policy::Source,
     pub(crate) log: Targets,
     /// What is odd, but no reason not to run.
     pub(crate) warnings: Vec<String>,
@@ -159,12 +167,13 @@ struct Layer {
     listen: Option<PathBuf>,
     key_file: Option<PathBuf>,
     rebind: Option<Rebind>,
+    policy: Option<policy::Source>,
     log: Option<String>,
 }
 
 /// The keys that every source knows.
-const KEYS: [&str; 7] = [
-    "channel", "port", "wait", "listen", "key_file", "rebind", "log",
+const KEYS: [&str; 8] = [
+    "channel", "port", "wait", "listen", "key_file", "rebind", "policy", "log",
 ];
 
 impl Layer {
@@ -177,6 +186,7 @@ impl Layer {
             "listen" => self.listen = Some(check_listen(value)?),
             "key_file" => self.key_file = Some(check_path(value)?),
             "rebind" => self.rebind = Some(check_rebind(value)?),
+            "policy" => self.policy = Some(policy::Source::parse(value)?),
             "log" => self.log = Some(check_log(value)?),
             unknown => return Err(unknown_key(unknown, &KEYS)),
         }
@@ -289,6 +299,7 @@ fn flags(args: Args) -> Result<Layer, CliError> {
         args.listen,
         args.key_file,
         args.rebind,
+        args.policy,
         args.log,
     ];
     for (key, value) in KEYS.into_iter().zip(values) {
@@ -378,6 +389,7 @@ impl Layers {
         let listen = self.pick(|layer| layer.listen.as_ref());
         let key_file = self.pick(|layer| layer.key_file.as_ref());
         let rebind = self.pick(|layer| layer.rebind.as_ref());
+        let policy = self.pick(|layer| layer.policy.as_ref());
         let log = self.pick(|layer| layer.log.as_ref());
 
         let (channel, channel_origin) =
@@ -409,6 +421,9 @@ impl Layers {
             let value = format!("{rebind:?}").to_ascii_lowercase();
             line("rebind", format!("{value:?}"), origin);
         }
+        if let Some((policy, origin)) = &policy {
+            line("policy", format!("{:?}", policy.to_string()), *origin);
+        }
         line("log", format!("{log:?}"), log_origin);
 
         let settings = Settings {
@@ -418,6 +433,7 @@ impl Layers {
             listen: listen.map(|(path, _)| path),
             key: key_file.map(|(path, _)| key(path)).transpose()?,
             rebind: rebind.map(|(rebind, _)| rebind).unwrap_or_default(),
+            policy: policy.map(|(policy, _)| policy).unwrap_or_default(),
             // Checked when it was read.
             log: log.parse().unwrap_or_default(),
             warnings,

@@ -22,6 +22,7 @@ use crate::{
     agent,
     error::{self, Reason},
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
+    policy::Policy,
     source::{Reader, clock, cpu, memory, os, timezone, users},
 };
 
@@ -37,16 +38,18 @@ pub(crate) struct System {
     filesystems: Filesystems,
     /// Full names of all methods that the agent serves.
     methods: Arc<[String]>,
+    policy: Policy,
     started: Timestamp,
     pings: AtomicU64,
 }
 
 impl System {
-    pub(crate) fn new(sampler: Sampler, methods: Arc<[String]>) -> Self {
+    pub(crate) fn new(sampler: Sampler, methods: Arc<[String]>, policy: Policy) -> Self {
         Self {
             sampler,
             filesystems: Filesystems::new(),
             methods,
+            policy,
             started: clock::now(),
             pings: AtomicU64::new(0),
         }
@@ -57,11 +60,15 @@ impl System {
             .read("proc/loadavg")
             .err()
             .map(|error| error.to_string());
+        let rules = self.policy.rules();
         let method = |name: &String| {
-            let reason = without_proc
-                .clone()
-                .filter(|_| name.starts_with(NEEDS_PROC))
-                .unwrap_or_default();
+            let reason = match rules.decide(name) {
+                Err(rule) => format!("the policy refuses it ({rule})"),
+                Ok(()) => without_proc
+                    .clone()
+                    .filter(|_| name.starts_with(NEEDS_PROC))
+                    .unwrap_or_default(),
+            };
             Method {
                 name: name.clone(),
                 enabled: reason.is_empty(),
@@ -228,7 +235,10 @@ mod tests {
     use vbridge_api::guest::v1::system_server::System as _;
 
     use super::*;
-    use crate::services::snapshot::Proc;
+    use crate::{
+        policy::{Rule, Rules},
+        services::snapshot::Proc,
+    };
 
     fn system() -> System {
         let methods = [
@@ -236,7 +246,11 @@ mod tests {
             "vbridge.guest.v1.System/Ping",
         ]
         .map(str::to_owned);
-        System::new(Sampler::new(Proc::new(Reader::new())), methods.into())
+        System::new(
+            Sampler::new(Proc::new(Reader::new())),
+            methods.into(),
+            Policy::default(),
+        )
     }
 
     #[tokio::test]
@@ -310,5 +324,15 @@ mod tests {
         let methods = system().methods(&mut Reader::below(dir.path()));
         assert!(!methods[0].enabled && methods[0].reason.contains("proc/loadavg"));
         assert!(methods[1].enabled);
+    }
+
+    #[test]
+    fn methods_that_the_policy_refuses_say_which_rule_does() {
+        let system = system();
+        let rule = Rule::deny("quiet", ["*/Ping"]);
+        system.policy.replace(Rules::default().rule(rule));
+        let methods = system.methods(&mut Reader::new());
+        assert!(methods[0].enabled);
+        assert!(!methods[1].enabled && methods[1].reason.contains("quiet"));
     }
 }
