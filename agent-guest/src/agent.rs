@@ -4,6 +4,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
+    exec_server::{self, ExecServer},
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
@@ -14,12 +15,14 @@ use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
-    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    exec::Registry,
+    limits::{MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
+        exec::Exec,
         hardware::Hardware,
         health::Health,
         metrics::Metrics,
@@ -50,6 +53,7 @@ pub struct Agent {
     router: router::Router,
     sampler: Sampler,
     health: Arc<Health>,
+    processes: Registry,
 }
 
 /// Puts an [`Agent`] together.
@@ -113,7 +117,9 @@ impl Agent {
 
     /// Serves until `shutdown` completes, then ends calls and session in order, within a few seconds.
     ///
-    /// Must run within a tokio runtime with I/O and time enabled; a single-threaded one serves best.
+    /// Must run within a tokio runtime with I/O and time enabled; a single-threaded one serves best. Processes that the
+    /// agent has started for its callers are killed at the end, unless they were to go on. The program must not ignore
+    /// SIGCHLD, nor wait for children that are not its own.
     ///
     /// # Errors
     /// There is no port and it is not to be waited for, or the socket can't be listened on.
@@ -125,8 +131,12 @@ impl Agent {
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
             health: self.health,
+            processes: self.processes.clone(),
         };
-        serving.run(shutdown).await
+        let result = serving.run(shutdown).await;
+        // A port that had gone must not save them.
+        self.processes.stop().await;
+        result
     }
 }
 
@@ -222,7 +232,9 @@ impl AgentBuilder {
         }
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
+        let processes = Registry::new();
         let mut names = vec![
+            exec_server::SERVICE_NAME,
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
@@ -254,6 +266,11 @@ impl AgentBuilder {
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let exec = ExecServer::new(Exec::new(processes.clone()));
+        self.services.add_limited(
+            exec.max_decoding_message_size(MAX_EXEC_REQUEST),
+            MAX_EXEC_REQUEST,
+        );
         let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
         self.services.add_limited(
             hardware.max_decoding_message_size(MAX_HARDWARE_REQUEST),
@@ -282,6 +299,7 @@ impl AgentBuilder {
             router: self.services.build(self.policy),
             sampler,
             health,
+            processes,
         })
     }
 

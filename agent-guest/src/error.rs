@@ -18,7 +18,7 @@
 //! | `CMD_NOT_FOUND` | NOT_FOUND | there is no such program |
 //! | `CMD_EXEC_FAILED` | FAILED_PRECONDITION | the program can't be started |
 //! | `PROCESS_NOT_FOUND` | NOT_FOUND | there is no process with that id (any more) |
-//! | `OUTPUT_LOST` | OUT_OF_RANGE | the bytes that are asked for are not kept any more |
+//! | `OUTPUT_LOST` | OUT_OF_RANGE | the bytes that are asked for are not kept any more; `ErrorInfo`'s metadata has the first that is, as `stdout_kept_from` or `stderr_kept_from` |
 //! | `FILE_NOT_FOUND` | NOT_FOUND | there is nothing at that path |
 //! | `FILE_EXISTS` | ALREADY_EXISTS | there is something at that path, and it must not be replaced |
 //! | `WRONG_FILE_TYPE` | FAILED_PRECONDITION | what is there is of another type: a directory, a device … |
@@ -275,6 +275,17 @@ pub(crate) fn failure(reason: Reason, message: impl Into<String>) -> Status {
 pub(crate) fn failure_for(reason: Reason, message: impl Into<String>, retry: Duration) -> Status {
     let mut details = details(reason);
     details.set_retry_info(Some(retry));
+    status(reason, message, details)
+}
+
+/// Bytes of an output that are not kept any more.
+pub(crate) fn output_lost(output: &str, kept_from: u64) -> Status {
+    let reason = Reason::OutputLost;
+    let first = kept_from.to_string();
+    let message =
+        format!("the bytes of {output} before {first} are not kept any more: ask from there");
+    let metadata = HashMap::from([(format!("{output}_kept_from"), first)]);
+    let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
     status(reason, message, details)
 }
 

@@ -7,7 +7,7 @@
 //!        │ HTTP/2
 //!    calls, those that the policy lets in                           (sessions, router, policy, deadline)
 //!        │
-//!    System, Metrics, health, reflection, and what you add          (services, discovery)
+//!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
 //!        │
 //!    /proc, /sys, system calls                                      (source)
 //! ```
@@ -32,6 +32,7 @@ mod deadline;
 mod discovery;
 pub mod emulation;
 pub mod error;
+mod exec;
 pub mod limits;
 mod policy;
 pub mod port;

@@ -103,6 +103,103 @@ pub const MAX_DISKS: usize = 256;
 /// Network interfaces in a sample, as `metrics.proto` promises.
 pub const MAX_NETWORKS: usize = 256;
 
+// === exec ===
+
+/// Processes that run at once, as `exec.proto` promises; more are RESOURCE_EXHAUSTED. Some for each of many callers, and
+/// far below what a guest's kernel allows.
+pub const MAX_PROCESSES: usize = 256;
+
+/// Processes that have ended and are kept, as `exec.proto` promises; at the limit the oldest is forgotten.
+pub const MAX_ENDED_PROCESSES: usize = 64;
+
+/// Bytes of output that all processes may keep, those that have ended included: as much as [`MAX_PROCESSES`] keep if none
+/// asks for more than usual. Memory is used for what is there, not for what may be. At the limit the oldest of the ended
+/// ones are forgotten, and when there is none a start is RESOURCE_EXHAUSTED.
+pub const MAX_OUTPUT_KEPT: usize = MAX_PROCESSES * DEFAULT_OUTPUT_BUFFER;
+
+/// Processes that are being started at once; the others wait for their turn. A program on a dead file system takes for
+/// ever, and each holds a thread ([`MAX_BLOCKING_THREADS`]).
+pub const MAX_STARTING: usize = 4;
+
+/// Arguments of a command, as `exec.proto` promises.
+pub const MAX_ARGUMENTS: usize = 4096;
+
+/// Bytes of one argument or variable: what execve(2) takes (`MAX_ARG_STRLEN`) without its NUL.
+pub const MAX_ARGUMENT: usize = 128 * 1024 - 1;
+
+/// Bytes of all arguments together, and of all variables, as `exec.proto` promises: half of what the kernel takes of both
+/// with the usual stack of 8 MiB.
+pub const MAX_ARGUMENTS_TOTAL: usize = 1024 * 1024;
+
+/// Variables of a command, as `exec.proto` promises.
+pub const MAX_VARIABLES: usize = 256;
+
+/// Bytes of the name of a user, a group, a variable or a type of terminal.
+pub const MAX_NAME: usize = 256;
+
+/// Bytes of a command's label, as `exec.proto` promises.
+pub const MAX_LABEL: usize = 256;
+
+/// Bytes of a command's arguments that are listed; the rest is left out, so that a list of all processes fits into a
+/// message.
+pub const MAX_LISTED_ARGUMENTS: usize = 4096;
+
+/// How long a command of Run may take that does not say.
+pub const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long any command may take that does say, as `exec.proto` promises.
+pub const MAX_EXEC_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Time between SIGTERM and SIGKILL for a command that does not say.
+pub const DEFAULT_KILL_GRACE: Duration = Duration::from_secs(2);
+
+/// Most time between SIGTERM and SIGKILL.
+pub const MAX_KILL_GRACE: Duration = Duration::from_secs(60);
+
+/// Most time between SIGTERM and SIGKILL when the agent stops: well within [`SHUTDOWN_GRACE`], so that the calls still
+/// tell how their processes have ended.
+pub const STOP_KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// Pause between two looks at whether the processes of a group have followed their leader.
+pub const GROUP_POLL: Duration = Duration::from_millis(50);
+
+/// Bytes of input of a command of Run.
+pub const MAX_RUN_STDIN: usize = 1024 * 1024;
+
+/// Bytes of each output of a command of Run.
+pub const MAX_RUN_OUTPUT: usize = 1024 * 1024;
+
+/// Fewest bytes of output that can be kept.
+pub const MIN_OUTPUT_BUFFER: usize = 4096;
+
+/// Bytes of output that are kept of a process that does not say.
+pub const DEFAULT_OUTPUT_BUFFER: usize = 1024 * 1024;
+
+/// Most bytes of output that can be kept.
+pub const MAX_OUTPUT_BUFFER: usize = 16 * 1024 * 1024;
+
+/// Bytes of output in one message, and in one reading of a pipe: a frame of HTTP/2.
+pub const OUTPUT_CHUNK: usize = MAX_FRAME_SIZE as usize;
+
+/// Bytes that may be on their way when a call ends, and so count as not taken: [`STREAM_SEND_BUFFER`], the bridge's window
+/// (256 KiB) and its own send buffer (64 KiB), and some that its client holds. Half of what is kept by default.
+pub const MAX_UNSURE_OUTPUT: usize = 512 * 1024;
+
+/// How long after a process's end the pipes of its outputs are waited for that others still hold open. What is in them
+/// then is still read.
+pub const OUTPUT_GRACE: Duration = Duration::from_millis(500);
+
+/// Bytes that are read of a pipe at its end, beyond what may be kept: what a user may make a pipe hold
+/// (/proc/sys/fs/pipe-max-size). A pipe has 64 KiB as a rule. The rest is lost.
+pub const MAX_PIPE_REST: usize = 1024 * 1024;
+
+/// Bytes of input after which the caller is told how many the process has been given, if there is no output to tell it
+/// with.
+pub const STDIN_TOLD: u64 = 64 * 1024;
+
+/// Largest request of `Exec`: a command of Run with all that it may have.
+pub const MAX_EXEC_REQUEST: usize = MAX_RUN_STDIN + 2 * MAX_ARGUMENTS_TOTAL + 256 * 1024;
+
 // === users and time zone ===
 
 /// Sessions of users that are listed, as `system.proto` promises; the rest is left out.
@@ -155,7 +252,7 @@ pub const FILESYSTEMS_FRESHNESS: Duration = Duration::from_millis(200);
 pub const MAX_SOURCE_FILE: usize = 4 * 1024 * 1024;
 
 /// Threads for calls that may block. None exists while none is needed, and each keeps a stack.
-pub const MAX_BLOCKING_THREADS: usize = MAX_STUCK_STATVFS + 4;
+pub const MAX_BLOCKING_THREADS: usize = MAX_STUCK_STATVFS + MAX_STARTING + 4;
 
 // === the port ===
 

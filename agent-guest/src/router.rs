@@ -67,14 +67,14 @@ impl Builder {
     }
 
     /// Adds one of the agent's own services, whose requests have at most `limit` bytes. tonic calls a longer one
-    /// OUT_OF_RANGE, which none of these services does for another reason; the contract says INVALID_ARGUMENT.
+    /// OUT_OF_RANGE, and gives no details as these services do; the contract says INVALID_ARGUMENT.
     pub(crate) fn add_limited<S: GrpcService>(&mut self, service: S, limit: usize) -> bool {
         self.insert::<S>(move |request| {
             let response = call(service.clone(), request);
             Box::pin(async move {
                 let response = response.await;
                 match Status::from_header_map(response.headers()) {
-                    Some(status) if status.code() == Code::OutOfRange => {
+                    Some(status) if is_too_large(&status) => {
                         error::request_too_large(limit).into_http()
                     }
                     _ => response,
@@ -105,6 +105,11 @@ impl Builder {
             policy,
         }
     }
+}
+
+/// Whether this is what tonic says of a message that is longer than its service takes.
+pub(crate) fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::OutOfRange && status.details().is_empty()
 }
 
 fn call<S: GrpcService>(mut service: S, request: Request<Body>) -> CallFuture {

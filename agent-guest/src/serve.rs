@@ -17,6 +17,7 @@ use vbridge_link::{GuestConfig, GuestLink, Key};
 
 use crate::{
     agent::{NAME, RunError, VERSION},
+    exec::Registry,
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
     services::{health::Health, sampler::Sampler},
@@ -40,6 +41,7 @@ pub(crate) struct Serving {
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
     pub(crate) health: Arc<Health>,
+    pub(crate) processes: Registry,
 }
 
 enum Source {
@@ -156,11 +158,12 @@ impl Serving {
         }
     }
 
-    /// Ends everything in order: streams that would go on for ever, calls, the session, the port.
+    /// Ends everything in order: streams that would go on for ever, processes, calls, the session, the port.
     async fn stop(&self, link: GuestLink) {
         tracing::info!("stopping");
         self.health.stop();
         self.sampler.stop();
+        self.processes.stop().await;
         if self.sessions.stop().await {
             // Its BYE is on its way. A host that takes nothing is not waited for long.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;

@@ -26,6 +26,7 @@ const SERVICES: [&str; 9] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "vbridge.guest.v1.Exec",
     "vbridge.guest.v1.Hardware",
     "vbridge.guest.v1.Metrics",
     "vbridge.guest.v1.Network",

@@ -47,7 +47,10 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
 };
-use tokio::{io::unix::AsyncFd, time::Sleep};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::Sleep,
+};
 use vbridge_link::{Port, PortRead};
 
 use super::async_fd;
@@ -126,7 +129,7 @@ impl DevicePort {
             },
         )?;
         Ok(Self {
-            events: async_fd(events)?,
+            events: async_fd(events, Interest::READABLE)?,
             port,
             host: Host::Detached,
             readable: true,

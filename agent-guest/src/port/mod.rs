@@ -22,12 +22,12 @@ use std::{io, os::fd::OwnedFd};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// Registers a descriptor with tokio, for reading.
+/// Registers a descriptor with tokio.
 ///
 /// tokio deprecates this constructor because a type could hand out descriptors that it does not own, and offers an
 /// unsafe one instead. [`OwnedFd`] owns its descriptor for as long as it lives, so there is nothing to promise, and this
 /// crate does without `unsafe`.
 #[expect(deprecated, reason = "sound for OwnedFd; its successor is unsafe")]
-fn async_fd(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(descriptor, Interest::READABLE)
+pub(crate) fn async_fd(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, interest)
 }

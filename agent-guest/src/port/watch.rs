@@ -6,7 +6,7 @@ use rustix::{
     fs::inotify::{self, CreateFlags, WatchFlags},
     io::Errno,
 };
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use super::async_fd;
 
@@ -41,7 +41,7 @@ impl DeviceWatch {
                 Err(error) => return Err(error.into()),
             }
         }
-        async_fd(inotify)
+        async_fd(inotify, Interest::READABLE)
     }
 
     /// Waits until something has appeared or changed.

@@ -12,7 +12,9 @@ pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod network;
 pub(crate) mod os;
+pub(crate) mod passwd;
 pub(crate) mod pressure;
+pub(crate) mod process;
 pub(crate) mod timezone;
 pub(crate) mod users;
 
@@ -143,6 +145,9 @@ mod tests {
             mounts::parse(&format!("1 2 0:3 / /{text} rw - ext4 {text} rw"));
             os::parse_os_release(&text);
             os::count_cpus(&text);
+            passwd::users(&text).count();
+            passwd::groups(&text).count();
+            process::parse(&text);
             users::parse(text.as_bytes());
         }
     }

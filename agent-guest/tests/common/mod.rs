@@ -136,7 +136,9 @@ impl Host {
                 .ok_or_else(|| std::io::Error::other("used up"));
             std::future::ready(session)
         });
-        let endpoint = Endpoint::from_static("http://guest.test");
+        // As the bridge has it.
+        let endpoint =
+            Endpoint::from_static("http://guest.test").initial_stream_window_size(256 * 1024);
         within(endpoint.connect_with_connector(connector))
             .await
             .unwrap()
