@@ -34,6 +34,7 @@ pub mod emulation;
 pub mod error;
 pub mod limits;
 pub mod port;
+mod request;
 mod router;
 mod serve;
 mod services;
