@@ -16,6 +16,8 @@ pub(super) enum Failure {
     Told,
     /// Nobody reads the output any more, like `head` after its lines: no error.
     NobodyReads,
+    /// A signal has ended it. This is what a shell reports for that.
+    Signal(u8),
 }
 
 impl Failure {
@@ -26,7 +28,7 @@ impl Failure {
     pub(super) fn sentence(&self) -> Option<&str> {
         match self {
             Self::Sentence(sentence) => Some(sentence),
-            Self::Told | Self::NobodyReads => None,
+            Self::Told | Self::NobodyReads | Self::Signal(_) => None,
         }
     }
 
@@ -34,6 +36,7 @@ impl Failure {
         match self {
             Self::Sentence(_) | Self::Told => 1,
             Self::NobodyReads => 0,
+            Self::Signal(status) => *status,
         }
     }
 }
