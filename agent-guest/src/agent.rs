@@ -10,13 +10,17 @@ use vbridge_api::guest::v1::{
     network_server::{self, NetworkServer},
     system_server::{self, SystemServer},
     time_server::{self, TimeServer},
+    tunnel_server::{self, TunnelServer},
 };
 use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
     exec::Registry,
-    limits::{MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    limits::{
+        MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST,
+        MAX_TUNNEL_REQUEST,
+    },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
@@ -31,9 +35,11 @@ use crate::{
         snapshot::Proc,
         system::System,
         time::{self, Time},
+        tunnel::Tunnel,
     },
     sessions::Sessions,
     source::{self, Reader},
+    tunnel::{TunnelLimits, Tunnels},
 };
 
 /// The name of the channel that the agent serves on unless told otherwise.
@@ -52,6 +58,7 @@ pub struct Agent {
     rebind: Rebind,
     router: router::Router,
     sampler: Sampler,
+    tunnels: Tunnels,
     health: Arc<Health>,
     processes: Registry,
 }
@@ -65,6 +72,7 @@ pub struct AgentBuilder {
     key: Option<Key>,
     rebind: Rebind,
     policy: Policy,
+    tunnel_limits: TunnelLimits,
     services: router::Builder,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
@@ -109,6 +117,7 @@ impl Agent {
             key: None,
             rebind: Rebind::default(),
             policy: Policy::default(),
+            tunnel_limits: TunnelLimits::default(),
             services: router::Builder::default(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
@@ -130,6 +139,7 @@ impl Agent {
             rebind: self.rebind,
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
+            tunnels: self.tunnels,
             health: self.health,
             processes: self.processes.clone(),
         };
@@ -202,6 +212,14 @@ impl AgentBuilder {
         self
     }
 
+    /// How many connections into the guest and out of it there may be, and how long they may take. Default: those of
+    /// [`limits`](crate::limits).
+    #[must_use]
+    pub fn tunnel_limits(mut self, limits: TunnelLimits) -> Self {
+        self.tunnel_limits = limits;
+        self
+    }
+
     /// Serves another gRPC service beside the agent's own. Default: none.
     ///
     /// Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
@@ -240,6 +258,7 @@ impl AgentBuilder {
             network_server::SERVICE_NAME,
             system_server::SERVICE_NAME,
             time_server::SERVICE_NAME,
+            tunnel_server::SERVICE_NAME,
             health_server::SERVICE_NAME,
         ];
         names.extend(reflection_names());
@@ -286,6 +305,12 @@ impl AgentBuilder {
             time.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let tunnels = Tunnels::new(self.tunnel_limits);
+        let tunnel = TunnelServer::new(Tunnel::new(tunnels.clone()));
+        self.services.add_limited(
+            tunnel.max_decoding_message_size(MAX_TUNNEL_REQUEST),
+            MAX_TUNNEL_REQUEST,
+        );
         let health_server = HealthServer::from_arc(Arc::clone(&health));
         self.services.add_limited(
             health_server.max_decoding_message_size(MAX_SMALL_REQUEST),
@@ -298,6 +323,7 @@ impl AgentBuilder {
             rebind: self.rebind,
             router: self.services.build(self.policy),
             sampler,
+            tunnels,
             health,
             processes,
         })

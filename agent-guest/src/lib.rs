@@ -10,6 +10,7 @@
 //!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
 //!        │
 //!    /proc, /sys, system calls                                      (source)
+//!    sockets                                                        (tunnel)
 //! ```
 //!
 //! The program `vbridge-agent` is this library with a command line. A program of your own embeds it, and serves its own
@@ -36,15 +37,18 @@ mod exec;
 pub mod limits;
 mod policy;
 pub mod port;
+mod request;
 mod router;
 mod serve;
 mod services;
 mod sessions;
 mod source;
+mod tunnel;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
 pub use policy::{Policy, Profile, Rule, Rules};
 pub use port::Rebind;
 pub use router::GrpcService;
+pub use tunnel::TunnelLimits;
 pub use vbridge_link::{Key, KeyError};

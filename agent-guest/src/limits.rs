@@ -223,6 +223,66 @@ pub const MAX_INTERFACE_ADDRESSES: usize = 16 * 1024;
 /// Routes that are listed, as `network.proto` promises; the answer says if there are more.
 pub const MAX_ROUTES: usize = 8192;
 
+// === tunnels ===
+
+/// Bytes of one message to a connection, as `tunnel.proto` promises. More is INVALID_ARGUMENT.
+pub const MAX_TUNNEL_DATA: usize = 64 * 1024;
+
+/// Largest request of `Tunnel`: as much data, and room for its framing. More is INVALID_ARGUMENT.
+pub const MAX_TUNNEL_REQUEST: usize = MAX_TUNNEL_DATA + 1024;
+
+/// Bytes that are read from a connection at once: a message of so many fills one HTTP/2 frame of the bridge's.
+pub const TUNNEL_READ: usize = 32 * 1024;
+
+/// Messages of one connection that wait for the call to take them. With it full nothing is read from the connection, and the
+/// guest's kernel stops the sender. Little: what flows on behind it has buffers of its own ([`STREAM_SEND_BUFFER`]).
+pub const TUNNEL_QUEUE: usize = 2;
+
+/// Payload of the largest datagram that IPv4 carries. A larger one is INVALID_ARGUMENT.
+pub const MAX_DATAGRAM: usize = 65_507;
+
+/// Connections at once, of all sessions; more are RESOURCE_EXHAUSTED. Each takes a descriptor, of which a service usually has
+/// 1,024: with the listeners and what waits to be taken they leave some for everything else.
+pub const MAX_TUNNELS: usize = 256;
+
+/// Listeners at once, of all sessions; more are RESOURCE_EXHAUSTED.
+pub const MAX_TUNNEL_LISTENERS: usize = 32;
+
+/// Connections of one listener that wait to be taken. With so many, no further one is accepted: they wait in the kernel.
+pub const MAX_TUNNEL_BACKLOG: usize = 16;
+
+/// How long a call may take to say what it is about. Then it is INVALID_ARGUMENT: a call that says nothing is held for nothing.
+pub const TUNNEL_FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// How long it may take to look a name up and to connect to what it stands for. Then it is UNAVAILABLE. Less than the 10 s for
+/// which a caller usually waits, so that the caller learns the reason.
+pub const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Pause before a Unix socket is connected again whose backlog was full: the kernel does not say when there is room.
+pub const TUNNEL_CONNECT_RETRY: Duration = Duration::from_millis(20);
+
+/// How long a connection waits to be taken, as `tunnel.proto` promises. Then it is reset.
+pub const TUNNEL_ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: most likely the agent is out of descriptors.
+pub const TUNNEL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Silence after which a UDP call ends whose caller has nothing more to say.
+pub const TUNNEL_UDP_LINGER: Duration = Duration::from_secs(10);
+
+/// Addresses of one name that are tried, in the order in which the guest's resolver gives them.
+pub const MAX_TUNNEL_ADDRESSES: usize = 8;
+
+/// Bytes of a host's name: the most that DNS has.
+pub const MAX_HOST: usize = 253;
+
+/// Bytes of a Unix socket's path: what the kernel has room for (`sun_path`), with the NUL at its end or in front.
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// Threads that may look names up or make socket files for tunnels. Neither can be stopped: a name server may be silent for
+/// half a minute, a file system be frozen. At the limit further ones wait their turn, as long as connecting may take.
+pub const MAX_TUNNEL_THREADS: usize = 4;
+
 // === status ===
 
 /// Age up to which an earlier CPU reading is the base of `cpu_percent`, as `system.proto` promises.
@@ -252,7 +312,7 @@ pub const FILESYSTEMS_FRESHNESS: Duration = Duration::from_millis(200);
 pub const MAX_SOURCE_FILE: usize = 4 * 1024 * 1024;
 
 /// Threads for calls that may block. None exists while none is needed, and each keeps a stack.
-pub const MAX_BLOCKING_THREADS: usize = MAX_STUCK_STATVFS + MAX_STARTING + 4;
+pub const MAX_BLOCKING_THREADS: usize = MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + 4;
 
 // === the port ===
 

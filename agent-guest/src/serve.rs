@@ -22,6 +22,7 @@ use crate::{
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
     services::{health::Health, sampler::Sampler},
     sessions::Sessions,
+    tunnel::Tunnels,
 };
 
 /// Where the agent serves.
@@ -40,6 +41,7 @@ pub(crate) struct Serving {
     pub(crate) rebind: Rebind,
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
+    pub(crate) tunnels: Tunnels,
     pub(crate) health: Arc<Health>,
     pub(crate) processes: Registry,
 }
@@ -164,6 +166,7 @@ impl Serving {
         self.health.stop();
         self.sampler.stop();
         self.processes.stop().await;
+        self.tunnels.stop();
         if self.sessions.stop().await {
             // Its BYE is on its way. A host that takes nothing is not waited for long.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;

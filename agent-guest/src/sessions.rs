@@ -20,6 +20,7 @@ use crate::{
         MAX_FRAME_SIZE, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, SHUTDOWN_GRACE,
         STREAM_SEND_BUFFER, STREAM_WINDOW,
     },
+    request::Upload,
     router::{CallFuture, Router},
 };
 
@@ -109,7 +110,10 @@ impl Service<Request<Incoming>> for Calls {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        Call(self.0.route(request.map(Body::new)))
+        Call(
+            self.0
+                .route(request.map(|body| Body::new(Upload::new(body)))),
+        )
     }
 }
 

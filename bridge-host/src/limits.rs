@@ -96,3 +96,39 @@ pub const MONITOR_RETRY: Duration = Duration::from_secs(1);
 
 /// Part of `/proc/net/unix` that is searched for another client of a channel.
 pub const MAX_SOCKET_TABLE: u64 = 4 * 1024 * 1024;
+
+// === tunnels, in the command line ===
+
+/// Bytes that are read of a local connection at once: a message of so many fills one frame.
+pub const TUNNEL_READ: usize = MAX_FRAME as usize;
+
+/// Messages of one connection that wait to be sent. With it full nothing is read from the connection.
+pub const TUNNEL_QUEUE: usize = 2;
+
+/// How long it may take to tell a guest that a connection was broken off here. Then the call is dropped.
+pub const TUNNEL_ABORT: Duration = Duration::from_secs(5);
+
+/// Connections of one `vbridge forward` at once. More wait in the kernel's backlog; an agent serves so many.
+pub const MAX_TUNNELS: usize = 256;
+
+/// UDP senders of one address that are told apart at once. More and the datagrams of new ones are lost.
+pub const MAX_UDP_PEERS: usize = 128;
+
+/// Datagrams of one sender that wait to be sent. More are lost, as a full queue of the network would lose them.
+pub const UDP_QUEUE: usize = 64;
+
+/// A UDP sender of whom and for whom nothing has come for so long is forgotten. As for connections that are tracked by Linux
+/// (`nf_conntrack_udp_timeout_stream`).
+pub const UDP_IDLE: Duration = Duration::from_secs(120);
+
+/// Room for the largest datagram that there is.
+pub const DATAGRAM: usize = 64 * 1024;
+
+/// First wait before a guest that is lost is asked again to listen. Each further one doubles it.
+pub const LISTEN_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// Longest of these waits.
+pub const LISTEN_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept: most likely the process is out of descriptors.
+pub const TUNNEL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -310,6 +310,37 @@ fn a_bridge_that_is_not_there_is_named_with_the_way_to_start_one() {
 }
 
 #[test]
+fn a_tunnel_that_makes_no_sense_is_explained() {
+    assert_fails(vbridge(&["forward", "web"]), 2, &["FORWARD"]);
+    assert_fails(
+        vbridge(&["forward", "web", "8080"]),
+        2,
+        &["\"8080\"", "where to connect", "8080:80"],
+    );
+    assert_fails(
+        vbridge(&["forward", "web", "--reverse", "udp:53:53"]),
+        2,
+        &["not on UDP"],
+    );
+    assert_fails(vbridge(&["connect", "web"]), 2, &["TARGET"]);
+    assert_fails(
+        vbridge(&["connect", "web", "ssh"]),
+        2,
+        &["\"ssh\" is not a port"],
+    );
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    for command in [["connect", "web", "22"], ["forward", "web", "0:22"]] {
+        let mut command = vbridge(&command);
+        command.args(["--bridge", &address]);
+        assert_fails(command, 1, &[&address, "vbridge serve --guest"]);
+    }
+}
+
+#[test]
 fn something_that_is_no_bridge_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("other.sock");

@@ -22,7 +22,7 @@ use crate::{content, matrix::unique, place::Place, suite::Suite};
 const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// The services that the test agent offers.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -32,6 +32,7 @@ const SERVICES: [&str; 9] = [
     "vbridge.guest.v1.Network",
     "vbridge.guest.v1.System",
     "vbridge.guest.v1.Time",
+    "vbridge.guest.v1.Tunnel",
     "vbridge.test.v1.Exercise",
 ];
 

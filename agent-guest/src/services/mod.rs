@@ -8,6 +8,7 @@
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
 //! | [`time`] | `vbridge.guest.v1.Time` |
+//! | [`tunnel`] | `vbridge.guest.v1.Tunnel` |
 //! | [`sampler`] | the one reader of the kernel's counters behind both |
 //! | [`snapshot`] | what it reads at one moment |
 //! | [`health`] | `grpc.health.v1.Health` |
@@ -25,6 +26,7 @@ pub(crate) mod sampler;
 pub(crate) mod snapshot;
 pub(crate) mod system;
 pub(crate) mod time;
+pub(crate) mod tunnel;
 
 use tonic::Status;
 

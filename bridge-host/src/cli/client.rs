@@ -2,7 +2,11 @@
 
 use std::{fmt, future::Future, path::PathBuf, str::FromStr, time::Duration};
 
-use bridge_host::{GUEST_HEADER, WAIT_HEADER, check_name, config::DEFAULT_LISTEN};
+use bridge_host::{
+    GUEST_HEADER, WAIT_HEADER, check_name,
+    config::DEFAULT_LISTEN,
+    limits::{CONNECTION_WINDOW, STREAM_WINDOW},
+};
 use clap::Args;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
@@ -25,18 +29,25 @@ const MAX_NAMES: usize = 20;
 /// What `:authority` says: no guest's name, so that the metadata alone decides.
 const ORIGIN: &str = "http://localhost";
 
-/// What every command that talks to a bridge takes.
+/// How a command reaches a bridge.
 #[derive(Debug, Args)]
-pub(super) struct ClientOptions {
+struct BridgeOptions {
     /// The running bridge: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", env = "VBRIDGE_ADDRESS", default_value = DEFAULT_LISTEN)]
     bridge: BridgeAddress,
-    /// How to write the answer: for people, or as an object (streams: one on each line) for programs
-    #[arg(long, value_enum, default_value = "table")]
-    pub(super) output: Output,
     /// How long to wait for an answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
+}
+
+/// What every command takes that shows an answer.
+#[derive(Debug, Args)]
+pub(super) struct ClientOptions {
+    #[command(flatten)]
+    bridge: BridgeOptions,
+    /// How to write the answer: for people, or as an object (streams: one on each line) for programs
+    #[arg(long, value_enum, default_value = "table")]
+    pub(super) output: Output,
 }
 
 /// Which guest is meant.
@@ -50,6 +61,19 @@ pub(super) struct GuestOptions {
     wait: Option<Duration>,
     #[command(flatten)]
     pub(super) client: ClientOptions,
+}
+
+/// Which guest is meant, where other words follow its name.
+#[derive(Debug, Args)]
+pub(super) struct NamedGuestOptions {
+    /// The guest
+    #[arg(value_name = "NAME", value_parser = guest_name)]
+    name: String,
+    /// How long to wait for a guest that is not there yet, before the answer's time begins
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+    #[command(flatten)]
+    bridge: BridgeOptions,
 }
 
 fn guest_name(text: &str) -> Result<String, String> {
@@ -116,6 +140,10 @@ pub(super) struct Client {
 impl Client {
     /// Connects to the bridge.
     pub(super) async fn bridge(options: &ClientOptions) -> Result<Self, Failure> {
+        Self::new(&options.bridge).await
+    }
+
+    async fn new(options: &BridgeOptions) -> Result<Self, Failure> {
         let bridge = options.bridge.to_string();
         let whom = "the bridge".to_owned();
         let about = Call {
@@ -150,23 +178,34 @@ impl Client {
         name: Option<&str>,
         wait: Option<Duration>,
     ) -> Result<Self, Failure> {
-        let mut client = Self::bridge(options).await?;
+        let client = Self::bridge(options).await?;
         let name = match name {
             Some(name) => Some(name.to_owned()),
             None => client.only_guest().await?,
         };
+        client.about(name, wait)
+    }
+
+    /// Connects to the bridge for calls to the guest that is named.
+    pub(super) async fn named_guest(options: &NamedGuestOptions) -> Result<Self, Failure> {
+        let client = Self::new(&options.bridge).await?;
+        client.about(Some(options.name.clone()), options.wait)
+    }
+
+    /// With a guest in mind, and how long to wait for it.
+    fn about(mut self, name: Option<String>, wait: Option<Duration>) -> Result<Self, Failure> {
         if let Some(name) = &name {
-            client.guest = Some(metadata(name)?);
-            client.whom = format!("guest \"{name}\"");
+            self.guest = Some(metadata(name)?);
+            self.whom = format!("guest \"{name}\"");
         } else {
-            client.whom = "the guest".into();
+            self.whom = "the guest".into();
         }
-        client.name = name.unwrap_or_else(|| "guest".into());
+        self.name = name.unwrap_or_else(|| "guest".into());
         if let Some(wait) = wait {
-            client.wait = Some(metadata(&humantime::format_duration(wait).to_string())?);
-            client.limit = client.limit.saturating_add(wait);
+            self.wait = Some(metadata(&humantime::format_duration(wait).to_string())?);
+            self.limit = self.limit.saturating_add(wait);
         }
-        Ok(client)
+        Ok(self)
     }
 
     /// The name of the only guest; none if the address is that of a single guest, who needs no name.
@@ -296,7 +335,7 @@ async fn connect(
 ) -> Result<Channel, tonic::transport::Error> {
     match address {
         BridgeAddress::Tcp(authority) => {
-            Endpoint::from_shared(format!("http://{authority}"))?
+            windows(Endpoint::from_shared(format!("http://{authority}"))?)
                 .origin(Uri::from_static(ORIGIN))
                 .connect_timeout(limit)
                 .connect()
@@ -308,11 +347,18 @@ async fn connect(
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
             });
-            Endpoint::from_static(ORIGIN)
+            windows(Endpoint::from_static(ORIGIN))
                 .connect_with_connector(connector)
                 .await
         }
     }
+}
+
+/// Every stream may fill its window without slowing another, as in the bridge.
+fn windows(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
 }
 
 #[cfg(test)]

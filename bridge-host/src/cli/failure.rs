@@ -16,7 +16,7 @@ pub(super) enum Failure {
     SentenceAndStatus(String, u8),
     /// The output has said it already.
     Told,
-    /// Nothing is to be said: the exit status is what was asked for.
+    /// Nothing is to be said: a command's own exit status, or what a shell reports for a signal.
     Status(u8),
     /// Nobody reads the output any more, like `head` after its lines: no error.
     NobodyReads,

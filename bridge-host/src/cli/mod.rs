@@ -7,6 +7,7 @@
 //! | `files` | copies and lists a guest's files |
 //! | `machine` | shuts a guest down, freezes and thaws it |
 //! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
+//! | `tunnel` | connections into a guest and out of it: `connect`, `forward` |
 //! | `client` | how they reach the bridge |
 //! | `failure` | how an error looks to the operator, and the exit status |
 //! | `output` | tables for people, JSON for programs; text from guests made harmless |
@@ -23,6 +24,7 @@ mod output;
 mod ping;
 mod serve;
 mod system;
+mod tunnel;
 mod units;
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
@@ -75,6 +77,10 @@ enum Command {
     Thaw(machine::ThawOptions),
     /// Show the bridge's guests and whether they can be reached
     Guests(guests::Options),
+    /// Join standard input and output to a connection in a guest
+    Connect(tunnel::connect::Options),
+    /// Forward local ports and sockets into a guest, or a guest's to here, until Ctrl-C
+    Forward(tunnel::forward::Options),
 }
 
 /// Runs the program.
@@ -120,6 +126,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Freeze(options) => machine::freeze(&options).await,
             Command::Thaw(options) => machine::thaw(&options).await,
             Command::Guests(options) => guests::run(&options).await,
+            Command::Connect(options) => tunnel::connect::run(&options).await,
+            Command::Forward(options) => tunnel::forward::run(options).await,
         }
     });
     // A look-up of a host name can't be cancelled: nobody waits for it.
@@ -202,6 +210,9 @@ mod tests {
             ),
             (&["info", "--timeout", "soon"], &["length of time"]),
             (&["metrics", "--count", "1"], &["--watch"]),
+            (&["forward", "web", "8080"], &["\"8080\"", "8080:80"]),
+            (&["forward", "web"], &["FORWARD"]),
+            (&["connect", "web", "0"], &["\"0\"", "1 to 65535"]),
             (&["pong"], &["'pong'", "'ping'"]),
         ] {
             let arguments = std::iter::once(&"vbridge").chain(arguments);
