@@ -7,6 +7,8 @@ use vbridge_api::guest::v1::{
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
+    power_server::{self, PowerServer},
+    storage_server::{self, StorageServer},
     system_server::{self, SystemServer},
     time_server::{self, TimeServer},
 };
@@ -14,22 +16,30 @@ use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
-    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    gate::Gate,
+    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST},
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
+        filesystems::Filesystems,
         hardware::Hardware,
         health::Health,
         metrics::Metrics,
         network::Network,
+        power::{self, Power},
         sampler::Sampler,
         snapshot::Proc,
+        storage::{Freezer, Storage},
         system::System,
         time::{self, Time},
     },
     sessions::Sessions,
-    source::{self, Reader},
+    source::{
+        self, Reader,
+        filesystem::{self, Kernel},
+    },
+    standstill::Standstill,
 };
 
 /// The name of the channel that the agent serves on unless told otherwise.
@@ -48,6 +58,7 @@ pub struct Agent {
     rebind: Rebind,
     router: router::Router,
     sampler: Sampler,
+    freezer: Freezer,
     health: Arc<Health>,
 }
 
@@ -59,6 +70,7 @@ pub struct AgentBuilder {
     listen: Option<PathBuf>,
     key: Option<Key>,
     rebind: Rebind,
+    standstill: Standstill,
     services: router::Builder,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
@@ -102,6 +114,7 @@ impl Agent {
             listen: None,
             key: None,
             rebind: Rebind::default(),
+            standstill: Standstill::default(),
             services: router::Builder::default(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
@@ -121,6 +134,7 @@ impl Agent {
             rebind: self.rebind,
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
+            freezer: self.freezer,
             health: self.health,
         };
         serving.run(shutdown).await
@@ -182,9 +196,18 @@ impl AgentBuilder {
         self
     }
 
+    /// Where the agent tells that file systems are frozen, for a log or a service that writes to them. Default: nobody is
+    /// told.
+    #[must_use]
+    pub fn standstill(mut self, standstill: Standstill) -> Self {
+        self.standstill = standstill;
+        self
+    }
+
     /// Serves another gRPC service beside the agent's own. Default: none.
     ///
-    /// Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
+    /// While file systems are frozen it is called nevertheless, since the agent can't know what it writes to: it can ask
+    /// [`standstill`](Self::standstill). Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
     /// [`limits::MAX_MESSAGE`](crate::limits::MAX_MESSAGE) is what the bridge is tested with.
     #[must_use]
     pub fn add_service<S: GrpcService>(mut self, service: S) -> Self {
@@ -216,6 +239,8 @@ impl AgentBuilder {
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
+            power_server::SERVICE_NAME,
+            storage_server::SERVICE_NAME,
             system_server::SERVICE_NAME,
             time_server::SERVICE_NAME,
             health_server::SERVICE_NAME,
@@ -230,7 +255,9 @@ impl AgentBuilder {
         names.sort_unstable();
         let health = Health::new(names.iter().copied());
         let methods = descriptors.methods(names);
-        let system = SystemServer::new(System::new(sampler.clone(), methods.into()));
+        let filesystems = Arc::new(Filesystems::new());
+        let system = System::new(sampler.clone(), Arc::clone(&filesystems), methods.into());
+        let system = SystemServer::new(system);
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
             system.max_decoding_message_size(MAX_SYSTEM_REQUEST),
@@ -250,6 +277,18 @@ impl AgentBuilder {
             network.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let power = PowerServer::new(Power::new(power::System::new()));
+        self.services.add_limited(
+            power.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
+        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone());
+        let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
+        self.services.add_limited(
+            storage.max_decoding_message_size(MAX_STORAGE_REQUEST),
+            MAX_STORAGE_REQUEST,
+        );
         let time = TimeServer::new(Time::new(time::System));
         self.services.add_limited(
             time.max_decoding_message_size(MAX_SMALL_REQUEST),
@@ -265,8 +304,9 @@ impl AgentBuilder {
             place,
             key: self.key,
             rebind: self.rebind,
-            router: self.services.build(),
+            router: self.services.build(Gate::new(self.standstill)),
             sampler,
+            freezer,
             health,
         })
     }

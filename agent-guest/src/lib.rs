@@ -5,7 +5,7 @@
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
 //!        │ HTTP/2
-//!    calls                                                          (sessions, router, deadline)
+//!    calls                                                          (sessions, router, gate, deadline)
 //!        │
 //!    System, Metrics, health, reflection, and what you add          (services, discovery)
 //!        │
@@ -32,16 +32,21 @@ mod deadline;
 mod discovery;
 pub mod emulation;
 pub mod error;
+mod gate;
 pub mod limits;
+#[cfg(feature = "cli")]
+pub mod log;
 pub mod port;
 mod router;
 mod serve;
 mod services;
 mod sessions;
 mod source;
+mod standstill;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
 pub use port::Rebind;
 pub use router::GrpcService;
+pub use standstill::Standstill;
 pub use vbridge_link::{Key, KeyError};

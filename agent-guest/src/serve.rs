@@ -19,7 +19,7 @@ use crate::{
     agent::{NAME, RunError, VERSION},
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
-    services::{health::Health, sampler::Sampler},
+    services::{health::Health, sampler::Sampler, storage::Freezer},
     sessions::Sessions,
 };
 
@@ -39,6 +39,7 @@ pub(crate) struct Serving {
     pub(crate) rebind: Rebind,
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
+    pub(crate) freezer: Freezer,
     pub(crate) health: Arc<Health>,
 }
 
@@ -48,8 +49,16 @@ enum Source {
 }
 
 impl Serving {
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown`. Nothing stays frozen when it ends, even if it is given up in the middle.
     pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let thaw = self.freezer.thaw_on_drop();
+        let result = self.serve(shutdown).await;
+        drop(thaw);
+        self.freezer.end().await;
+        result
+    }
+
+    async fn serve(&self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut source = match self.place.clone() {
             Place::Device(finder) => Source::Device(finder),
             Place::Socket(path) => {
@@ -161,6 +170,8 @@ impl Serving {
         tracing::info!("stopping");
         self.health.stop();
         self.sampler.stop();
+        // Calls that wait for a frozen file system can end only then.
+        self.freezer.end().await;
         if self.sessions.stop().await {
             // Its BYE is on its way. A host that takes nothing is not waited for long.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;

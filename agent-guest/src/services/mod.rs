@@ -6,6 +6,8 @@
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
+//! | [`power`] | `vbridge.guest.v1.Power` |
+//! | [`storage`] | `vbridge.guest.v1.Storage` |
 //! | [`time`] | `vbridge.guest.v1.Time` |
 //! | [`sampler`] | the one reader of the kernel's counters behind both |
 //! | [`snapshot`] | what it reads at one moment |
@@ -19,8 +21,10 @@ pub(crate) mod health;
 pub(crate) mod hostname;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod power;
 pub(crate) mod sampler;
 pub(crate) mod snapshot;
+pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod time;
 

@@ -17,7 +17,13 @@ use vbridge_api::guest::v1::{
     system_server,
 };
 
-use super::{aside, filesystems::Filesystems, hostname, sampler::Sampler, snapshot::Groups};
+use super::{
+    aside,
+    filesystems::{Filesystems, Measured},
+    hostname,
+    sampler::Sampler,
+    snapshot::Groups,
+};
 use crate::{
     agent,
     error::{self, Reason},
@@ -34,7 +40,7 @@ const NEEDS_PROC: &str = "vbridge.guest.v1.Metrics/";
 /// The service.
 pub(crate) struct System {
     sampler: Sampler,
-    filesystems: Filesystems,
+    filesystems: Arc<Filesystems>,
     /// Full names of all methods that the agent serves.
     methods: Arc<[String]>,
     started: Timestamp,
@@ -42,10 +48,14 @@ pub(crate) struct System {
 }
 
 impl System {
-    pub(crate) fn new(sampler: Sampler, methods: Arc<[String]>) -> Self {
+    pub(crate) fn new(
+        sampler: Sampler,
+        filesystems: Arc<Filesystems>,
+        methods: Arc<[String]>,
+    ) -> Self {
         Self {
             sampler,
-            filesystems: Filesystems::new(),
+            filesystems,
             methods,
             started: clock::now(),
             pings: AtomicU64::new(0),
@@ -160,6 +170,7 @@ impl system_server::System for System {
     ) -> Result<Response<GetStatusResponse>, Status> {
         // Counting walks through all of /proc: not on the thread that everybody else waits for.
         let processes = tokio::task::spawn_blocking(os::process_count);
+        let status = |measured: Measured| measured.status;
         let ((cpu_percent, load, memory), filesystems, processes) =
             tokio::join!(self.counters(), self.filesystems.read(), processes);
         Ok(Response::new(GetStatusResponse {
@@ -168,7 +179,7 @@ impl system_server::System for System {
             cpu_percent,
             load: Some(load),
             memory: Some(memory::status(&memory)),
-            filesystems,
+            filesystems: filesystems.into_iter().map(status).collect(),
             process_count: processes.unwrap_or_default(),
         }))
     }
@@ -236,7 +247,8 @@ mod tests {
             "vbridge.guest.v1.System/Ping",
         ]
         .map(str::to_owned);
-        System::new(Sampler::new(Proc::new(Reader::new())), methods.into())
+        let sampler = Sampler::new(Proc::new(Reader::new()));
+        System::new(sampler, Arc::new(Filesystems::new()), methods.into())
     }
 
     #[tokio::test]
