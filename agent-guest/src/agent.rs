@@ -8,6 +8,8 @@ use vbridge_api::guest::v1::{
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
+    power_server::{self, PowerServer},
+    storage_server::{self, StorageServer},
     system_server::{self, SystemServer},
     time_server::{self, TimeServer},
     tunnel_server::{self, TunnelServer},
@@ -17,9 +19,10 @@ use vbridge_link::Key;
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
     exec::Registry,
+    gate::Gate,
     limits::{
-        MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST,
-        MAX_TUNNEL_REQUEST,
+        MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST,
+        MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
     },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
@@ -27,18 +30,25 @@ use crate::{
     serve::{Place, Serving},
     services::{
         exec::Exec,
+        filesystems::Filesystems,
         hardware::Hardware,
         health::Health,
         metrics::Metrics,
         network::Network,
+        power::{self, Power},
         sampler::Sampler,
         snapshot::Proc,
+        storage::{Freezer, Storage},
         system::System,
         time::{self, Time},
         tunnel::Tunnel,
     },
     sessions::Sessions,
-    source::{self, Reader},
+    source::{
+        self, Reader,
+        filesystem::{self, Kernel},
+    },
+    standstill::Standstill,
     tunnel::{TunnelLimits, Tunnels},
 };
 
@@ -59,6 +69,7 @@ pub struct Agent {
     router: router::Router,
     sampler: Sampler,
     tunnels: Tunnels,
+    freezer: Freezer,
     health: Arc<Health>,
     processes: Registry,
 }
@@ -73,6 +84,7 @@ pub struct AgentBuilder {
     rebind: Rebind,
     policy: Policy,
     tunnel_limits: TunnelLimits,
+    standstill: Standstill,
     services: router::Builder,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
@@ -118,6 +130,7 @@ impl Agent {
             rebind: Rebind::default(),
             policy: Policy::default(),
             tunnel_limits: TunnelLimits::default(),
+            standstill: Standstill::default(),
             services: router::Builder::default(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
@@ -140,6 +153,7 @@ impl Agent {
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
             tunnels: self.tunnels,
+            freezer: self.freezer,
             health: self.health,
             processes: self.processes.clone(),
         };
@@ -220,9 +234,18 @@ impl AgentBuilder {
         self
     }
 
+    /// Where the agent tells that file systems are frozen, for a log or a service that writes to them. Default: nobody is
+    /// told.
+    #[must_use]
+    pub fn standstill(mut self, standstill: Standstill) -> Self {
+        self.standstill = standstill;
+        self
+    }
+
     /// Serves another gRPC service beside the agent's own. Default: none.
     ///
-    /// Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
+    /// While file systems are frozen it is called nevertheless, since the agent can't know what it writes to: it can ask
+    /// [`standstill`](Self::standstill). Its own limits apply: tonic decodes messages up to 4 MiB unless `max_decoding_message_size` says otherwise, and
     /// [`limits::MAX_MESSAGE`](crate::limits::MAX_MESSAGE) is what the bridge is tested with.
     #[must_use]
     pub fn add_service<S: GrpcService>(mut self, service: S) -> Self {
@@ -256,6 +279,8 @@ impl AgentBuilder {
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
+            power_server::SERVICE_NAME,
+            storage_server::SERVICE_NAME,
             system_server::SERVICE_NAME,
             time_server::SERVICE_NAME,
             tunnel_server::SERVICE_NAME,
@@ -271,8 +296,10 @@ impl AgentBuilder {
         names.sort_unstable();
         let health = Health::new(names.iter().copied());
         let methods = descriptors.methods(names);
+        let filesystems = Arc::new(Filesystems::new());
         let system = SystemServer::new(System::new(
             sampler.clone(),
+            Arc::clone(&filesystems),
             methods.into(),
             self.policy.clone(),
         ));
@@ -300,6 +327,18 @@ impl AgentBuilder {
             network.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let power = PowerServer::new(Power::new(power::System::new()));
+        self.services.add_limited(
+            power.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
+        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone());
+        let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
+        self.services.add_limited(
+            storage.max_decoding_message_size(MAX_STORAGE_REQUEST),
+            MAX_STORAGE_REQUEST,
+        );
         let time = TimeServer::new(Time::new(time::System));
         self.services.add_limited(
             time.max_decoding_message_size(MAX_SMALL_REQUEST),
@@ -321,9 +360,10 @@ impl AgentBuilder {
             place,
             key: self.key,
             rebind: self.rebind,
-            router: self.services.build(self.policy),
+            router: self.services.build(Gate::new(self.policy, self.standstill)),
             sampler,
             tunnels,
+            freezer,
             health,
             processes,
         })

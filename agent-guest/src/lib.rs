@@ -5,7 +5,7 @@
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
 //!        │ HTTP/2
-//!    calls, those that the policy lets in                           (sessions, router, policy, deadline)
+//!    calls, those that the policy lets in                           (sessions, router, gate, policy, deadline)
 //!        │
 //!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
 //!        │
@@ -34,7 +34,10 @@ mod discovery;
 pub mod emulation;
 pub mod error;
 mod exec;
+mod gate;
 pub mod limits;
+#[cfg(feature = "cli")]
+pub mod log;
 mod policy;
 pub mod port;
 mod request;
@@ -43,6 +46,7 @@ mod serve;
 mod services;
 mod sessions;
 mod source;
+mod standstill;
 mod tunnel;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
@@ -50,5 +54,6 @@ pub use discovery::DescriptorError;
 pub use policy::{Policy, Profile, Rule, Rules};
 pub use port::Rebind;
 pub use router::GrpcService;
+pub use standstill::Standstill;
 pub use tunnel::TunnelLimits;
 pub use vbridge_link::{Key, KeyError};

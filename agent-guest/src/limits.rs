@@ -65,6 +65,9 @@ pub const MAX_SMALL_REQUEST: usize = 16 * 1024;
 /// Largest request of `Hardware`, which may list all blocks of a large machine's memory.
 pub const MAX_HARDWARE_REQUEST: usize = 512 * 1024;
 
+/// Largest request of `Storage`, which may list all file systems by paths of some length.
+pub const MAX_STORAGE_REQUEST: usize = 256 * 1024;
+
 /// Largest message that an added service should take or give: what the bridge is tested with, plus framing. A service
 /// sets its own limit (`max_decoding_message_size`); tonic's default is 4 MiB.
 pub const MAX_MESSAGE: usize = 64 * 1024 * 1024 + 1024;
@@ -282,6 +285,46 @@ pub const MAX_SOCKET_PATH: usize = 107;
 /// Threads that may look names up or make socket files for tunnels. Neither can be stopped: a name server may be silent for
 /// half a minute, a file system be frozen. At the limit further ones wait their turn, as long as connecting may take.
 pub const MAX_TUNNEL_THREADS: usize = 4;
+
+// === disks and file systems ===
+
+/// Disks and partitions that are listed, as `storage.proto` promises; the rest is left out.
+pub const MAX_BLOCK_DEVICES: usize = 1024;
+
+/// Devices below one that are listed: more than RAID makes one of.
+pub const MAX_DISK_SLAVES: usize = 256;
+
+/// Other names of one disk that are listed. udev gives some ten, a disk with many paths some more.
+pub const MAX_DISK_ALIASES: usize = 32;
+
+/// Links in `/dev/disk` that are looked at; names behind them are not known.
+pub const MAX_DISK_LINKS: usize = 16 * 1024;
+
+/// Shortest limit of a standstill, as `storage.proto` promises.
+pub const MIN_FREEZE: Duration = Duration::from_millis(100);
+
+/// Longest limit of a standstill, as `storage.proto` promises. Programs that wait for a disk that long are usually
+/// restarted by somebody.
+pub const MAX_FREEZE: Duration = Duration::from_secs(600);
+
+/// Limit of a standstill that names none.
+pub const DEFAULT_FREEZE: Duration = Duration::from_secs(60);
+
+/// How long a call of Thaw, or the agent's end, waits until writing goes on. Thawing is a matter of milliseconds, but
+/// may wait for the disk; it goes on when nobody waits for it any more.
+pub const THAW_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Log output that is kept while file systems are frozen, on which the log may lie. What does not fit is counted.
+pub const MAX_HELD_LOG: usize = 64 * 1024;
+
+// === power ===
+
+/// How long the answer is ahead of the act. The answer needs some milliseconds to the host, and more where the guest is
+/// emulated or busy.
+pub const POWER_DELAY: Duration = Duration::from_millis(500);
+
+/// How long a forced end waits for the disks. One that does not answer must not keep a guest that somebody wants gone.
+pub const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
 
 // === status ===
 

@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use agent_guest::{Agent, Policy, limits};
+use agent_guest::{Agent, Policy, Standstill, limits, log::Log};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -59,14 +59,16 @@ fn complain(error: &dyn std::fmt::Display) {
 }
 
 fn run(settings: Settings) -> Result<(), String> {
-    start_log(settings.log.clone());
+    let standstill = Standstill::default();
+    let log = Log::new(standstill.clone());
+    start_log(settings.log.clone(), log.clone());
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
     // What it says is checked before anything is served.
     let source = settings.policy.clone();
     let policy = Policy::new(source.rules().map_err(|error| error.to_string())?);
-    let agent = build(settings, policy.clone())?;
+    let agent = build(settings, policy.clone(), standstill)?;
     // One thread: a guest's CPU may be emulated, and threads that wake each other cost more than they bring.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -74,13 +76,14 @@ fn run(settings: Settings) -> Result<(), String> {
         .max_blocking_threads(limits::MAX_BLOCKING_THREADS)
         .build()
         .map_err(|error| format!("can't start: {error}"))?;
+    runtime.spawn(log.catch_up());
     let result = runtime.block_on(serve(agent, &source, &policy));
     // A thread that hangs in a dead file system must not keep the program.
     runtime.shutdown_background();
     result
 }
 
-fn build(settings: Settings, policy: Policy) -> Result<Agent, String> {
+fn build(settings: Settings, policy: Policy, standstill: Standstill) -> Result<Agent, String> {
     let mut builder = Agent::builder()
         .channel_name(settings.channel)
         .policy(policy);
@@ -98,6 +101,7 @@ fn build(settings: Settings, policy: Policy) -> Result<Agent, String> {
     }
     builder
         .rebind(settings.rebind)
+        .standstill(standstill)
         .build()
         .map_err(|error| error.to_string())
 }
@@ -137,8 +141,8 @@ fn reload(source: &PolicySource, policy: &Policy) {
     }
 }
 
-fn start_log(filter: Targets) {
-    let layer = fmt::layer().with_writer(io::stderr).with_target(false);
+fn start_log(filter: Targets, log: Log) {
+    let layer = fmt::layer().with_writer(log).with_target(false);
     // The journal has its own clock (systemd.exec(5)).
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         tracing_subscriber::registry()

@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 
-use crate::{deadline, error, policy::Policy};
+use crate::{deadline, error, gate::Gate};
 
 /// The future of a call. It has a response whatever happens.
 pub(crate) type CallFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -47,29 +47,36 @@ impl<S> GrpcService for S where
 
 type Call = dyn Fn(Request<Body>) -> CallFuture + Send + Sync;
 
+/// A service that is served.
+struct Entry {
+    call: Box<Call>,
+    /// It is the agent's own, and calls of it pass the gate.
+    is_own: bool,
+}
+
 /// The services by name.
 #[derive(Clone, Default)]
 pub(crate) struct Router {
-    services: Arc<BTreeMap<&'static str, Box<Call>>>,
-    policy: Policy,
+    services: Arc<BTreeMap<&'static str, Entry>>,
+    gate: Gate,
 }
 
 /// A table under construction.
 #[derive(Default)]
 pub(crate) struct Builder {
-    services: BTreeMap<&'static str, Box<Call>>,
+    services: BTreeMap<&'static str, Entry>,
 }
 
 impl Builder {
     /// Adds a service; whether its name was free.
     pub(crate) fn add<S: GrpcService>(&mut self, service: S) -> bool {
-        self.insert::<S>(move |request| call(service.clone(), request))
+        self.insert::<S>(false, move |request| call(service.clone(), request))
     }
 
     /// Adds one of the agent's own services, whose requests have at most `limit` bytes. tonic calls a longer one
     /// OUT_OF_RANGE, and gives no details as these services do; the contract says INVALID_ARGUMENT.
     pub(crate) fn add_limited<S: GrpcService>(&mut self, service: S, limit: usize) -> bool {
-        self.insert::<S>(move |request| {
+        self.insert::<S>(true, move |request| {
             let response = call(service.clone(), request);
             Box::pin(async move {
                 let response = response.await;
@@ -85,11 +92,13 @@ impl Builder {
 
     fn insert<S: NamedService>(
         &mut self,
+        is_own: bool,
         call: impl Fn(Request<Body>) -> CallFuture + Send + Sync + 'static,
     ) -> bool {
         let is_free = !self.services.contains_key(S::NAME);
         if is_free {
-            self.services.insert(S::NAME, Box::new(call));
+            let call = Box::new(call);
+            self.services.insert(S::NAME, Entry { call, is_own });
         }
         is_free
     }
@@ -99,10 +108,10 @@ impl Builder {
         self.services.keys().copied()
     }
 
-    pub(crate) fn build(self, policy: Policy) -> Router {
+    pub(crate) fn build(self, gate: Gate) -> Router {
         Router {
             services: Arc::new(self.services),
-            policy,
+            gate,
         }
     }
 }
@@ -135,12 +144,13 @@ impl Router {
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
-        let Some(call) = service.and_then(|service| self.services.get(service)) else {
+        let Some(entry) = service.and_then(|service| self.services.get(service)) else {
             return answer(error::unknown_service(path).into_http());
         };
-        if let Err(refused) = self.policy.admit(path) {
-            return answer(refused.into_http());
+        if let Err(refusal) = self.gate.admit(path, entry.is_own) {
+            return answer(refusal.into_http());
         }
+        let call = &entry.call;
         match deadline::of(request.headers()) {
             None => call(request),
             Some(deadline) => deadline::limit(deadline, call(request)),
@@ -167,10 +177,16 @@ fn answer(response: Response<Body>) -> CallFuture {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Poll};
+    use std::{
+        task::{Context, Poll},
+        time::Instant,
+    };
 
     use super::*;
-    use crate::policy::{Profile, Rules};
+    use crate::{
+        policy::{Policy, Profile, Rules},
+        standstill::{Frozen, Standstill},
+    };
 
     #[derive(Clone)]
     struct Echo;
@@ -200,7 +216,7 @@ mod tests {
             .unwrap()
     }
 
-    fn router(limited: bool) -> Router {
+    fn router_with(limited: bool, gate: Gate) -> Router {
         let mut builder = Builder::default();
         let added = if limited {
             builder.add_limited(Echo, 10)
@@ -209,7 +225,11 @@ mod tests {
         };
         assert!(added);
         assert!(!builder.add(Echo), "a name is served once");
-        builder.build(Policy::default())
+        builder.build(gate)
+    }
+
+    fn router(limited: bool) -> Router {
+        router_with(limited, Gate::default())
     }
 
     async fn code(router: &Router, path: &str) -> Code {
@@ -228,8 +248,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_policy_refuses_does_not_reach_its_service() {
-        let router = router(false);
-        router.policy.replace(Rules::new(Profile::Observe));
+        let policy = Policy::new(Rules::new(Profile::Observe));
+        let router = router_with(false, Gate::new(policy, Standstill::default()));
         let refused = Code::PermissionDenied;
         assert_eq!(code(&router, "/test.Echo/Any").await, refused);
         let unknown = code(&router, "/test.Other/Any").await;
@@ -246,6 +266,19 @@ mod tests {
             code(&router(true), "/test.Echo/Any").await,
             Code::InvalidArgument
         );
+    }
+
+    #[tokio::test]
+    async fn only_own_services_are_refused_while_file_systems_are_frozen() {
+        let standstill = Standstill::default();
+        standstill.set(Some(Frozen {
+            mount_points: Vec::new(),
+            until: Instant::now(),
+        }));
+        for (is_own, expected) in [(true, Code::FailedPrecondition), (false, Code::OutOfRange)] {
+            let router = router_with(is_own, &standstill);
+            assert_eq!(code(&router, "/test.Echo/Any").await, expected);
+        }
     }
 
     #[tokio::test]

@@ -20,7 +20,7 @@ use crate::{
     exec::Registry,
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
-    services::{health::Health, sampler::Sampler},
+    services::{health::Health, sampler::Sampler, storage::Freezer},
     sessions::Sessions,
     tunnel::Tunnels,
 };
@@ -42,6 +42,7 @@ pub(crate) struct Serving {
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
     pub(crate) tunnels: Tunnels,
+    pub(crate) freezer: Freezer,
     pub(crate) health: Arc<Health>,
     pub(crate) processes: Registry,
 }
@@ -52,8 +53,16 @@ enum Source {
 }
 
 impl Serving {
-    /// Serves until `shutdown`.
+    /// Serves until `shutdown`. Nothing stays frozen when it ends, even if it is given up in the middle.
     pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let thaw = self.freezer.thaw_on_drop();
+        let result = self.serve(shutdown).await;
+        drop(thaw);
+        self.freezer.end().await;
+        result
+    }
+
+    async fn serve(&self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         let mut source = match self.place.clone() {
             Place::Device(finder) => Source::Device(finder),
             Place::Socket(path) => {
@@ -165,8 +174,10 @@ impl Serving {
         tracing::info!("stopping");
         self.health.stop();
         self.sampler.stop();
-        self.processes.stop().await;
         self.tunnels.stop();
+        // Processes and calls that wait for a frozen file system can end only then.
+        self.freezer.end().await;
+        self.processes.stop().await;
         if self.sessions.stop().await {
             // Its BYE is on its way. A host that takes nothing is not waited for long.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;

@@ -26,12 +26,19 @@ use crate::{
 /// Asks for the size of the file system at a mount point; `None` if it fails.
 type Ask = dyn Fn(&str) -> Option<StatVfs> + Send + Sync;
 
+/// A file system, and what `System.GetStatus` tells of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    pub(crate) mount: Mount,
+    pub(crate) status: FilesystemStatus,
+}
+
 /// Reads the sizes, for one caller at a time.
 pub(crate) struct Filesystems {
     ask: Arc<Ask>,
     stuck: Arc<Mutex<HashSet<String>>>,
     /// The last answer. Who waits for the lock gets what the one before has just read.
-    last: tokio::sync::Mutex<Option<(Instant, Vec<FilesystemStatus>)>>,
+    last: tokio::sync::Mutex<Option<(Instant, Vec<Measured>)>>,
 }
 
 /// What a thread and the task that waits for it share.
@@ -62,8 +69,8 @@ impl Filesystems {
         }
     }
 
-    /// The mounted file systems that hold data; none without /proc.
-    pub(crate) async fn read(&self) -> Vec<FilesystemStatus> {
+    /// The mounted file systems that hold data, local ones first; none without /proc.
+    pub(crate) async fn read(&self) -> Vec<Measured> {
         let mut last = self.last.lock().await;
         if let Some((at, filesystems)) = &*last
             && at.elapsed() < FILESYSTEMS_FRESHNESS
@@ -71,34 +78,33 @@ impl Filesystems {
             return filesystems.clone();
         }
         let mounts = Reader::new()
-            .read("proc/self/mountinfo")
+            .read(mounts::FILE)
             .map(|text| mounts::parse(&text));
         let filesystems = self.sizes(mounts.unwrap_or_default()).await;
         *last = Some((Instant::now(), filesystems.clone()));
         filesystems
     }
 
-    async fn sizes(&self, mut mounts: Vec<Mount>) -> Vec<FilesystemStatus> {
+    async fn sizes(&self, mut mounts: Vec<Mount>) -> Vec<Measured> {
         mounts.sort_by_key(Mount::is_remote);
         let mut filesystems = Vec::with_capacity(mounts.len());
         let end = Instant::now() + STATVFS_TOTAL;
         let mut rest = mounts.as_slice();
         while let Some((mount, after)) = rest.split_first() {
             if lock(&self.stuck).len() >= MAX_STUCK_STATVFS || Instant::now() >= end {
-                filesystems.extend(rest.iter().map(unknown));
+                filesystems.extend(rest.iter().map(Measured::unknown));
                 break;
             }
             if lock(&self.stuck).contains(&mount.point) {
-                filesystems.push(unknown(mount));
+                filesystems.push(Measured::unknown(mount));
                 rest = after;
                 continue;
             }
             let sizes = self.run(rest, end).await;
             // A file system without any blocks holds no data (an empty ramfs, a container's masks).
-            let known = rest
-                .iter()
-                .zip(&sizes)
-                .filter_map(|(mount, size)| size.as_ref().and_then(|size| known(mount, size)));
+            let known = rest.iter().zip(&sizes).filter_map(|(mount, size)| {
+                size.as_ref().and_then(|size| Measured::known(mount, size))
+            });
             filesystems.extend(known);
             rest = &rest[sizes.len()..];
         }
@@ -161,30 +167,37 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unknown(mount: &Mount) -> FilesystemStatus {
-    FilesystemStatus {
-        mount_point: mount.point.clone(),
-        source: mount.source.clone(),
-        r#type: mount.kind.clone(),
-        read_only: mount.read_only,
-        ..FilesystemStatus::default()
+impl Measured {
+    fn unknown(mount: &Mount) -> Self {
+        Self {
+            mount: mount.clone(),
+            status: FilesystemStatus {
+                mount_point: mount.point.clone(),
+                source: mount.source.clone(),
+                r#type: mount.kind.clone(),
+                read_only: mount.read_only,
+                ..FilesystemStatus::default()
+            },
+        }
     }
-}
 
-fn known(mount: &Mount, size: &StatVfs) -> Option<FilesystemStatus> {
-    if size.f_blocks == 0 {
-        return None;
+    fn known(mount: &Mount, size: &StatVfs) -> Option<Self> {
+        if size.f_blocks == 0 {
+            return None;
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(size.f_frsize);
+        let mut known = Self::unknown(mount);
+        known.status = FilesystemStatus {
+            total_bytes: bytes(size.f_blocks),
+            used_bytes: bytes(size.f_blocks.saturating_sub(size.f_bfree)),
+            available_bytes: bytes(size.f_bavail),
+            inodes_total: size.f_files,
+            inodes_used: size.f_files.saturating_sub(size.f_ffree),
+            read_only: mount.read_only || size.f_flag.contains(StatVfsMountFlags::RDONLY),
+            ..known.status
+        };
+        Some(known)
     }
-    let bytes = |blocks: u64| blocks.saturating_mul(size.f_frsize);
-    Some(FilesystemStatus {
-        total_bytes: bytes(size.f_blocks),
-        used_bytes: bytes(size.f_blocks.saturating_sub(size.f_bfree)),
-        available_bytes: bytes(size.f_bavail),
-        inodes_total: size.f_files,
-        inodes_used: size.f_files.saturating_sub(size.f_ffree),
-        read_only: mount.read_only || size.f_flag.contains(StatVfsMountFlags::RDONLY),
-        ..unknown(mount)
-    })
 }
 
 #[cfg(test)]
@@ -198,7 +211,7 @@ mod tests {
             point: point.to_owned(),
             source: "server:/export".to_owned(),
             kind: kind.to_owned(),
-            read_only: false,
+            ..Mount::default()
         }
     }
 
@@ -220,13 +233,14 @@ mod tests {
         let filesystems = Filesystems::new().read().await;
         let root = filesystems
             .iter()
-            .find(|filesystem| filesystem.mount_point == "/")
+            .find(|filesystem| filesystem.mount.point == "/")
+            .map(|root| &root.status)
             .unwrap();
         assert!(root.total_bytes >= root.used_bytes && root.total_bytes > 0);
         assert!(
             filesystems
                 .iter()
-                .all(|filesystem| filesystem.r#type != "proc")
+                .all(|filesystem| filesystem.mount.kind != "proc")
         );
     }
 
@@ -243,7 +257,12 @@ mod tests {
         assert!(start.elapsed() >= STATVFS_TIMEOUT);
         let told: Vec<_> = sizes
             .iter()
-            .map(|size| (size.mount_point.as_str(), size.total_bytes > 0))
+            .map(|measured| {
+                (
+                    measured.mount.point.as_str(),
+                    measured.status.total_bytes > 0,
+                )
+            })
             .collect();
         assert_eq!(told, [("/", true), ("/dead", false), ("/srv", true)]);
         let start = Instant::now();
@@ -261,7 +280,7 @@ mod tests {
                 .sizes(mounts)
                 .await
                 .iter()
-                .all(|size| size.total_bytes > 0)
+                .all(|measured| measured.status.total_bytes > 0)
         );
     }
 

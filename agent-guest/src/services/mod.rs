@@ -7,6 +7,8 @@
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
+//! | [`power`] | `vbridge.guest.v1.Power` |
+//! | [`storage`] | `vbridge.guest.v1.Storage` |
 //! | [`time`] | `vbridge.guest.v1.Time` |
 //! | [`tunnel`] | `vbridge.guest.v1.Tunnel` |
 //! | [`sampler`] | the one reader of the kernel's counters behind both |
@@ -22,8 +24,10 @@ pub(crate) mod health;
 pub(crate) mod hostname;
 pub(crate) mod metrics;
 pub(crate) mod network;
+pub(crate) mod power;
 pub(crate) mod sampler;
 pub(crate) mod snapshot;
+pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod tunnel;

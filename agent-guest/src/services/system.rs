@@ -17,7 +17,13 @@ use vbridge_api::guest::v1::{
     system_server,
 };
 
-use super::{aside, filesystems::Filesystems, hostname, sampler::Sampler, snapshot::Groups};
+use super::{
+    aside,
+    filesystems::{Filesystems, Measured},
+    hostname,
+    sampler::Sampler,
+    snapshot::Groups,
+};
 use crate::{
     agent,
     error::{self, Reason},
@@ -35,7 +41,7 @@ const NEEDS_PROC: &str = "vbridge.guest.v1.Metrics/";
 /// The service.
 pub(crate) struct System {
     sampler: Sampler,
-    filesystems: Filesystems,
+    filesystems: Arc<Filesystems>,
     /// Full names of all methods that the agent serves.
     methods: Arc<[String]>,
     policy: Policy,
@@ -44,10 +50,15 @@ pub(crate) struct System {
 }
 
 impl System {
-    pub(crate) fn new(sampler: Sampler, methods: Arc<[String]>, policy: Policy) -> Self {
+    pub(crate) fn new(
+        sampler: Sampler,
+        filesystems: Arc<Filesystems>,
+        methods: Arc<[String]>,
+        policy: Policy,
+    ) -> Self {
         Self {
             sampler,
-            filesystems: Filesystems::new(),
+            filesystems,
             methods,
             policy,
             started: clock::now(),
@@ -167,6 +178,7 @@ impl system_server::System for System {
     ) -> Result<Response<GetStatusResponse>, Status> {
         // Counting walks through all of /proc: not on the thread that everybody else waits for.
         let processes = tokio::task::spawn_blocking(os::process_count);
+        let status = |measured: Measured| measured.status;
         let ((cpu_percent, load, memory), filesystems, processes) =
             tokio::join!(self.counters(), self.filesystems.read(), processes);
         Ok(Response::new(GetStatusResponse {
@@ -175,7 +187,7 @@ impl system_server::System for System {
             cpu_percent,
             load: Some(load),
             memory: Some(memory::status(&memory)),
-            filesystems,
+            filesystems: filesystems.into_iter().map(status).collect(),
             process_count: processes.unwrap_or_default(),
         }))
     }
@@ -248,6 +260,7 @@ mod tests {
         .map(str::to_owned);
         System::new(
             Sampler::new(Proc::new(Reader::new())),
+            Arc::new(Filesystems::new()),
             methods.into(),
             Policy::default(),
         )

@@ -1,16 +1,28 @@
 //! `/proc/self/mountinfo`: which file systems hold data.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::limits::MAX_FILESYSTEMS;
 
+/// Where the kernel tells of them.
+pub(crate) const FILE: &str = "proc/self/mountinfo";
+
 /// A mounted file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) point: String,
     pub(crate) source: String,
     pub(crate) kind: String,
+    /// Nothing can be written through this mount.
     pub(crate) read_only: bool,
+    /// Nothing can be written at all: the file system itself is read-only.
+    pub(crate) sealed: bool,
+    /// The device number, as MAJOR:MINOR. Its major number is 0 without a block device.
+    pub(crate) device: String,
+    /// As mount(8) shows them.
+    pub(crate) options: String,
+    /// How many were mounted before it.
+    pub(crate) order: usize,
 }
 
 /// Types that hold the kernel's own objects and no data.
@@ -45,6 +57,9 @@ const PSEUDO: &[&str] = &[
     "usbdevfs",
 ];
 
+/// Types that live in memory: there is nothing of them on a disk.
+const MEMORY: &[&str] = &["ramfs", "rootfs", "tmpfs"];
+
 /// Types whose server may be gone, so that a call on them takes for ever.
 const REMOTE: &[&str] = &[
     "9p",
@@ -72,6 +87,25 @@ impl Mount {
             || self.kind == "fuse"
             || self.kind.starts_with("fuse.")
     }
+
+    /// Whether it holds the kernel's own objects and no data.
+    pub(crate) fn is_pseudo(&self) -> bool {
+        PSEUDO.contains(&self.kind.as_str())
+    }
+
+    /// Whether its data is in memory alone.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        MEMORY.contains(&self.kind.as_str())
+    }
+
+    /// Whether it is the same file system as `other`, perhaps elsewhere: a bind mount, a directory of it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.device, &self.kind) == (&other.device, &other.kind)
+    }
+
+    fn content(&self) -> (String, String) {
+        (self.device.clone(), self.kind.clone())
+    }
 }
 
 /// Reads the mounts that hold data, in the order in which they were mounted; a file system that is mounted several times
@@ -80,7 +114,8 @@ pub(crate) fn parse(text: &str) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     let mut by_point: HashMap<String, usize> = HashMap::new();
     let mut by_content: HashMap<(String, String), usize> = HashMap::new();
-    for (content, mount) in text.lines().filter_map(parse_line) {
+    for mount in text.lines().filter_map(parse_line) {
+        let content = mount.content();
         // What was mounted over is out of reach.
         if let Some(&hidden) = by_point.get(&mount.point) {
             by_content.retain(|_, index| *index != hidden);
@@ -101,13 +136,32 @@ pub(crate) fn parse(text: &str) -> Vec<Mount> {
         mounts.push(mount);
     }
     // Only now, since a pseudo file system may hide another.
-    mounts.retain(|mount| !PSEUDO.contains(&mount.kind.as_str()));
+    mounts.retain(|mount| !mount.is_pseudo());
     mounts.truncate(MAX_FILESYSTEMS);
+    number(&mut mounts);
     mounts
 }
 
-/// What is mounted (device number and type), and where.
-fn parse_line(line: &str) -> Option<((String, String), Mount)> {
+/// Reads every mount that is in reach, in the order in which they were mounted: the kernel's own, and further mounts of
+/// the same file system, too.
+pub(crate) fn in_reach(text: &str) -> Vec<Mount> {
+    let mut mounts: Vec<Mount> = text.lines().filter_map(parse_line).collect();
+    let mut seen = HashSet::new();
+    // Of several at one point the last is on top.
+    mounts.reverse();
+    mounts.retain(|mount| seen.insert(mount.point.clone()));
+    mounts.reverse();
+    number(&mut mounts);
+    mounts
+}
+
+fn number(mounts: &mut [Mount]) {
+    for (order, mount) in mounts.iter_mut().enumerate() {
+        mount.order = order;
+    }
+}
+
+fn parse_line(line: &str) -> Option<Mount> {
     // 36 35 98:0 /directory /mnt/point rw,noatime master:1 - ext4 /dev/vda1 rw,errors=continue
     let (left, right) = line.split_once(" - ")?;
     let mut left = left.split(' ').skip(2);
@@ -120,16 +174,30 @@ fn parse_line(line: &str) -> Option<((String, String), Mount)> {
     let kind = unescape(right.next()?);
     let source = unescape(right.next().unwrap_or_default());
     let super_options = right.next().unwrap_or_default();
-    let read_only = [options, super_options]
-        .iter()
-        .any(|options| options.split(',').any(|option| option == "ro"));
-    let mount = Mount {
+    let is_read_only = |options: &str| options.split(',').any(|option| option == "ro");
+    let sealed = is_read_only(super_options);
+    let read_only = sealed || is_read_only(options);
+    Some(Mount {
         point,
         source,
-        kind: kind.clone(),
+        kind,
         read_only,
-    };
-    Some(((device, kind), mount))
+        sealed,
+        device,
+        options: merge(read_only, options, super_options),
+        order: 0,
+    })
+}
+
+/// Puts the options of a mount and of its file system together, as mount(8) does.
+fn merge(read_only: bool, options: &str, super_options: &str) -> String {
+    let mut merged = vec![if read_only { "ro" } else { "rw" }];
+    for option in options.split(',').chain(super_options.split(',')) {
+        if !matches!(option, "" | "ro" | "rw") && !merged.contains(&option) {
+            merged.push(option);
+        }
+    }
+    unescape(&merged.join(","))
 }
 
 /// Undoes the kernel's octal escapes of space, tab, newline and backslash.
@@ -219,6 +287,42 @@ mod tests {
             (mounts[0].kind.as_str(), mounts[0].point.as_str()),
             ("ext4", "/")
         );
+    }
+
+    #[test]
+    fn options_of_mount_and_file_system_are_put_together() {
+        let mounts = parse(
+            "1 0 254:1 / / rw,relatime - ext4 /dev/vda1 rw,relatime,errors=remount-ro\n\
+             2 1 254:2 / /usr ro,nodev - xfs /dev/vda2 rw,noquota\n\
+             3 1 11:0 / /cd rw - iso9660 /dev/sr0 ro\n",
+        );
+        let told: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.options.as_str(), mount.read_only, mount.sealed))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("rw,relatime,errors=remount-ro", false, false),
+                ("ro,nodev,noquota", true, false),
+                ("ro", true, true),
+            ]
+        );
+        assert_eq!((mounts[1].device.as_str(), mounts[2].order), ("254:2", 2));
+    }
+
+    #[test]
+    fn everything_in_reach_is_what_is_on_top_of_each_point() {
+        let mounts = in_reach(
+            "1 0 0:2 / / rw - rootfs rootfs rw\n\
+             2 1 254:1 / / rw - ext4 /dev/vda1 rw\n\
+             3 2 0:21 / /proc rw - proc proc rw\n\
+             4 2 254:1 /srv /export rw - ext4 /dev/vda1 rw\n",
+        );
+        let points: Vec<_> = mounts.iter().map(|mount| mount.point.as_str()).collect();
+        assert_eq!(points, ["/", "/proc", "/export"]);
+        assert!(mounts[0].is_same(&mounts[2]) && !mounts[0].is_same(&mounts[1]));
+        assert!(mounts[1].is_pseudo());
     }
 
     #[test]
