@@ -276,7 +276,7 @@ mod tests {
             until: Instant::now(),
         }));
         for (is_own, expected) in [(true, Code::FailedPrecondition), (false, Code::OutOfRange)] {
-            let router = router_with(is_own, &standstill);
+            let router = router_with(is_own, Gate::new(Policy::default(), standstill.clone()));
             assert_eq!(code(&router, "/test.Echo/Any").await, expected);
         }
     }
