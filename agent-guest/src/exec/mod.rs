@@ -48,11 +48,14 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::process::Signal;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use vbridge_api::guest::v1::ExecProcess;
 
@@ -97,7 +100,7 @@ struct Shared {
     memory: Arc<Semaphore>,
     turns: Semaphore,
     /// Whether the agent stops.
-    stopping: watch::Sender<bool>,
+    stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +125,7 @@ impl Registry {
                 places: Arc::new(Semaphore::new(places)),
                 memory: Arc::new(Semaphore::new(memory / KIB)),
                 turns: Semaphore::new(MAX_STARTING),
-                stopping: watch::Sender::new(false),
+                stopping: AtomicBool::new(false),
             }),
         }
     }
@@ -190,7 +193,7 @@ impl Registry {
     /// Ends all processes that do not go on without the agent, and waits until they have ended; not longer than
     /// [`SHUTDOWN_GRACE`]. The calls of those that go on end.
     pub(crate) async fn stop(&self) {
-        self.shared.stopping.send_replace(true);
+        self.shared.stopping.store(true, Ordering::SeqCst);
         let known: Vec<_> = lock(&self.shared.known)
             .processes
             .values()
@@ -277,7 +280,7 @@ impl Shared {
         let id = new_id()?;
         // It is never closed.
         let turn = self.turns.acquire().await;
-        if *self.stopping.borrow() {
+        if self.stopping.load(Ordering::SeqCst) {
             return Err(error::agent_stopping());
         }
         let (spawned, command) = aside(move || (spawn::spawn(&command), command)).await?;
@@ -297,7 +300,7 @@ impl Shared {
             pid = process.pid(),
             "a process was started"
         );
-        if *self.stopping.borrow() {
+        if self.stopping.load(Ordering::SeqCst) {
             stop(&process);
         }
         tokio::spawn(async move {

@@ -27,7 +27,7 @@ async fn a_timeout_kills_the_whole_group() {
     ] {
         let request = ExecRunRequest {
             command: Some(Command {
-                timeout: millis(300),
+                timeout: seconds(2),
                 kill_grace: grace,
                 ..shell(line)
             }),
@@ -49,17 +49,22 @@ async fn who_outlives_a_leader_that_was_ended_gets_the_rest_of_its_time() {
     let scene = Scene::new().await;
     // The shell dies at once; its child wants to tidy up.
     let child = "trap 'sleep 0.3; echo tidy; exit' TERM; echo ready; sleep 1000 & wait";
-    let request = ExecRunRequest {
-        command: Some(Command {
-            timeout: seconds(1),
-            kill_grace: seconds(20),
-            ..shell(&format!("sh -c '{}' & wait", child.replace('\'', "'\\''")))
-        }),
-        ..ExecRunRequest::default()
+    let line = format!("sh -c '{}' & wait", child.replace('\'', "'\\''"));
+    let command = Command {
+        kill_grace: seconds(20),
+        ..shell(&line)
     };
-    let answer = scene.run(request).await.unwrap();
-    assert_eq!(answer.status.unwrap().how, Some(How::Signal(15)));
-    assert_eq!(answer.stdout, b"ready\ntidy\n");
+    let mut process = scene.start(start(command)).await.unwrap();
+    process.until("ready").await;
+    let attach = ExecAttach {
+        id: process.id.clone(),
+        ..ExecAttach::default()
+    };
+    let mut other = scene.attach(attach).await.unwrap();
+    drop(process);
+    let told = other.finish().await.unwrap();
+    assert_eq!(told.how(), Some(How::Signal(15)));
+    assert_eq!(told.stdout, b"ready\ntidy\n");
 }
 
 #[tokio::test]
@@ -90,7 +95,7 @@ async fn a_process_ends_with_the_deadline_of_its_run_and_with_the_link() {
         command: Some(command),
         ..ExecRunRequest::default()
     });
-    request.set_timeout(Duration::from_millis(500));
+    request.set_timeout(Duration::from_secs(2));
     let status = within(scene.exec.run(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     let pids = numbers(&std::fs::read(&file).unwrap());
@@ -153,7 +158,7 @@ async fn a_run_that_keeps_running_is_found_again() {
         max_output_bytes: Some(1000),
         ..ExecRunRequest::default()
     });
-    request.set_timeout(Duration::from_millis(300));
+    request.set_timeout(Duration::from_secs(1));
     let status = within(scene.exec.clone().run(request)).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded);
     let id = scene.list().await[0].id.clone();

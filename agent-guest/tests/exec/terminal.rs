@@ -60,7 +60,8 @@ async fn a_terminal_that_is_resized_tells_its_process() {
 #[tokio::test]
 async fn ctrl_c_interrupts_and_ctrl_d_ends_the_input() {
     let scene = Scene::new().await;
-    let line = "trap 'echo interrupted' INT; echo ready; sleep 1000; cat; echo end";
+    let line = "trap 'got=1; echo interrupted' INT; echo ready; \
+        while [ -z \"$got\" ]; do sleep 0.05; done; cat; echo end";
     let request = in_terminal(shell(line), Terminal::default());
     let mut process = scene.start(request).await.unwrap();
     process.until("ready").await;
