@@ -4,6 +4,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
+    files_server::{self, FilesServer},
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
@@ -14,11 +15,12 @@ use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
-    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
+    limits::{MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_SYSTEM_REQUEST},
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
+        files::Files,
         hardware::Hardware,
         health::Health,
         metrics::Metrics,
@@ -213,6 +215,7 @@ impl AgentBuilder {
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
         let mut names = vec![
+            files_server::SERVICE_NAME,
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
@@ -239,6 +242,11 @@ impl AgentBuilder {
         self.services.add_limited(
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
+        );
+        let files = FilesServer::new(Files::new());
+        self.services.add_limited(
+            files.max_decoding_message_size(MAX_FILES_REQUEST),
+            MAX_FILES_REQUEST,
         );
         let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
         self.services.add_limited(

@@ -32,6 +32,7 @@ mod deadline;
 mod discovery;
 pub mod emulation;
 pub mod error;
+mod files;
 pub mod limits;
 pub mod port;
 mod router;

@@ -3,18 +3,26 @@
 //! This is hyper's server itself, not tonic's: tonic has no knob for the send buffer of a stream ([`STREAM_SEND_BUFFER`]),
 //! which is what bounds a client that never reads, and needs a router that the agent has no use for ([`crate::router`]).
 
-use std::{convert::Infallible, future::Future, pin::pin};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
 use http::Request;
+use http_body::{Frame, SizeHint};
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
 };
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 use crate::{
+    error::{self, Reason},
     limits::{
         CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CONCURRENT_STREAMS,
         MAX_FRAME_SIZE, MAX_HEADER_LIST, MAX_LOCAL_RESETS, MAX_PENDING_RESETS, SHUTDOWN_GRACE,
@@ -109,7 +117,35 @@ impl Service<Request<Incoming>> for Calls {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        Call(self.0.route(request.map(Body::new)))
+        Call(self.0.route(request.map(|body| Body::new(Unbroken(body)))))
+    }
+}
+
+/// A request's body. If the caller breaks off, it fails: tonic would take a reset stream for the end of the messages, and
+/// half an upload for a whole one.
+struct Unbroken(Incoming);
+
+impl http_body::Body for Unbroken {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = Pin::new(&mut self.0).poll_frame(cx);
+        frame.map_err(|error| {
+            let message = format!("the call was broken off: {error}");
+            error::failure(Reason::Aborted, message)
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 
@@ -119,10 +155,7 @@ struct Call(CallFuture);
 impl Future for Call {
     type Output = Result<http::Response<Body>, Infallible>;
 
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx).map(Ok)
     }
 }

@@ -28,6 +28,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// unsafe one instead. [`OwnedFd`] owns its descriptor for as long as it lives, so there is nothing to promise, and this
 /// crate does without `unsafe`.
 #[expect(deprecated, reason = "sound for OwnedFd; its successor is unsafe")]
-fn async_fd(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn async_fd(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, Interest::READABLE)
 }

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
+//! | [`files`] | `vbridge.guest.v1.Files` |
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
@@ -13,6 +14,7 @@
 //! | [`hostname`] | another name for the guest, now and for its next boot |
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
+pub(crate) mod files;
 pub(crate) mod filesystems;
 pub(crate) mod hardware;
 pub(crate) mod health;
@@ -29,7 +31,9 @@ use tonic::Status;
 use crate::error::{self, Reason};
 
 /// Does what may block on a thread where it may.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+pub(crate) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         // A panic, or the runtime ends.
         error::failure(Reason::Internal, format!("the agent failed: {error}"))
