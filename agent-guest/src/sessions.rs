@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -133,11 +133,16 @@ impl http_body::Body for Unbroken {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.0).poll_frame(cx);
-        frame.map_err(|error| {
+        let broken = |error: &dyn std::fmt::Display| {
             let message = format!("the call was broken off: {error}");
             error::failure(Reason::Aborted, message)
-        })
+        };
+        match ready!(Pin::new(&mut self.0).poll_frame(cx)) {
+            Some(frame) => Poll::Ready(Some(frame.map_err(|error| broken(&error)))),
+            None if self.0.is_end_stream() => Poll::Ready(None),
+            // hyper takes a reset with NO_ERROR for the end.
+            None => Poll::Ready(Some(Err(broken(&"its stream was reset")))),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -52,21 +52,22 @@ fn reason(errno: Errno) -> (Reason, &'static str) {
 
 /// A path that could not be resolved below its root.
 pub(crate) fn unresolved(path: impl AsRef<[u8]>, errno: Errno) -> Status {
-    let path = shown(&path);
     match errno {
-        Errno::XDEV => error::failure(
+        Errno::XDEV => told(
             Reason::PermissionDenied,
-            format!("{path} leads out of the directory that it must stay in"),
+            path,
+            "leads out of the directory that it must stay in",
+        ),
+        Errno::AGAIN => told(
+            Reason::Aborted,
+            path,
+            "could not be opened, for directories on its way are moved all the time: try again",
         ),
         Errno::NOSYS => error::failure(
             Reason::Unsupported,
             "the guest's kernel has no openat2, which paths are resolved with: it needs Linux 5.6",
         ),
-        Errno::AGAIN => error::failure(
-            Reason::Aborted,
-            format!("directories on the way to {path} are moved all the time: try again"),
-        ),
-        errno => failed("open", path.trim_matches('"'), errno),
+        errno => failed("open", path, errno),
     }
 }
 

@@ -208,7 +208,9 @@ impl Watch {
                 let Some((watch, tell)) = self.scans.pop_front() else {
                     break;
                 };
-                let below = self.below(watch, b"").unwrap_or_default();
+                let Some(below) = self.below(watch, b"") else {
+                    continue;
+                };
                 let below = if below.is_empty() {
                     b".".to_vec()
                 } else {

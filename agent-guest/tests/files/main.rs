@@ -27,7 +27,7 @@ use vbridge_api::guest::v1::{
 
 /// An agent, and a directory for its work.
 struct Guest {
-    agent: Running,
+    _agent: Running,
     _host: Host,
     files: FilesClient<Channel>,
     channel: Channel,
@@ -38,9 +38,15 @@ impl Guest {
     async fn start() -> Self {
         let agent = Running::start();
         let mut host = agent.host().await;
-        let channel = host.channel().await;
+        // Many streams that are not read must leave room in the connection's window for the others.
+        let configure = |endpoint: tonic::transport::Endpoint| {
+            endpoint
+                .initial_stream_window_size(65_535)
+                .initial_connection_window_size(16 << 20)
+        };
+        let channel = host.channel_with(configure).await;
         Self {
-            agent,
+            _agent: agent,
             _host: host,
             files: FilesClient::new(channel.clone()),
             channel,
@@ -64,6 +70,23 @@ impl Guest {
             .collect();
         names.sort();
         names
+    }
+
+    /// Waits until there are just these names in a directory.
+    async fn until_only(&self, directory: &str, names: &[&str]) {
+        let there = || -> std::collections::BTreeSet<_> {
+            let entries = std::fs::read_dir(self.at(directory)).unwrap();
+            let names = entries.map(|entry| entry.unwrap().file_name().into_string());
+            names.map(Result::unwrap).collect()
+        };
+        let wanted: std::collections::BTreeSet<_> =
+            names.iter().map(|name| (*name).to_owned()).collect();
+        within(async {
+            while there() != wanted {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     }
 
     async fn stat(&self, name: &str) -> Result<FileInfo, Status> {

@@ -300,11 +300,5 @@ async fn devices_are_named_and_half_an_archive_is_told() {
     let socket = guest.at("socket");
     let _socket = std::os::unix::net::UnixListener::bind(socket).unwrap();
     assert!(pull(&guest, "socket").await.is_err());
-    guest.agent.until_quiet().await;
-    within(async {
-        while fs::read_dir(guest.at("target")).unwrap().count() != 2 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    guest.until_only("target", &["a", "last"]).await;
 }

@@ -105,13 +105,7 @@ async fn an_upload_that_breaks_off_leaves_the_old_file_and_nothing_else() {
     assert_eq!(fs::read(guest.at("file")).unwrap(), b"old");
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
-    within(async {
-        while guest.names() != ["file"] {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-    guest.agent.until_quiet().await;
+    guest.until_only("", &["file"]).await;
     assert_eq!(fs::read(guest.at("file")).unwrap(), b"old");
 }
 
@@ -129,7 +123,6 @@ async fn an_upload_with_an_id_is_resumed_where_it_broke_off() {
     assert_eq!(reason(&busy), "ABORTED");
     call.abort();
     assert!(call.await.is_err());
-    guest.agent.until_quiet().await;
 
     let request = |id: &str| FilesGetUploadRequest {
         path: guest.path("file"),
@@ -141,7 +134,13 @@ async fn an_upload_with_an_id_is_resumed_where_it_broke_off() {
     assert_eq!(reason(&other.unwrap_err()), "FILE_NOT_FOUND");
 
     start.offset = 100_001;
-    let far = guest.write(start.clone(), []).await.unwrap_err();
+    // The agent has to see first that the call is over.
+    let far = loop {
+        let far = guest.write(start.clone(), []).await.unwrap_err();
+        if reason(&far) != "ABORTED" {
+            break far;
+        }
+    };
     assert_eq!(reason(&far), "INVALID_FIELD");
     // Less than is there: what comes again counts.
     start.offset = 90_000;
@@ -187,13 +186,7 @@ async fn a_wrong_digest_or_length_changes_nothing() {
         "NO_SPACE"
     );
     assert_eq!(fs::read(guest.at("file")).unwrap(), b"old");
-    guest.agent.until_quiet().await;
-    within(async {
-        while guest.names() != ["file"] {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    guest.until_only("", &["file"]).await;
 }
 
 #[tokio::test]

@@ -288,6 +288,14 @@ impl Unpacked {
     }
 }
 
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        // What was unpacked until a call broke off stays, with the attributes that it should have.
+        self.file = None;
+        let _ = self.leave(b"");
+    }
+}
+
 /// A path that can't be opened below the target.
 fn refused(path: &[u8], errno: Errno) -> Status {
     match errno {
