@@ -22,6 +22,7 @@ pub(crate) mod path;
 pub(crate) mod read;
 pub(crate) mod remove;
 pub(crate) mod replace;
+pub(crate) mod start;
 pub(crate) mod tree;
 pub(crate) mod watch;
 pub(crate) mod work;

@@ -3,10 +3,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`header`] | what an archive says of an entry: ustar's header, and pax's for what does not fit (POSIX pax(1)) |
+//! | [`extension`] | what extended headers say, read |
 //! | [`pull`] | from a directory to the bytes of an archive |
 //! | [`parse`] | from the bytes of an archive to entries |
 //! | [`push`] | from entries to files |
 
+mod extension;
 pub(crate) mod header;
 pub(crate) mod parse;
 pub(crate) mod pull;

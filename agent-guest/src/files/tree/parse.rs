@@ -12,15 +12,11 @@
 //! wait for bytes.
 
 use rustix::fs::Timespec;
-use tar::{EntryType, Header, PaxExtensions};
+use tar::{EntryType, Header};
 use tonic::Status;
 
-use super::{BLOCK, header::Entry, padding};
-use crate::{
-    error::{self},
-    files::failure::shown,
-    limits::MAX_TAR_EXTENSION,
-};
+use super::{BLOCK, extension::Long, header::Entry, padding};
+use crate::{error, files::failure::shown, limits::MAX_TAR_EXTENSION};
 
 /// What is done with entries.
 pub(crate) trait Sink {
@@ -59,19 +55,6 @@ enum State {
         padding: usize,
     },
     End,
-}
-
-/// What extensions say of the next entry.
-#[derive(Debug, Default)]
-struct Long {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    user: Option<String>,
-    group: Option<String>,
-    modified: Option<Timespec>,
 }
 
 impl Parser {
@@ -303,76 +286,17 @@ fn checksum(block: &[u8]) -> u32 {
         .sum()
 }
 
-impl Long {
-    fn add(&mut self, kind: EntryType, bytes: &[u8]) -> Result<(), Status> {
-        let until_nul = |bytes: &[u8]| {
-            let mut parts = bytes.split(|&byte| byte == 0);
-            parts.next().unwrap_or_default().to_vec()
-        };
-        match kind {
-            EntryType::GNULongName => self.path = Some(until_nul(bytes)),
-            EntryType::GNULongLink => self.link = Some(until_nul(bytes)),
-            _ => {
-                for record in PaxExtensions::new(bytes) {
-                    let record = record.map_err(|_| damaged("extended header"))?;
-                    self.record(record.key_bytes(), record.value_bytes())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), Status> {
-        fn number<N: std::str::FromStr>(value: &[u8]) -> Result<Option<N>, Status> {
-            let text = std::str::from_utf8(value).ok();
-            let number = text.and_then(|text| text.parse().ok());
-            number.map(Some).ok_or_else(|| damaged("extended header"))
-        }
-        let text = || Some(String::from_utf8_lossy(value).into_owned());
-        match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = number(value)?,
-            b"uid" => self.uid = number(value)?,
-            b"gid" => self.gid = number(value)?,
-            b"uname" => self.user = text(),
-            b"gname" => self.group = text(),
-            b"mtime" => self.modified = Some(time(value).ok_or_else(|| damaged("time"))?),
-            key if key.starts_with(b"GNU.sparse.") => return Err(sparse()),
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// Seconds with or without a fraction. Before 1970 the fraction counts downwards.
-fn time(value: &[u8]) -> Option<Timespec> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
-    let digits = fraction.get(..fraction.len().min(9))?;
-    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let nanos: i64 = format!("{digits:0<9}").parse().ok()?;
-    let (tv_sec, tv_nsec) = match whole.starts_with('-') && nanos > 0 {
-        false => (seconds, nanos),
-        true => (seconds.checked_sub(1)?, 1_000_000_000 - nanos),
-    };
-    Some(Timespec { tv_sec, tv_nsec })
-}
-
 fn wrong(description: &str) -> Status {
     error::invalid_field("data", description)
 }
 
-fn damaged(what: &str) -> Status {
+pub(super) fn damaged(what: &str) -> Status {
     wrong(&format!(
         "is a damaged tar archive: an entry's {what} is none"
     ))
 }
 
-fn sparse() -> Status {
+pub(super) fn sparse() -> Status {
     wrong("is a tar archive with sparse files, which is not understood: pack it without --sparse")
 }
 
@@ -486,18 +410,6 @@ mod tests {
         header.set_entry_type(EntryType::GNUSparse);
         header.set_cksum();
         assert!(refused(header.as_bytes()).contains("--sparse"));
-    }
-
-    #[test]
-    fn times_have_fractions_and_may_be_before_1970() {
-        let of = |text: &str| time(text.as_bytes()).map(|time| (time.tv_sec, time.tv_nsec));
-        assert_eq!(of("12"), Some((12, 0)));
-        assert_eq!(of("12.5"), Some((12, 500_000_000)));
-        assert_eq!(of("12.1234567891"), Some((12, 123_456_789)));
-        assert_eq!(of("-1.000000001"), Some((-2, 999_999_999)));
-        for wrong in ["", "x", "1.x", "1.-5"] {
-            assert_eq!(of(wrong), None, "{wrong:?}");
-        }
     }
 
     proptest::proptest! {
