@@ -5,6 +5,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
     exec_server::{self, ExecServer},
+    files_server::{self, FilesServer},
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
@@ -21,8 +22,8 @@ use crate::{
     exec::Registry,
     gate::Gate,
     limits::{
-        MAX_EXEC_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST,
-        MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
+        MAX_EXEC_REQUEST, MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST,
+        MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
     },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
@@ -30,6 +31,7 @@ use crate::{
     serve::{Place, Serving},
     services::{
         exec::Exec,
+        files::Files,
         filesystems::Filesystems,
         hardware::Hardware,
         health::Health,
@@ -276,6 +278,7 @@ impl AgentBuilder {
         let processes = Registry::new();
         let mut names = vec![
             exec_server::SERVICE_NAME,
+            files_server::SERVICE_NAME,
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
@@ -316,6 +319,11 @@ impl AgentBuilder {
         self.services.add_limited(
             exec.max_decoding_message_size(MAX_EXEC_REQUEST),
             MAX_EXEC_REQUEST,
+        );
+        let files = FilesServer::new(Files::new());
+        self.services.add_limited(
+            files.max_decoding_message_size(MAX_FILES_REQUEST),
+            MAX_FILES_REQUEST,
         );
         let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
         self.services.add_limited(

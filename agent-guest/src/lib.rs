@@ -34,6 +34,7 @@ mod discovery;
 pub mod emulation;
 pub mod error;
 mod exec;
+mod files;
 mod gate;
 pub mod limits;
 #[cfg(feature = "cli")]

@@ -355,7 +355,93 @@ pub const FILESYSTEMS_FRESHNESS: Duration = Duration::from_millis(200);
 pub const MAX_SOURCE_FILE: usize = 4 * 1024 * 1024;
 
 /// Threads for calls that may block. None exists while none is needed, and each keeps a stack.
-pub const MAX_BLOCKING_THREADS: usize = MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + 4;
+pub const MAX_BLOCKING_THREADS: usize =
+    MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + MAX_FILE_THREADS + 4;
+
+// === files ===
+
+/// Bytes of a path, as `files.proto` promises: the kernel's own limit.
+pub const MAX_PATH: usize = 4096;
+
+/// Bytes of content in one message that the agent sends: what a stream's send buffer takes at once.
+pub const FILE_PIECE: usize = STREAM_SEND_BUFFER;
+
+/// Bytes of content in one message that the agent takes, as `files.proto` promises. More is INVALID_ARGUMENT.
+pub const MAX_FILE_DATA: usize = 256 * 1024;
+
+/// Largest request of `Files`: as much content, and room for its framing.
+pub const MAX_FILES_REQUEST: usize = MAX_FILE_DATA + 16 * 1024;
+
+/// Transfers at once: reads, writes, trees, lists, removals and digests. More are RESOURCE_EXHAUSTED. Each holds a piece or
+/// two, a message that has come, and a few descriptors; trees and lists some megabytes at worst.
+pub const MAX_FILE_TRANSFERS: usize = 64;
+
+/// Watches at once; more are RESOURCE_EXHAUSTED. The kernel gives a user 128 instances of inotify by default.
+pub const MAX_FILE_WATCHES: usize = 32;
+
+/// Threads that work with files. At the limit a step waits for its turn. File systems that do not answer may take all of
+/// these, and then no file can be reached; what else the agent does goes on.
+pub const MAX_FILE_THREADS: usize = 8;
+
+/// Bytes that one step reads for a digest: some 10 ms, after which it is seen whether the caller is still there.
+pub const FILE_STEP: usize = 8 * 1024 * 1024;
+
+/// Zeros of a hole that one step makes a digest of, and the longest hole that is told at once if there is one to be made.
+pub const HOLE_STEP: u64 = 8 * 1024 * 1024;
+
+/// Pause between two looks at a file that is followed. It is looked at and not watched, since many file systems (`/proc`,
+/// NFS) do not tell; also when a caller may try again after a transfer too many.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Times that a path is resolved anew because directories were moved meanwhile.
+pub const RESOLVE_TRIES: usize = 64;
+
+/// Entries in one message of a list, as `files.proto` promises.
+pub const LIST_MESSAGE: usize = 256;
+
+/// Memory for the names of a directory that is listed, which must be there to be sorted, as `files.proto` promises.
+pub const MAX_LIST_NAMES: usize = 8 * 1024 * 1024;
+
+/// Characters of an upload's id, as `files.proto` promises.
+pub const MAX_UPLOAD_ID: usize = 64;
+
+/// How long an upload that broke off is kept, as `files.proto` promises.
+pub const UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Entries of a directory that are looked through for older uploads when one begins there.
+pub const UPLOAD_SWEEP: usize = 1024;
+
+/// Directories in each other that are removed, packed or unpacked, as `files.proto` promises: each is held open.
+pub const MAX_TREE_DEPTH: usize = 128;
+
+/// Entries that one step removes.
+pub const REMOVE_STEP: usize = 256;
+
+/// Times that a directory is gone through that others put files into while it is removed.
+pub const REMOVE_ROUNDS: u32 = 8;
+
+/// Entries that one step of packing a tree looks at.
+pub const PULL_STEP: usize = 256;
+
+/// Bytes of paths that are remembered to find hard links while a tree is packed. At the limit further ones are packed as
+/// files of their own.
+pub const MAX_TREE_LINKS: usize = 1024 * 1024;
+
+/// Paths that are named in a tree's summary, as `files.proto` promises; the others are counted.
+pub const MAX_TREE_SKIPPED: usize = 100;
+
+/// Bytes of a tar archive's extended header, which holds long names: two paths, and as much again for the rest. More
+/// ends the call.
+pub const MAX_TAR_EXTENSION: usize = 32 * 1024;
+
+/// Directories that one call watches, as `files.proto` promises: the kernel's former default for a user.
+pub const MAX_WATCHED: usize = 8192;
+
+/// Bytes of events that are read at once.
+pub const WATCH_BUFFER: usize = 16 * 1024;
+
+/// Entries of a new directory that one step looks at.
+pub const WATCH_STEP: usize = 256;
 
 // === the port ===
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
 //! | [`exec`] | `vbridge.guest.v1.Exec` |
+//! | [`files`] | `vbridge.guest.v1.Files` |
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
@@ -18,6 +19,7 @@
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
 pub(crate) mod exec;
+pub(crate) mod files;
 pub(crate) mod filesystems;
 pub(crate) mod hardware;
 pub(crate) mod health;

@@ -3,6 +3,7 @@
 //! Most modules hold the parser of one family of files. Parsers take text and give the contract's messages; they skip
 //! what they don't understand, because kernels add lines and columns, and guests may run any kernel.
 
+pub(crate) mod accounts;
 pub(crate) mod block;
 pub(crate) mod clock;
 pub(crate) mod cpu;

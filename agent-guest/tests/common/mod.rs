@@ -129,6 +129,14 @@ impl Host {
 
     /// A gRPC channel over the session.
     pub(crate) async fn channel(&mut self) -> Channel {
+        self.channel_with(|endpoint| endpoint).await
+    }
+
+    /// The same, with settings of its own.
+    pub(crate) async fn channel_with(
+        &mut self,
+        configure: impl FnOnce(Endpoint) -> Endpoint,
+    ) -> Channel {
         let mut session = Some(TokioIo::new(self.take_session()));
         let connector = tower::service_fn(move |_| {
             let session = session
@@ -139,6 +147,7 @@ impl Host {
         // As the bridge has it.
         let endpoint =
             Endpoint::from_static("http://guest.test").initial_stream_window_size(256 * 1024);
+        let endpoint = configure(endpoint);
         within(endpoint.connect_with_connector(connector))
             .await
             .unwrap()

@@ -1,0 +1,447 @@
+//! Where a path leads: the root that everything is opened below, and the paths that callers give.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat},
+    io::Errno,
+};
+use tonic::Status;
+
+use super::failure::{failed, unresolved, wrong_type};
+use crate::{
+    error,
+    limits::{MAX_PATH, RESOLVE_TRIES},
+};
+
+/// A path as a caller gives it, checked: absolute, without `..`, and written without what means nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GuestPath {
+    /// Begins with a slash, and ends with none unless it is the root.
+    text: String,
+}
+
+impl GuestPath {
+    /// Checks what is in the field `field`.
+    pub(crate) fn parse(field: &str, text: &str) -> Result<Self, Status> {
+        let wrong = |description: &str| Err(error::invalid_field(field, description));
+        if text.len() > MAX_PATH {
+            return wrong(&format!(
+                "has {} bytes, and {MAX_PATH} is the most",
+                text.len()
+            ));
+        }
+        if !text.starts_with('/') {
+            return wrong("must be an absolute path, which begins with a slash");
+        }
+        if text.contains('\0') {
+            return wrong("must not contain a NUL, which no name has");
+        }
+        let mut clean = String::with_capacity(text.len());
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => return wrong("must not contain \"..\": name the directory itself"),
+                part => {
+                    clean.push('/');
+                    clean.push_str(part);
+                }
+            }
+        }
+        if clean.is_empty() {
+            clean.push('/');
+        }
+        Ok(Self { text: clean })
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The last name; "/" of the root.
+    pub(crate) fn name(&self) -> &str {
+        match self.split() {
+            Some((_, name)) => name,
+            None => "/",
+        }
+    }
+
+    /// The path below the root.
+    fn relative(&self) -> &str {
+        match self.text.get(1..) {
+            None | Some("") => ".",
+            Some(path) => path,
+        }
+    }
+
+    /// The directory below the root, and the name in it; none for the root itself.
+    fn split(&self) -> Option<(&str, &str)> {
+        let path = self.text.get(1..).filter(|path| !path.is_empty())?;
+        Some(path.rsplit_once('/').unwrap_or((".", path)))
+    }
+}
+
+impl AsRef<[u8]> for GuestPath {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// A directory, and the rule that keeps all paths below it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    dir: OwnedFd,
+    resolve: ResolveFlags,
+}
+
+impl Root {
+    /// The guest's own root, which absolute links start from.
+    pub(crate) fn whole() -> Result<Self, Status> {
+        let dir = rustix::fs::openat(CWD, "/", PATH | OFlags::DIRECTORY, Mode::empty());
+        Ok(Self {
+            dir: dir.map_err(|errno| failed("open", "/", errno))?,
+            resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        })
+    }
+
+    /// A directory that no path leads out of: not by a link, wherever it was put, and whenever.
+    pub(crate) fn below(dir: OwnedFd) -> Self {
+        Self {
+            dir,
+            resolve: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+        }
+    }
+
+    /// The same directory, with the rule of this root if it is the root itself.
+    pub(crate) fn at(&self, path: &GuestPath) -> Result<Self, Status> {
+        let dir = self.directory(path, false)?;
+        match path.split() {
+            Some(_) => Ok(Self::below(dir)),
+            None => Ok(Self {
+                dir,
+                resolve: self.resolve,
+            }),
+        }
+    }
+
+    /// Has what is on its file system written to the disk.
+    pub(crate) fn sync(&self) -> Result<(), Errno> {
+        rustix::fs::syncfs(&self.dir)
+    }
+
+    /// Opens a path that is relative to the root.
+    pub(crate) fn open(
+        &self,
+        path: impl AsRef<OsStr>,
+        flags: OFlags,
+        follow: bool,
+    ) -> Result<OwnedFd, Errno> {
+        let mut flags = flags | OFlags::CLOEXEC;
+        flags.set(OFlags::NOFOLLOW, !follow);
+        for _ in 0..RESOLVE_TRIES {
+            let path = path.as_ref();
+            match rustix::fs::openat2(&self.dir, path, flags, Mode::empty(), self.resolve) {
+                // Something was moved while the kernel was looking at "..".
+                Err(Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// What is at a path, whatever it is: opened without touching it, so that a device does not notice.
+    pub(crate) fn find(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
+        self.open(path.relative(), PATH, follow)
+            .map_err(|errno| unresolved(path, errno))
+    }
+
+    /// The same of a path that may be missing; a link at its end is not followed.
+    pub(crate) fn look(&self, path: &GuestPath) -> Result<Option<OwnedFd>, Status> {
+        match self.open(path.relative(), PATH, false) {
+            Err(Errno::NOENT) => Ok(None),
+            found => found.map(Some).map_err(|errno| unresolved(path, errno)),
+        }
+    }
+
+    /// A directory, to be read.
+    pub(crate) fn directory(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
+        let found = self.find(path, follow)?;
+        let (file_type, _) = stat(&found, path)?;
+        if file_type != FileType::Directory {
+            return Err(wrong_type(path, file_type, "directories"));
+        }
+        open_again(&found).map_err(|errno| failed("read", path, errno))
+    }
+
+    /// A regular file, opened with `flags`. Nothing else is ever opened: a pipe does not hang, a device does not start.
+    pub(crate) fn regular(
+        &self,
+        path: &GuestPath,
+        flags: OFlags,
+        follow: bool,
+    ) -> Result<File, Status> {
+        let found = self.find(path, follow)?;
+        open_regular(&found, path, flags)
+    }
+
+    /// The directory that a path's last name is in.
+    pub(crate) fn parent<'a>(&self, path: &'a GuestPath) -> Result<(OwnedFd, &'a OsStr), Status> {
+        let (parent, name) = path.split().ok_or_else(|| {
+            error::invalid_field("path", "is the root itself, which this can't be done to")
+        })?;
+        let dir = self
+            .open(parent, PATH | OFlags::DIRECTORY, true)
+            .map_err(|errno| unresolved(path, errno))?;
+        Ok((dir, OsStr::new(name)))
+    }
+
+    /// Makes the directories on the way to a path's last name that are missing.
+    pub(crate) fn make_parents(&self, path: &GuestPath) -> Result<(), Status> {
+        match path.split() {
+            None => Ok(()),
+            Some((parent, _)) => self
+                .make_directories(OsStr::new(parent))
+                .map_err(|errno| failed("make the directories on the way to", path, errno)),
+        }
+    }
+
+    /// Makes a directory and those on the way to it that are missing, with mode 0755, and opens it.
+    pub(crate) fn make_directories(&self, path: &OsStr) -> Result<(), Errno> {
+        let bytes = path.as_encoded_bytes();
+        let mut dir = None;
+        for end in ends(bytes) {
+            let way = os(bytes.get(..end).unwrap_or_default());
+            let next = match self.open(way, PATH | OFlags::DIRECTORY, true) {
+                Err(Errno::NOENT) => {
+                    let above: &OwnedFd = dir.as_ref().unwrap_or(&self.dir);
+                    let name = bytes
+                        .get(..end)
+                        .unwrap_or_default()
+                        .rsplit(|&byte| byte == b'/');
+                    let name = os(name.into_iter().next().unwrap_or_default());
+                    make_directory(above, name, 0o755)
+                }
+                found => found,
+            }?;
+            dir = Some(next);
+        }
+        Ok(())
+    }
+}
+
+/// Where the names of a path end.
+fn ends(path: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes
+        .map(|(at, _)| at)
+        .chain([path.len()])
+        .filter(|end| *end > 0)
+}
+
+/// Only to stand on: nothing is done to what is opened.
+pub(crate) const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Bytes as a name.
+pub(crate) fn os(bytes: &[u8]) -> &OsStr {
+    std::os::unix::ffi::OsStrExt::from_bytes(bytes)
+}
+
+/// Makes a directory with just these permissions, whatever the umask. One that is there already stays as it is.
+pub(crate) fn make_directory(
+    dir: impl AsFd,
+    name: &OsStr,
+    permissions: u32,
+) -> Result<OwnedFd, Errno> {
+    let made = rustix::fs::mkdirat(&dir, name, Mode::RWXU);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match made {
+        Ok(()) => {
+            let made = rustix::fs::openat(&dir, name, flags, Mode::empty())?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(permissions))?;
+            Ok(made)
+        }
+        // Somebody else was faster.
+        Err(Errno::EXIST) => rustix::fs::openat(&dir, name, flags, Mode::empty()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The type and the attributes of what is open.
+pub(crate) fn stat(fd: impl AsFd, path: impl AsRef<[u8]>) -> Result<(FileType, Stat), Status> {
+    let stat = rustix::fs::fstat(fd).map_err(|errno| failed("look at", path, errno))?;
+    Ok((FileType::from_raw_mode(stat.st_mode), stat))
+}
+
+/// A directory that is only stood on, opened to be read.
+pub(crate) fn open_again(dir: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, ".", flags, Mode::empty())
+}
+
+/// The file that `found` stands on, if it is a regular one. It is opened by its descriptor, and not by its name.
+pub(crate) fn open_regular(
+    found: &OwnedFd,
+    path: impl AsRef<[u8]>,
+    flags: OFlags,
+) -> Result<File, Status> {
+    let (file_type, _) = stat(found, &path)?;
+    if file_type != FileType::RegularFile {
+        return Err(wrong_type(path, file_type, "regular files"));
+    }
+    // NONBLOCK: some files of /proc wait for what may never come.
+    let flags = flags | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    rustix::fs::openat(CWD, by_descriptor(found.as_fd()), flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| match errno {
+            Errno::NOENT => error::failure(
+                error::Reason::Unsupported,
+                "the guest has no /proc, which files are opened through: mount it",
+            ),
+            errno => failed("open", path, errno),
+        })
+}
+
+/// The name that the kernel has for what is open, for calls that take only names.
+pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        io::Read as _,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use rustix::fs::{RenameFlags, renameat_with};
+    use tonic::Code;
+
+    use super::*;
+
+    fn path(text: &str) -> GuestPath {
+        GuestPath::parse("path", text).unwrap()
+    }
+
+    /// A root with the file `dir/file`, and a place outside of it with `file`, which is a secret.
+    fn house() -> (tempfile::TempDir, Root) {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = |name: &str| temporary.path().join(name);
+        fs::create_dir_all(at("root/dir")).unwrap();
+        fs::create_dir(at("outside")).unwrap();
+        fs::write(at("root/dir/file"), "open").unwrap();
+        fs::write(at("outside/file"), "secret").unwrap();
+        let root = Root::below(fs::File::open(at("root")).unwrap().into());
+        (temporary, root)
+    }
+
+    #[test]
+    fn a_path_is_absolute_and_has_one_spelling() {
+        for (text, clean, name) in [
+            ("/", "/", "/"),
+            ("//./", "/", "/"),
+            ("/a//b/./c/", "/a/b/c", "c"),
+            ("/.../..a", "/.../..a", "..a"),
+        ] {
+            let path = path(text);
+            assert_eq!((path.as_str(), path.name()), (clean, name));
+        }
+        let long = "/x".repeat(2049);
+        for wrong in ["", "a", "./a", "/a/../b", "/..", "/a\0b", &long] {
+            let status = GuestPath::parse("path", wrong).unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            assert!(status.message().starts_with("path: "), "{status}");
+        }
+        assert!(GuestPath::parse("path", &"/x".repeat(2048)).is_ok());
+    }
+
+    #[test]
+    fn nothing_leads_out_of_a_root() {
+        let (temporary, root) = house();
+        let outside = temporary.path().join("outside");
+        let link = |to: &std::path::Path, name: &str| {
+            std::os::unix::fs::symlink(to, temporary.path().join("root").join(name)).unwrap();
+        };
+        link(&outside, "absolute");
+        link("../outside".as_ref(), "relative");
+        link("dir".as_ref(), "inside");
+        link(&outside.join("file"), "last");
+        for (text, follow) in [
+            ("/absolute/file", false),
+            ("/relative/file", false),
+            ("/last", true),
+        ] {
+            let status = root.regular(&path(text), OFlags::RDONLY, follow);
+            let status = status.unwrap_err();
+            assert_eq!(status.code(), Code::PermissionDenied, "{text}");
+            assert!(status.message().contains("leads out"), "{status}");
+        }
+        let mut text = String::new();
+        let file = root.regular(&path("/inside/file"), OFlags::RDONLY, false);
+        file.unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "open");
+        let status = root
+            .regular(&path("/last"), OFlags::RDONLY, false)
+            .unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+    }
+
+    #[test]
+    fn a_link_that_is_swapped_in_at_any_moment_gives_no_secret() {
+        let (temporary, root) = house();
+        let at = |name: &str| temporary.path().join(name);
+        // What takes the place of the file, and of the directory.
+        std::os::unix::fs::symlink(at("outside/file"), at("root/dir/swap")).unwrap();
+        std::os::unix::fs::symlink(at("outside"), at("root/swap")).unwrap();
+        let stop = AtomicBool::new(false);
+        let (mut read, mut refused) = (0, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let dir = fs::File::open(at("root/dir")).unwrap();
+                let exchange = |dir: &fs::File, a: &str| {
+                    renameat_with(dir, a, dir, "swap", RenameFlags::EXCHANGE).unwrap();
+                };
+                let above = fs::File::open(at("root")).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    exchange(&dir, "file");
+                    exchange(&above, "dir");
+                }
+            });
+            let path = path("/dir/file");
+            // Until both was seen: a thousand reads may be over before the other thread begins.
+            for turn in 0.. {
+                match root.regular(&path, OFlags::RDONLY, turn % 2 == 0) {
+                    Ok(mut file) => {
+                        let mut text = String::new();
+                        file.read_to_string(&mut text).unwrap();
+                        assert_eq!(text, "open");
+                        read += 1;
+                    }
+                    Err(_) => refused += 1,
+                }
+                if turn >= 1000 && read > 0 && refused > 0 {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(read > 0 && refused > 0);
+    }
+
+    #[test]
+    fn directories_on_the_way_are_made_and_never_outside() {
+        let (temporary, root) = house();
+        root.make_parents(&path("/new/a/b/file")).unwrap();
+        let made = temporary.path().join("root/new/a/b");
+        let mode = rustix::fs::stat(&made).unwrap().st_mode;
+        assert_eq!(mode & 0o7777, 0o755);
+        std::os::unix::fs::symlink("../outside", temporary.path().join("root/out")).unwrap();
+        assert!(root.make_parents(&path("/out/a/file")).is_err());
+        assert!(!temporary.path().join("outside/a").exists());
+    }
+}

@@ -1,0 +1,374 @@
+//! `vbridge.guest.v1.Files`: the guest's files, in messages. What is done with them is in [`crate::files`].
+
+use std::os::fd::OwnedFd;
+
+use futures_util::{StreamExt as _, stream};
+use rustix::fs::OFlags;
+use tokio::io::{Interest, unix::AsyncFd};
+use tonic::{Request, Response, Status, Streaming};
+use vbridge_api::guest::v1::{
+    Digest, FileInfo, FilesChecksumRequest, FilesChecksumResponse, FilesGetUploadRequest,
+    FilesGetUploadResponse, FilesListRequest, FilesListResponse, FilesMkdirRequest,
+    FilesMkdirResponse, FilesPullTreeRequest, FilesPullTreeResponse, FilesPushTreeRequest,
+    FilesPushTreeResponse, FilesReadRequest, FilesReadResponse, FilesRemoveRequest,
+    FilesRemoveResponse, FilesRenameRequest, FilesRenameResponse, FilesSetAttributesRequest,
+    FilesSetAttributesResponse, FilesStatRequest, FilesStatResponse, FilesWatchRequest,
+    FilesWatchResponse, FilesWriteRequest, FilesWriteResponse, files_push_tree_request,
+    files_server, files_write_request,
+};
+
+use crate::{
+    error::{self, Reason},
+    files::{
+        change,
+        digest::{Checksum, Hasher},
+        failure::{errno, failed},
+        info::Teller,
+        list::Listing,
+        path::{GuestPath, Root},
+        read::Reading,
+        remove::Removal,
+        replace::upload_size,
+        start::{Start, check_id},
+        tree::{pull::Packer, push::Unpacker},
+        watch::Watch,
+        work::{Pieces, Pool, Step, Work as _, Worker},
+        write::Upload,
+    },
+    limits::{HOLE_STEP, MAX_FILE_DATA},
+    port::async_fd,
+};
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pool: Pool,
+}
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        Self { pool: Pool::new() }
+    }
+
+    /// The digest of a part of a file.
+    async fn digest(
+        &self,
+        path: GuestPath,
+        follow: bool,
+        hasher: Hasher,
+        (offset, length): (u64, Option<u64>),
+    ) -> Result<(Digest, u64), Status> {
+        let place = self.pool.transfer()?;
+        let begin = move || {
+            let mut file = Root::whole()?.regular(&path, OFlags::RDONLY, follow)?;
+            if offset > 0 {
+                std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset))
+                    .map_err(|error| failed("find the offset in", &path, errno(&error)))?;
+            }
+            Ok(Checksum {
+                file,
+                path,
+                hasher,
+                left: length.unwrap_or(u64::MAX),
+                size: 0,
+            })
+        };
+        self.pool.begin(place, begin).await?.answer().await
+    }
+}
+
+#[tonic::async_trait]
+impl files_server::Files for Files {
+    type ListStream = Pieces<FilesListResponse>;
+    type ReadStream = Pieces<FilesReadResponse>;
+    type PullTreeStream = Pieces<FilesPullTreeResponse>;
+    type WatchStream = Pieces<FilesWatchResponse>;
+
+    async fn stat(
+        &self,
+        request: Request<FilesStatRequest>,
+    ) -> Result<Response<FilesStatResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let digest = match request.digest {
+            None => None,
+            Some(algorithm) => {
+                let hasher = Hasher::new("digest", algorithm)?;
+                let digest = self.digest(path.clone(), request.follow, hasher, (0, None));
+                Some(digest.await?.0)
+            }
+        };
+        let stat = move || {
+            let found = Root::whole()?.find(&path, request.follow)?;
+            tell(found, &path)
+        };
+        Ok(Response::new(FilesStatResponse {
+            file: Some(self.pool.run(stat).await?),
+            digest,
+        }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<FilesListRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let place = self.pool.transfer()?;
+        let begin = move || Listing::new(&Root::whole()?, path, request.follow_link);
+        let listing = self.pool.begin(place, begin).await?;
+        Ok(Response::new(listing.pieces()))
+    }
+
+    async fn read(
+        &self,
+        request: Request<FilesReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        change::length("offset", request.offset)?;
+        let place = self.pool.transfer()?;
+        let begin = move || Reading::new(&Root::whole()?, path, &request);
+        let reading = self.pool.begin(place, begin).await?;
+        Ok(Response::new(reading.pieces()))
+    }
+
+    async fn write(
+        &self,
+        request: Request<Streaming<FilesWriteRequest>>,
+    ) -> Result<Response<FilesWriteResponse>, Status> {
+        use files_write_request::Message;
+        let place = self.pool.transfer()?;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|first| first.message);
+        let Some(Message::Start(start)) = first else {
+            return Err(error::invalid_field("start", "must be the first message"));
+        };
+        let start = Start::parse(start)?;
+        let begin = move || Upload::open(&Root::whole()?, start);
+        let mut upload = self.pool.begin(place, begin).await?;
+        while !upload.run(Upload::prepare).await? {}
+        let mut is_over = false;
+        while let Some(message) = messages.message().await? {
+            if is_over {
+                return Err(error::invalid_field("digest", "must be the last message"));
+            }
+            match message.message {
+                Some(Message::Data(data)) => upload.run(move |upload| upload.data(&data)).await?,
+                Some(Message::Hole(count)) => write_hole(&mut upload, count).await?,
+                Some(Message::Digest(digest)) => {
+                    is_over = true;
+                    upload.run(move |upload| upload.expect(digest)).await?;
+                }
+                Some(Message::Start(_)) => {
+                    return Err(error::invalid_field("start", "comes only once"));
+                }
+                None => return Err(error::invalid_field("message", "must not be empty")),
+            }
+        }
+        Ok(Response::new(upload.run(Upload::finish).await?))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<FilesGetUploadRequest>,
+    ) -> Result<Response<FilesGetUploadResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        check_id("upload_id", &request.upload_id)?;
+        let look = move || {
+            let root = Root::whole()?;
+            let (dir, _) = root.parent(&path)?;
+            upload_size(&dir, &path, &request.upload_id)
+        };
+        let size = self.pool.run(look).await?;
+        Ok(Response::new(FilesGetUploadResponse { size }))
+    }
+
+    async fn mkdir(
+        &self,
+        request: Request<FilesMkdirRequest>,
+    ) -> Result<Response<FilesMkdirResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let make = move || change::make(&Root::whole()?, &path, &request);
+        let file = Some(self.pool.run(make).await?);
+        Ok(Response::new(FilesMkdirResponse { file }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<FilesRemoveRequest>,
+    ) -> Result<Response<FilesRemoveResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let place = self.pool.transfer()?;
+        let begin = move || Removal::new(&Root::whole()?, path, request.recursive);
+        let removed = match self.pool.begin(place, begin).await {
+            Ok(removal) => removal.answer().await,
+            Err(status) => Err(status),
+        };
+        match removed {
+            Ok(removed) => Ok(Response::new(FilesRemoveResponse { removed })),
+            Err(status)
+                if request.ignore_missing && status.code() == Reason::FileNotFound.code() =>
+            {
+                Ok(Response::new(FilesRemoveResponse { removed: 0 }))
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    async fn rename(
+        &self,
+        request: Request<FilesRenameRequest>,
+    ) -> Result<Response<FilesRenameResponse>, Status> {
+        let request = request.into_inner();
+        let from = GuestPath::parse("from", &request.from)?;
+        let to = GuestPath::parse("to", &request.to)?;
+        let rename = move || change::rename(&Root::whole()?, &from, &to, request.no_overwrite);
+        self.pool.run(rename).await?;
+        Ok(Response::new(FilesRenameResponse {}))
+    }
+
+    async fn set_attributes(
+        &self,
+        request: Request<FilesSetAttributesRequest>,
+    ) -> Result<Response<FilesSetAttributesResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let set = move || change::set(&Root::whole()?, &path, &request);
+        let file = Some(self.pool.run(set).await?);
+        Ok(Response::new(FilesSetAttributesResponse { file }))
+    }
+
+    async fn checksum(
+        &self,
+        request: Request<FilesChecksumRequest>,
+    ) -> Result<Response<FilesChecksumResponse>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let hasher = Hasher::new("algorithm", request.algorithm)?;
+        let part = (change::length("offset", request.offset)?, request.length);
+        let (digest, size) = self.digest(path, request.follow_link, hasher, part).await?;
+        Ok(Response::new(FilesChecksumResponse {
+            digest: Some(digest),
+            size,
+        }))
+    }
+
+    async fn pull_tree(
+        &self,
+        request: Request<FilesPullTreeRequest>,
+    ) -> Result<Response<Self::PullTreeStream>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let place = self.pool.transfer()?;
+        let begin = move || Packer::new(&Root::whole()?, &path, request.one_file_system);
+        let packer = self.pool.begin(place, begin).await?;
+        Ok(Response::new(packer.pieces()))
+    }
+
+    async fn push_tree(
+        &self,
+        request: Request<Streaming<FilesPushTreeRequest>>,
+    ) -> Result<Response<FilesPushTreeResponse>, Status> {
+        use files_push_tree_request::Message;
+        let place = self.pool.transfer()?;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.and_then(|first| first.message);
+        let Some(Message::Start(start)) = first else {
+            return Err(error::invalid_field("start", "must be the first message"));
+        };
+        let begin = move || Unpacker::new(&Root::whole()?, &start);
+        let mut unpacker = self.pool.begin(place, begin).await?;
+        while let Some(message) = messages.message().await? {
+            match message.message {
+                Some(Message::Data(data)) if data.len() <= MAX_FILE_DATA => {
+                    unpacker.run(move |unpacker| unpacker.data(&data)).await?;
+                }
+                Some(Message::Data(data)) => {
+                    let description =
+                        format!("has {} bytes, and {MAX_FILE_DATA} is the most", data.len());
+                    return Err(error::invalid_field("data", description));
+                }
+                Some(Message::Start(_)) => {
+                    return Err(error::invalid_field("start", "comes only once"));
+                }
+                None => return Err(error::invalid_field("message", "must not be empty")),
+            }
+        }
+        Ok(Response::new(unpacker.run(Unpacker::finish).await?))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<FilesWatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let path = GuestPath::parse("path", &request.path)?;
+        let place = self.pool.watch()?;
+        let begin = move || {
+            let root = Root::whole()?;
+            Watch::new(&root, path, request.recursive, request.follow_link)
+        };
+        let mut worker = self.pool.begin(place, begin).await?;
+        let inotify = worker.run(|watch| watch.inotify()).await?;
+        let readable = async_fd(inotify, Interest::READABLE)
+            .map_err(|error| error::failure(Reason::Internal, format!("can't watch: {error}")))?;
+        let told = stream::unfold(Some((worker, readable)), |state| async move {
+            let (mut worker, readable) = state?;
+            match watched(&mut worker, &readable).await {
+                Ok(Some(told)) => Some((Ok(told), Some((worker, readable)))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        let messages = told.flat_map(|told| {
+            let messages: Vec<_> = match told {
+                Ok(told) => told.into_iter().map(Ok).collect(),
+                Err(status) => vec![Err(status)],
+            };
+            stream::iter(messages)
+        });
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+/// The next changes; none if there will be no more.
+async fn watched(
+    worker: &mut Worker<Watch>,
+    readable: &AsyncFd<OwnedFd>,
+) -> Result<Option<Vec<FilesWatchResponse>>, Status> {
+    loop {
+        match worker.run(Watch::step).await? {
+            Step::Piece(told) => return Ok(Some(told)),
+            Step::End => return Ok(None),
+            Step::Again => {}
+            Step::Later => {
+                let ready = readable.readable().await;
+                let ready = ready.map_err(|_| error::agent_stopping());
+                // What has come since the last look makes it ready again.
+                ready?.clear_ready();
+            }
+        }
+    }
+}
+
+/// Writes a hole a step at a time: its zeros count for the digests, and may be many.
+async fn write_hole(upload: &mut Worker<Upload>, count: u64) -> Result<(), Status> {
+    upload.run(move |upload| upload.check_hole(count)).await?;
+    let mut left = count;
+    while left > 0 {
+        let part = left.min(HOLE_STEP);
+        upload.run(move |upload| upload.hole(part)).await?;
+        left -= part;
+    }
+    Ok(())
+}
+
+fn tell(found: OwnedFd, path: &GuestPath) -> Result<FileInfo, Status> {
+    Teller::new()
+        .open(found, path.name())
+        .map_err(|errno| failed("look at", path, errno))
+}
