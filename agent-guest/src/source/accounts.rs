@@ -18,8 +18,9 @@ struct Names(HashMap<u32, String>);
 impl Accounts {
     /// Reads both files; one that can't be read has no names.
     pub(crate) fn read(reader: &mut Reader) -> Self {
-        let mut text = |path| reader.read(path).unwrap_or_default();
-        Self::of(&text("etc/passwd"), &text("etc/group"))
+        let passwd = reader.read("etc/passwd").unwrap_or_default().into_owned();
+        let group = reader.read("etc/group").unwrap_or_default();
+        Self::of(&passwd, &group)
     }
 
     fn of(passwd: &str, group: &str) -> Self {
