@@ -172,7 +172,8 @@ impl Registry {
     /// Sends a signal.
     pub(crate) fn signal(&self, id: &str, signal: i32, process_only: bool) -> Result<(), Status> {
         let number = command::signal("signal", signal)?;
-        send(&*self.get(id)?, number, process_only)
+        let process = self.get(id)?;
+        send(&process, number, process_only)
     }
 
     /// All that are known: those that run first, each kind in the order of their starts.

@@ -220,12 +220,14 @@ async fn a_command_runs_where_it_is_told_to() {
 async fn a_program_that_is_not_there_or_no_program_is_told_as_such() {
     let scene = Scene::new().await;
     let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str, mode| {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        path.to_str().unwrap().to_owned()
+    // Another process writes them: as long as a file is open for writing here, a process that is started beside has it
+    // open, too, and then nobody can run it.
+    let file = async |name: &str, text: &str, mode: &str| {
+        let path = dir.path().join(name).to_str().unwrap().to_owned();
+        let line = format!("printf '{text}' > {path} && chmod {mode} {path}");
+        let written = scene.shell(&line).await.status.unwrap();
+        assert_eq!(written.how, Some(How::Code(0)));
+        path
     };
     let of = |program: &str| {
         let request = ExecRunRequest {
@@ -239,13 +241,13 @@ async fn a_program_that_is_not_there_or_no_program_is_told_as_such() {
         assert!(status.message().contains(program), "{status}");
     }
     let failed = (Code::FailedPrecondition, "CMD_EXEC_FAILED");
-    let text = file("text", "", 0o644);
+    let text = file("text", "", "644").await;
     let status = is_refused(of(&text).await, failed.0, failed.1);
     assert!(status.message().contains("Permission denied"), "{status}");
-    let orphan = file("orphan", "#!/no/such/interpreter\n", 0o755);
+    let orphan = file("orphan", "#!/no/such/interpreter\\n", "755").await;
     let status = is_refused(of(&orphan).await, failed.0, failed.1);
     assert!(status.message().contains("what it is run by"), "{status}");
-    let garbage = file("garbage", "\x7fELF\x01\x02\x03", 0o755);
+    let garbage = file("garbage", "\\177ELF\\001", "755").await;
     is_refused(of(&garbage).await, failed.0, failed.1);
     is_refused(of("/tmp").await, failed.0, failed.1);
 }
@@ -296,7 +298,7 @@ async fn a_user_is_named_by_name_or_number() {
 #[tokio::test]
 async fn a_request_beyond_every_bound_is_an_invalid_argument() {
     let scene = Scene::new().await;
-    for stdin in [1024 * 1024 + 1, 8 * 1024 * 1024] {
+    for stdin in [1024 * 1024 + 1, 4 * 1024 * 1024] {
         let request = ExecRunRequest {
             command: Some(argv(["true"])),
             stdin: vec![0; stdin],
