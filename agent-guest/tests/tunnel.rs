@@ -31,6 +31,9 @@ use vbridge_api::guest::v1::{
 /// Much more than all buffers on the way hold together.
 const BULK: usize = 8 * 1024 * 1024;
 
+/// How long they may take on a machine that is badly overloaded.
+const BULK_PATIENCE: Duration = Duration::from_secs(120);
+
 /// An agent, and a channel to it.
 struct World {
     agent: Running,
@@ -248,7 +251,9 @@ async fn goes_there_and_back(mut tunnel: Tunnel) {
         }
         drop(requests);
     };
-    let (received, ()) = within(async { tokio::join!(tunnel.all(), upload) }).await;
+    let both = async { tokio::join!(tunnel.all(), upload) };
+    let both = tokio::time::timeout(BULK_PATIENCE, both).await;
+    let (received, ()) = both.expect("it takes for ever");
     assert!(received.unwrap() == sent, "other bytes have come back");
     tunnel.ends().await;
 }
@@ -482,7 +487,7 @@ async fn a_tunnel_that_is_broken_off_is_reset_and_not_ended() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_cancelled_is_reset_and_leaves_nothing() {
+async fn a_call_that_is_cancelled_is_reset_and_not_ended() {
     let agent = Running::start();
     let mut host = agent.host().await;
     let (client, connection) = within(h2::client::handshake(host.take_session()))
