@@ -374,7 +374,7 @@ pub const MAX_FILES_REQUEST: usize = MAX_FILE_DATA + 16 * 1024;
 
 /// Transfers at once: reads, writes, trees, lists, removals and digests. More are RESOURCE_EXHAUSTED. Each holds a piece or
 /// two, a message that has come, and a few descriptors; trees and lists some megabytes at worst.
-pub const MAX_FILE_TRANSFERS: usize = 64;
+pub const MAX_FILE_TRANSFERS: usize = 32;
 
 /// Watches at once; more are RESOURCE_EXHAUSTED. The kernel gives a user 128 instances of inotify by default.
 pub const MAX_FILE_WATCHES: usize = 32;
@@ -400,7 +400,7 @@ pub const RESOLVE_TRIES: usize = 64;
 pub const LIST_MESSAGE: usize = 256;
 
 /// Memory for the names of a directory that is listed, which must be there to be sorted, as `files.proto` promises.
-pub const MAX_LIST_NAMES: usize = 8 * 1024 * 1024;
+pub const MAX_LIST_NAMES: usize = 4 * 1024 * 1024;
 
 /// Characters of an upload's id, as `files.proto` promises.
 pub const MAX_UPLOAD_ID: usize = 64;

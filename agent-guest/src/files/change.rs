@@ -29,7 +29,7 @@ pub(crate) fn make(
     path: &GuestPath,
     request: &FilesMkdirRequest,
 ) -> Result<FileInfo, Status> {
-    let permissions = permissions(request.permissions)?.unwrap_or(0o755);
+    let permissions = permissions("", request.permissions)?.unwrap_or(0o755);
     let fail = |errno| failed("make the directory", path, errno);
     if request.parents {
         // The root itself, or a link to a directory, is there already.
@@ -85,8 +85,8 @@ pub(crate) fn set(
     request: &FilesSetAttributesRequest,
 ) -> Result<FileInfo, Status> {
     let attributes = Attributes {
-        owner: Owner::parse(&request.owner, &request.group)?,
-        permissions: permissions(request.permissions)?,
+        owner: Owner::parse("", &request.owner, &request.group)?,
+        permissions: permissions("", request.permissions)?,
         modified: time("modified", request.modified.as_ref())?,
         accessed: time("accessed", request.accessed.as_ref())?,
     };
@@ -178,8 +178,8 @@ impl Attributes {
 }
 
 impl Owner {
-    /// From the fields `owner` and `group` of a request: names or numbers, or empty.
-    pub(crate) fn parse(owner: &str, group: &str) -> Result<Self, Status> {
+    /// From the fields `owner` and `group` of a request, in the message `within`: names or numbers, or empty.
+    pub(crate) fn parse(within: &str, owner: &str, group: &str) -> Result<Self, Status> {
         if owner.is_empty() && group.is_empty() {
             return Ok(Self::default());
         }
@@ -189,7 +189,10 @@ impl Owner {
             (_, Some(id)) => Ok(Some(id)),
             (text, None) => {
                 let description = format!("the guest has no {text:?} in its files of accounts");
-                Err(error::invalid_field(field, description))
+                Err(error::invalid_field(
+                    format!("{within}{field}"),
+                    description,
+                ))
             }
         };
         Ok(Self {
@@ -199,12 +202,15 @@ impl Owner {
     }
 }
 
-/// Permission bits of a request.
-pub(crate) fn permissions(permissions: Option<u32>) -> Result<Option<u32>, Status> {
+/// Permission bits of a request, in the message `within`.
+pub(crate) fn permissions(within: &str, permissions: Option<u32>) -> Result<Option<u32>, Status> {
     match permissions {
         Some(bits) if bits > 0o7777 => {
             let description = format!("is {bits:#o}, and 0o7777 is the most");
-            Err(error::invalid_field("permissions", description))
+            Err(error::invalid_field(
+                format!("{within}permissions"),
+                description,
+            ))
         }
         permissions => Ok(permissions),
     }

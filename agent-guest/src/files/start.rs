@@ -63,8 +63,8 @@ impl Start {
             path,
             mode,
             attributes: Attributes {
-                owner: Owner::parse(&start.owner, &start.group)?,
-                permissions: permissions(start.permissions)?,
+                owner: Owner::parse("start.", &start.owner, &start.group)?,
+                permissions: permissions("start.", start.permissions)?,
                 modified: time("start.modified", start.modified.as_ref())?,
                 accessed: None,
             },
@@ -112,8 +112,12 @@ mod tests {
         let wrong: [(&str, fn(&mut FilesWriteStart)); 13] = [
             ("start.path", |start| start.path = "x".to_owned()),
             ("start.mode", |start| start.mode = 9),
-            ("permissions", |start| start.permissions = Some(0o10000)),
-            ("owner", |start| start.owner = "nobody knows".to_owned()),
+            ("start.permissions", |start| {
+                start.permissions = Some(0o10000)
+            }),
+            ("start.owner", |start| {
+                start.owner = "nobody knows".to_owned()
+            }),
             ("start.no_overwrite", |start| {
                 (start.mode, start.no_overwrite) = (2, true);
             }),

@@ -223,7 +223,7 @@ async fn readers_that_do_not_read_delay_nobody_and_are_bounded() {
             Err(status) => break status,
         }
     };
-    assert_eq!((stuck.len(), reason(&refused).as_str()), (64, "TOO_MANY"));
+    assert_eq!((stuck.len(), reason(&refused).as_str()), (32, "TOO_MANY"));
     assert_eq!(guest.stat("large").await.unwrap().size, 1 << 30);
     let mut system = SystemClient::new(guest.channel.clone());
     within(system.ping(PingRequest::default())).await.unwrap();
