@@ -4,6 +4,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
+    accounts_server::{self, AccountsServer},
     hardware_server::{self, HardwareServer},
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
@@ -17,11 +18,15 @@ use vbridge_link::Key;
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
     gate::Gate,
-    limits::{MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST},
+    limits::{
+        MAX_ACCOUNTS_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST,
+        MAX_SYSTEM_REQUEST,
+    },
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
+        accounts::{self, Accounts},
         filesystems::Filesystems,
         hardware::Hardware,
         health::Health,
@@ -236,6 +241,7 @@ impl AgentBuilder {
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
         let mut names = vec![
+            accounts_server::SERVICE_NAME,
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
@@ -266,6 +272,11 @@ impl AgentBuilder {
         self.services.add_limited(
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
+        );
+        let accounts = AccountsServer::new(Accounts::new("/", accounts::System));
+        self.services.add_limited(
+            accounts.max_decoding_message_size(MAX_ACCOUNTS_REQUEST),
+            MAX_ACCOUNTS_REQUEST,
         );
         let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
         self.services.add_limited(

@@ -22,10 +22,11 @@ use crate::{content, matrix::unique, place::Place, suite::Suite};
 const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// The services that the test agent offers.
-const SERVICES: [&str; 11] = [
+const SERVICES: [&str; 12] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
+    "vbridge.guest.v1.Accounts",
     "vbridge.guest.v1.Hardware",
     "vbridge.guest.v1.Metrics",
     "vbridge.guest.v1.Network",

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
+//! | [`accounts`] | `vbridge.guest.v1.Accounts` |
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
 //! | [`metrics`] | `vbridge.guest.v1.Metrics` |
 //! | [`network`] | `vbridge.guest.v1.Network` |
@@ -15,6 +16,7 @@
 //! | [`hostname`] | another name for the guest, now and for its next boot |
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
+pub(crate) mod accounts;
 pub(crate) mod filesystems;
 pub(crate) mod hardware;
 pub(crate) mod health;

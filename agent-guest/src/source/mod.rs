@@ -3,6 +3,7 @@
 //! Most modules hold the parser of one family of files. Parsers take text and give the contract's messages; they skip
 //! what they don't understand, because kernels add lines and columns, and guests may run any kernel.
 
+pub(crate) mod authorized_keys;
 pub(crate) mod block;
 pub(crate) mod clock;
 pub(crate) mod cpu;
@@ -15,6 +16,7 @@ pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod network;
 pub(crate) mod os;
+pub(crate) mod passwd;
 pub(crate) mod power;
 pub(crate) mod pressure;
 pub(crate) mod timezone;
