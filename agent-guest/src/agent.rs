@@ -4,6 +4,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
+    accounts_server::{self, AccountsServer},
     exec_server::{self, ExecServer},
     files_server::{self, FilesServer},
     hardware_server::{self, HardwareServer},
@@ -22,14 +23,15 @@ use crate::{
     exec::Registry,
     gate::Gate,
     limits::{
-        MAX_EXEC_REQUEST, MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST, MAX_SMALL_REQUEST,
-        MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
+        MAX_ACCOUNTS_REQUEST, MAX_EXEC_REQUEST, MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST,
+        MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
     },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
     router::{self, GrpcService},
     serve::{Place, Serving},
     services::{
+        accounts::{self, Accounts},
         exec::Exec,
         files::Files,
         filesystems::Filesystems,
@@ -279,6 +281,7 @@ impl AgentBuilder {
         let mut names = vec![
             exec_server::SERVICE_NAME,
             files_server::SERVICE_NAME,
+            accounts_server::SERVICE_NAME,
             hardware_server::SERVICE_NAME,
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
@@ -324,6 +327,11 @@ impl AgentBuilder {
         self.services.add_limited(
             files.max_decoding_message_size(MAX_FILES_REQUEST),
             MAX_FILES_REQUEST,
+        );
+        let accounts = AccountsServer::new(Accounts::new("/", accounts::System));
+        self.services.add_limited(
+            accounts.max_decoding_message_size(MAX_ACCOUNTS_REQUEST),
+            MAX_ACCOUNTS_REQUEST,
         );
         let hardware = HardwareServer::new(Hardware::new(source::hardware::Hardware::new()));
         self.services.add_limited(

@@ -317,6 +317,23 @@ pub const THAW_TIMEOUT: Duration = Duration::from_secs(10);
 /// Log output that is kept while file systems are frozen, on which the log may lie. What does not fit is counted.
 pub const MAX_HELD_LOG: usize = 64 * 1024;
 
+// === accounts ===
+
+/// Bytes of a password, as `accounts.proto` promises. crypt(5) takes no more than 511 of them.
+pub const MAX_PASSWORD: usize = 512;
+
+/// Bytes of a line with a key, as `accounts.proto` promises: the largest RSA key there is, with its options.
+pub const MAX_AUTHORIZED_KEY: usize = 16 * 1024;
+
+/// Keys in one call, as `accounts.proto` promises.
+pub const MAX_AUTHORIZED_KEYS: usize = 1024;
+
+/// Bytes of the file with a user's keys: a thousand keys with their comments. A larger one is left alone.
+pub const MAX_AUTHORIZED_KEYS_FILE: usize = 1024 * 1024;
+
+/// Largest request of `Accounts`: all keys of a user.
+pub const MAX_ACCOUNTS_REQUEST: usize = MAX_AUTHORIZED_KEYS_FILE + 64 * 1024;
+
 // === power ===
 
 /// How long the answer is ahead of the act. The answer needs some milliseconds to the host, and more where the guest is

@@ -273,6 +273,7 @@ async fn an_added_service_is_served_listed_and_healthy() {
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
+            "vbridge.guest.v1.Accounts",
             "vbridge.guest.v1.Exec",
             "vbridge.guest.v1.Files",
             "vbridge.guest.v1.Hardware",

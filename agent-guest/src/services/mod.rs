@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
+//! | [`accounts`] | `vbridge.guest.v1.Accounts` |
 //! | [`exec`] | `vbridge.guest.v1.Exec` |
 //! | [`files`] | `vbridge.guest.v1.Files` |
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
@@ -18,6 +19,7 @@
 //! | [`hostname`] | another name for the guest, now and for its next boot |
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
+pub(crate) mod accounts;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod filesystems;

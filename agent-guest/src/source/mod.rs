@@ -4,6 +4,7 @@
 //! what they don't understand, because kernels add lines and columns, and guests may run any kernel.
 
 pub(crate) mod accounts;
+pub(crate) mod authorized_keys;
 pub(crate) mod block;
 pub(crate) mod clock;
 pub(crate) mod cpu;

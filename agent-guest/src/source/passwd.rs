@@ -33,6 +33,12 @@ pub(crate) fn user(reader: &mut Reader, wanted: &str) -> Option<User> {
     })
 }
 
+/// The user with this name, who must have a home that can be one.
+pub(crate) fn named(reader: &mut Reader, name: &str) -> Option<User> {
+    let text = reader.read("etc/passwd").ok()?;
+    users(&text).find(|user| user.name == name && user.home.starts_with('/'))
+}
+
 /// The number of the group with this name.
 pub(crate) fn group(reader: &mut Reader, wanted: &str) -> Option<u32> {
     let text = reader.read("etc/group").ok()?;
@@ -129,6 +135,9 @@ mod tests {
         );
         assert_eq!(user(&mut reader, "1000").unwrap().uid, 7);
         assert_eq!(user(&mut reader, "0").unwrap().name, "root");
+        assert_eq!(named(&mut reader, "ann").unwrap().uid, 1000);
+        assert_eq!(named(&mut reader, "1000").unwrap().uid, 7, "a name, too");
+        assert_eq!(named(&mut reader, "0"), None, "a number is no name");
         for nobody in ["", "broken", "+", "8", "-1", "4294967295", "# a comment"] {
             assert_eq!(user(&mut reader, nobody), None, "{nobody}");
         }

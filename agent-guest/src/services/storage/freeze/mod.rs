@@ -17,6 +17,9 @@
 //! - the *keeper* watches the clock and the worker, and thaws. Should the worker not be done at the limit, it is left
 //!   behind: it thaws by itself what the kernel freezes for it after all, and until then there is no further standstill.
 
+mod keeper;
+mod worker;
+
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
@@ -24,11 +27,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-use super::plan::Plan;
+use self::keeper::Keeper;
 use crate::{
     error::{self, Reason},
     gate,
@@ -242,8 +244,6 @@ impl Drop for ThawOnDrop {
     }
 }
 
-// === the worker ===
-
 impl Shared {
     fn spawn(self: &Arc<Self>, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         struct Counted(watch::Sender<usize>);
@@ -263,88 +263,6 @@ impl Shared {
         })?;
         Ok(())
     }
-
-    fn freeze(&self, job: &Mutex<Job>, points: &[String]) -> Result<Stopped, Status> {
-        let mountinfo = self.kernel.mountinfo();
-        let mountinfo = mountinfo.map_err(|error| error::source_unavailable(&error))?;
-        let plan = Plan::new(&mountinfo, points)?;
-        let skip = |point: &str, why: &str| format!("{point}: {why}");
-        let mut stopped = Stopped::default();
-        stopped
-            .skipped
-            .extend(plan.skipped.iter().map(|(point, why)| skip(point, why)));
-        let mut open = Vec::new();
-        for mount in &plan.chosen {
-            match self.on(job, &mount.point, || self.kernel.open(mount))? {
-                Ok(filesystem) => open.push((mount, filesystem)),
-                Err(why) => stopped.skipped.push(skip(&mount.point, &why)),
-            }
-        }
-        // What was mounted later may lie on what was mounted before, in a file or a folder of it.
-        for (mount, filesystem) in open.into_iter().rev() {
-            let frozen = self.on(job, &mount.point, || {
-                let frozen = filesystem.freeze();
-                let mut job = lock(job);
-                match (frozen, job.is_over) {
-                    (Ok(()), false) => job
-                        .frozen
-                        .push((mount.point.clone(), Arc::clone(&filesystem))),
-                    (Ok(()), true) => {
-                        // Nobody waits for it any more, and nobody else knows of it.
-                        drop(job);
-                        let _ = filesystem.thaw();
-                    }
-                    (Err(_), _) => {}
-                }
-                frozen
-            })?;
-            match frozen {
-                Ok(()) => stopped.frozen.push(mount.point.clone()),
-                Err(Errno::OPNOTSUPP) => {
-                    let why = format!("{} has no means to be frozen", mount.kind);
-                    stopped.skipped.push(skip(&mount.point, &why));
-                }
-                Err(error) => return Err(refused(&mount.point, error)),
-            }
-        }
-        Ok(stopped)
-    }
-
-    /// Does something that may take any time, as long as the job is not over.
-    fn on<T>(&self, job: &Mutex<Job>, point: &str, work: impl FnOnce() -> T) -> Result<T, Status> {
-        let over = || error::failure(Reason::Aborted, "it was ended before all were frozen");
-        {
-            let mut job = lock(job);
-            if job.is_over {
-                return Err(over());
-            }
-            job.current = Some(point.to_owned());
-        }
-        let result = work();
-        let mut job = lock(job);
-        job.current = None;
-        if job.is_over {
-            lock(&self.state).stuck = None;
-            return Err(over());
-        }
-        Ok(result)
-    }
-}
-
-fn refused(point: &str, error: Errno) -> Status {
-    let reason = match error {
-        Errno::PERM | Errno::ACCESS => Reason::PermissionDenied,
-        _ => Reason::KernelRefused,
-    };
-    let hint = match error {
-        Errno::BUSY => " (something else has frozen it)",
-        Errno::PERM => " (the agent must run as root, with CAP_SYS_ADMIN)",
-        _ => "",
-    };
-    let message = format!(
-        "{point} can't be frozen: {error}{hint}; what was frozen before it is thawed again"
-    );
-    error::failure(reason, message)
 }
 
 fn failed(message: &str) -> Status {
@@ -354,147 +272,4 @@ fn failed(message: &str) -> Status {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing that holds a lock can panic half-way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-// === the keeper ===
-
-struct Keeper {
-    shared: Arc<Shared>,
-    job: Arc<Mutex<Job>>,
-    events: mpsc::Receiver<Event>,
-    limit: Duration,
-    until: Instant,
-}
-
-/// Why a standstill ends.
-enum End {
-    /// Somebody wants it.
-    Wanted(Option<oneshot::Sender<Thawed>>),
-    /// Its time is over.
-    Limit,
-}
-
-impl Keeper {
-    fn run(self, reply: oneshot::Sender<Result<Stopped, Status>>) {
-        match self.next() {
-            Ok(Event::Done(Ok(stopped))) if !stopped.frozen.is_empty() => {
-                self.shared.standstill.set(Some(Frozen {
-                    mount_points: stopped.frozen.clone(),
-                    until: self.until,
-                }));
-                match reply.send(Ok(stopped)) {
-                    Ok(()) => self.stand(),
-                    // The caller is gone, and would not know that there is something to thaw.
-                    Err(_) => drop(self.end(End::Wanted(None))),
-                }
-            }
-            Ok(Event::Done(result)) => {
-                let thawed = self.end(End::Wanted(None));
-                let _ = reply.send(result.map_err(|status| with_failures(status, &thawed)));
-            }
-            Ok(Event::Thaw(asked)) => {
-                self.end(End::Wanted(asked));
-                let message = "it was thawed before all were frozen";
-                let _ = reply.send(Err(error::failure(Reason::Aborted, message)));
-            }
-            Err(()) => {
-                let current = lock(&self.job).current.clone().unwrap_or_default();
-                let thawed = self.end(End::Limit);
-                let message = format!(
-                    "the kernel has not frozen {current} within the limit of {:?}; everything is thawed again",
-                    self.limit
-                );
-                let status = error::failure(Reason::KernelRefused, message);
-                let _ = reply.send(Err(with_failures(status, &thawed)));
-            }
-        }
-    }
-
-    /// What happens next; an error when the time is over.
-    fn next(&self) -> Result<Event, ()> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        // Without any sender there was no second thread, and nothing is frozen.
-        self.events.recv_timeout(left).map_err(|_| ())
-    }
-
-    /// Everything is frozen.
-    fn stand(&self) {
-        let end = loop {
-            match self.next() {
-                // The worker says it once.
-                Ok(Event::Done(_)) => {}
-                Ok(Event::Thaw(asked)) => break End::Wanted(asked),
-                Err(()) => break End::Limit,
-            }
-        };
-        self.end(end);
-    }
-
-    /// Thaws, and tells all who want to know.
-    fn end(&self, end: End) -> Thawed {
-        let begun = self.until.checked_sub(self.limit);
-        let frozen = self.take();
-        let mut thawed = Thawed::default();
-        // What was frozen last was mounted first: what lies on it can't go on before it does.
-        for (point, filesystem) in frozen.into_iter().rev() {
-            match filesystem.thaw() {
-                Ok(()) => thawed.points.push(point),
-                // Something else was faster.
-                Err(Errno::INVAL) => {}
-                Err(error) => thawed.failed.push(format!("{point}: {error}")),
-            }
-        }
-        let is_expired = matches!(end, End::Limit);
-        {
-            let mut state = lock(&self.shared.state);
-            state.keeper = None;
-            state.expired = is_expired;
-        }
-        self.shared.standstill.set(None);
-        // From here on the log may be written to.
-        let points = thawed.points.join(", ");
-        let points = points.escape_debug();
-        let time = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
-        if is_expired {
-            tracing::warn!(
-                "{points} stood still until the limit of {time:.1?}, and go on: nobody has thawed them"
-            );
-        } else if !thawed.points.is_empty() {
-            tracing::info!("{points} stood still for {time:.1?}");
-        }
-        if !thawed.failed.is_empty() {
-            let failed = thawed.failed.join("; ");
-            tracing::error!("can't be thawed: {}", failed.escape_debug());
-        }
-        if let End::Wanted(Some(asked)) = end {
-            let _ = asked.send(thawed.clone());
-        }
-        // Who has asked meanwhile gets the same answer; nobody can ask any more.
-        while let Ok(event) = self.events.try_recv() {
-            if let Event::Thaw(Some(asked)) = event {
-                let _ = asked.send(thawed.clone());
-            }
-        }
-        thawed
-    }
-
-    /// Ends the job, and takes what it has frozen.
-    fn take(&self) -> Vec<(String, Arc<dyn Filesystem>)> {
-        let mut job = lock(&self.job);
-        job.is_over = true;
-        if let Some(current) = &job.current {
-            lock(&self.shared.state).stuck = Some(current.clone());
-        }
-        std::mem::take(&mut job.frozen)
-    }
-}
-
-/// Adds what could not be thawed to an error.
-fn with_failures(status: Status, thawed: &Thawed) -> Status {
-    if thawed.failed.is_empty() {
-        return status;
-    }
-    let failed = thawed.failed.join("; ");
-    let message = format!("{}; but can't be thawed: {failed}", status.message());
-    error::failure(Reason::KernelRefused, message)
 }
