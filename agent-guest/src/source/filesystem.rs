@@ -2,7 +2,7 @@
 //!
 //! Behind traits, since no test may stop the machine that it runs on.
 
-use std::{os::fd::OwnedFd, sync::Arc};
+use std::{borrow::Cow, os::fd::OwnedFd, sync::Arc};
 
 use rustix::{
     fs::{FileType, Mode, OFlags},
@@ -46,7 +46,7 @@ pub(crate) struct System;
 impl Kernel for System {
     fn mountinfo(&self) -> Result<String, SourceError> {
         let mut reader = Reader::new();
-        reader.read(mounts::FILE).map(|text| text.into_owned())
+        reader.read(mounts::FILE).map(Cow::into_owned)
     }
 
     fn open(&self, mount: &Mount) -> Result<Arc<dyn Filesystem>, String> {
