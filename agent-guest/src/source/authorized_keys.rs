@@ -290,6 +290,7 @@ mod tests {
             uid: owner.uid(),
             gid: owner.gid(),
             home: "/home/web".into(),
+            shell: String::new(),
         };
         (dir, user)
     }
