@@ -71,7 +71,7 @@ impl GuestPath {
     }
 
     /// The path below the root.
-    fn relative(&self) -> &str {
+    pub(super) fn relative(&self) -> &str {
         match self.text.get(1..) {
             None | Some("") => ".",
             Some(path) => path,

@@ -55,8 +55,11 @@ const MASK: WatchFlags = WatchFlags::CREATE
 pub(crate) struct Watch {
     inotify: OwnedFd,
     path: GuestPath,
-    /// What all other directories are opened below.
-    top: Root,
+    /// What all directories are opened below. None is held open, not even the top: the kernel tells that something is
+    /// gone when nobody has it open any more.
+    root: Root,
+    /// Whether a link at the path's end is followed.
+    follow: bool,
     top_watch: i32,
     recursive: bool,
     /// The directories by the kernel's number.
@@ -94,7 +97,7 @@ struct Raw {
 
 impl Watch {
     pub(crate) fn new(
-        root: &Root,
+        root: Root,
         path: GuestPath,
         recursive: bool,
         follow: bool,
@@ -113,7 +116,8 @@ impl Watch {
         Ok(Self {
             inotify,
             path,
-            top: Root::below(found),
+            root,
+            follow,
             top_watch,
             recursive,
             nodes: HashMap::from([(top_watch, top)]),
@@ -152,13 +156,20 @@ impl Watch {
         }
     }
 
+    /// Opens a directory below the top, or the top itself.
+    fn open(&self, below: &[u8]) -> Result<OwnedFd, Errno> {
+        let path = [self.path.relative().as_bytes(), below].join(&b'/');
+        let follow = below.is_empty() && self.follow;
+        self.root.open(os(&path), PATH | OFlags::DIRECTORY, follow)
+    }
+
     /// Watches a directory that has come, and has it looked through.
     fn add(&mut self, parent: i32, name: &[u8], tell: bool) -> Result<(), Status> {
         let Some(below) = self.below(parent, name) else {
             return Ok(());
         };
         let path = self.shown(&below);
-        let opened = self.top.open(os(&below), PATH | OFlags::DIRECTORY, false);
+        let opened = self.open(&below);
         let added = opened
             .and_then(|dir| inotify::add_watch(&self.inotify, by_descriptor(dir.as_fd()), MASK));
         let watch = match added {
@@ -211,12 +222,7 @@ impl Watch {
                 let Some(below) = self.below(watch, b"") else {
                     continue;
                 };
-                let below = if below.is_empty() {
-                    b".".to_vec()
-                } else {
-                    below
-                };
-                let opened = self.top.open(os(&below), PATH | OFlags::DIRECTORY, false);
+                let opened = self.open(&below);
                 // One that is gone needs no look.
                 let dir = opened.and_then(open_again).and_then(Dir::new);
                 self.scan = dir.ok().map(|dir| (watch, tell, dir));

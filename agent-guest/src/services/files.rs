@@ -310,7 +310,7 @@ impl files_server::Files for Files {
         let place = self.pool.watch()?;
         let begin = move || {
             let root = Root::whole()?;
-            Watch::new(&root, path, request.recursive, request.follow_link)
+            Watch::new(root, path, request.recursive, request.follow_link)
         };
         let mut worker = self.pool.begin(place, begin).await?;
         let inotify = worker.run(|watch| watch.inotify()).await?;

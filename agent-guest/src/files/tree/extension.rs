@@ -1,7 +1,7 @@
 //! Extended headers: pax's records (POSIX pax(1)) and GNU's long names, which say what has no room in a header.
 
 use rustix::fs::Timespec;
-use tar::{EntryType, PaxExtensions};
+use tar::EntryType;
 use tonic::Status;
 
 use super::parse::{damaged, sparse};
@@ -30,9 +30,12 @@ impl Long {
             EntryType::GNULongName => self.path = Some(until_nul(bytes)),
             EntryType::GNULongLink => self.link = Some(until_nul(bytes)),
             _ => {
-                for record in PaxExtensions::new(bytes) {
-                    let record = record.map_err(|_| damaged("extended header"))?;
-                    self.record(record.key_bytes(), record.value_bytes())?;
+                let mut rest = bytes;
+                while !rest.is_empty() {
+                    let (key, value, others) =
+                        split(rest).ok_or_else(|| damaged("extended header"))?;
+                    self.record(key, value)?;
+                    rest = others;
                 }
             }
         }
@@ -62,6 +65,20 @@ impl Long {
     }
 }
 
+/// The key and the value of the first record, `LENGTH KEY=VALUE\n`, and the others. The crate `tar` reads records as
+/// lines, but a value may have several: a name may.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let digits = bytes.iter().position(|&byte| byte == b' ')?;
+    let length: usize = std::str::from_utf8(bytes.get(..digits)?)
+        .ok()?
+        .parse()
+        .ok()?;
+    let record = bytes.get(digits + 1..length)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|&byte| byte == b'=')?;
+    let (key, value) = record.split_at(equals);
+    Some((key, value.get(1..)?, bytes.get(length..)?))
+}
+
 /// Seconds with or without a fraction. Before 1970 the fraction counts downwards.
 fn time(value: &[u8]) -> Option<Timespec> {
     let text = std::str::from_utf8(value).ok()?;
@@ -82,6 +99,18 @@ fn time(value: &[u8]) -> Option<Timespec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_as_long_as_it_says_and_may_have_lines() {
+        let (key, value, rest) = split(b"12 path=a\nb\n7 x=yz\n").unwrap();
+        assert_eq!((key, value), (&b"path"[..], &b"a\nb"[..]));
+        assert_eq!(split(rest), Some((&b"x"[..], &b"yz"[..], &b""[..])));
+        for wrong in [
+            "", "5", "x a=b\n", "9 a=b\n", "5 a=b", "1 a=b\n", "5 ab\n", "0 \n", "-1 a=b\n",
+        ] {
+            assert_eq!(split(wrong.as_bytes()), None, "{wrong:?}");
+        }
+    }
 
     #[test]
     fn times_have_fractions_and_may_be_before_1970() {

@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_in_pieces_of_any_size() {
-        let mut odd = entry(&"ä/".repeat(200), 0);
+        let mut odd = entry(&"ä\n/".repeat(200), 0);
         odd.uid = u32::MAX - 1;
         odd.modified = Timespec {
             tv_sec: -2,
