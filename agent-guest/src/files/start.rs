@@ -97,6 +97,8 @@ pub(crate) fn check_id(field: &str, id: &str) -> Result<(), Status> {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut FilesWriteStart);
+
     fn start(change: impl FnOnce(&mut FilesWriteStart)) -> Result<Start, Status> {
         let mut start = FilesWriteStart {
             path: "/tmp/x".to_owned(),
@@ -109,7 +111,7 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_refused_with_the_field() {
         assert!(start(|_| {}).is_ok());
-        let wrong: [(&str, fn(&mut FilesWriteStart)); 13] = [
+        let wrong: [(&str, Change); 13] = [
             ("start.path", |start| start.path = "x".to_owned()),
             ("start.mode", |start| start.mode = 9),
             ("start.permissions", |start| {

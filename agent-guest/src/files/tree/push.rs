@@ -230,7 +230,7 @@ impl Unpacked {
     fn leave(&mut self, path: &[u8]) -> Result<(), Status> {
         let is_left = |directory: &mut Directory| {
             let rest = path.strip_prefix(directory.path.as_slice());
-            !rest.is_some_and(|rest| rest.first() == Some(&b'/'))
+            rest.is_none_or(|rest| rest.first() != Some(&b'/'))
         };
         while let Some(left) = self.open.pop_if(is_left) {
             left.attributes
