@@ -19,6 +19,7 @@ use vbridge_api::guest::v1::{FilesGetUploadRequest, files_client::FilesClient};
 use vbridge_tests::{
     content,
     fixture::{Bridge, Guest, eventually},
+    process::PATIENCE,
     programs,
     suite::Suite,
 };
@@ -180,7 +181,7 @@ async fn a_caller_that_goes(real: Arc<Real>) -> Result<()> {
     let mut lines = BufReader::new(child.stdout.take().context("it has an output")?).lines();
     let pid = lines.next_line().await?.context("its process id")?;
     child.kill().await?;
-    eventually("the command is gone", || async {
+    eventually("the command is gone", PATIENCE, || async {
         let there = real
             .guest
             .exec(&format!("test -d /proc/{pid} && echo there || echo gone"));
@@ -302,7 +303,7 @@ async fn a_broken_upload(real: Arc<Real>) -> Result<()> {
         let there = list.await?;
         Ok(there.trim().lines().any(|line| line.trim() != "0") && child.id().is_some())
     };
-    eventually("a part of it is there", partly).await?;
+    eventually("a part of it is there", PATIENCE, partly).await?;
     child.kill().await?;
     let absent = real
         .guest

@@ -138,7 +138,7 @@ impl Process {
         let mut status = self.status.subscribe();
         // The sender is here.
         let ended = status.wait_for(Option::is_some).await;
-        ended.ok().and_then(|it| it.clone()).unwrap_or_default()
+        ended.ok().and_then(|it| *it).unwrap_or_default()
     }
 
     /// The process as it is listed.
@@ -152,7 +152,7 @@ impl Process {
             label: about.label.clone(),
             user: about.user.clone(),
             start_time: Some(about.start_time),
-            status: self.status.borrow().clone(),
+            status: *self.status.borrow(),
             stdout_bytes: ring.written(Output::Stdout),
             stderr_bytes: ring.written(Output::Stderr),
             stdout_kept_from: ring.kept_from(Output::Stdout),
@@ -374,7 +374,7 @@ impl Attached {
     /// What there is to tell now.
     fn event(&mut self) -> Option<Event> {
         // Before the output is looked at: after the end there is no more of it.
-        let status = self.process.status.borrow().clone();
+        let status = *self.process.status.borrow();
         let mut ring = lock(&self.process.ring);
         if let Some(piece) = ring.next(self.reader, OUTPUT_CHUNK) {
             drop(ring);

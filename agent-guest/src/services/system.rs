@@ -198,8 +198,8 @@ impl system_server::System for System {
     ) -> Result<Response<ListUsersResponse>, Status> {
         let users = aside(|| {
             let mut reader = Reader::new();
-            let mut read = |file: &&str| Some(users::parse(reader.bytes(file).ok()?));
-            users::FILES.iter().find_map(|file| read(&file))
+            let read = |file: &&str| Some(users::parse(reader.bytes(file).ok()?));
+            users::FILES.iter().find_map(read)
         });
         // A system without the file keeps no such record: systemd without it, or a container.
         let users = users.await?.ok_or_else(|| {

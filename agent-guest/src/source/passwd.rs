@@ -49,9 +49,7 @@ pub(crate) fn group(reader: &mut Reader, wanted: &str) -> Option<u32> {
 /// Whether a user is a member of groups beside the own one.
 pub(crate) fn has_more_groups(reader: &mut Reader, user: &User) -> bool {
     reader.read("etc/group").is_ok_and(|text| {
-        groups(&text).any(|group| {
-            group.gid != user.gid && group.members.iter().any(|member| *member == user.name)
-        })
+        groups(&text).any(|group| group.gid != user.gid && group.members.contains(&user.name))
     })
 }
 

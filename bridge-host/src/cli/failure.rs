@@ -52,7 +52,7 @@ impl Failure {
     }
 
     /// The output can't be written.
-    pub(super) fn output(error: io::Error) -> Self {
+    pub(super) fn output(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::NobodyReads,
             _ => Self::new(format!("can't write the output: {error}")),

@@ -30,7 +30,7 @@ pub(super) fn print(text: impl Display) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
-        .map_err(Failure::output)
+        .map_err(|error| Failure::output(&error))
 }
 
 /// One answer.

@@ -125,13 +125,13 @@ async fn exec(mut options: Options) -> Result<(), Failure> {
             keep_running: options.keep_running.then_some(true),
             ..ExecAttach::default()
         }),
-        None => Begin::Start(ExecStart {
+        None => Begin::Start(Box::new(ExecStart {
             command: Some(options.command()?),
             no_stdin: options.no_stdin || options.detach,
             // A command that nobody listens to is not to be held up.
             drop_oldest: options.detach,
             ..ExecStart::default()
-        }),
+        })),
     };
     let client = Client::guest(&options.guest).await?;
     let session = Session {
@@ -154,10 +154,10 @@ pub(super) async fn shell(options: ShellOptions) -> Result<(), Failure> {
             ..options.how.command()?
         };
         let session = Session {
-            begin: Begin::Start(ExecStart {
+            begin: Begin::Start(Box::new(ExecStart {
                 command: Some(command),
                 ..ExecStart::default()
-            }),
+            })),
             terminal: terminal::is_here(),
             input: true,
             keep_running: false,

@@ -39,7 +39,7 @@ const BY_SIGNAL: i32 = 128;
 /// What the call begins with.
 #[derive(Debug)]
 pub(super) enum Begin {
-    Start(ExecStart),
+    Start(Box<ExecStart>),
     Attach(ExecAttach),
 }
 
@@ -143,7 +143,7 @@ impl Session {
                 let message = |message| ExecStartRequest {
                     message: Some(message),
                 };
-                let first = stream::iter([message(Message::Start(std::mem::take(start)))]);
+                let first = stream::iter([message(Message::Start(std::mem::take(&mut **start)))]);
                 let others = inputs.map(move |input| message(Message::Input(input)));
                 let call = exec.start(client.request(first.chain(others)));
                 let answers = answer(client, call).await?;
@@ -248,7 +248,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), F
         to.write_all(bytes).await?;
         to.flush().await
     };
-    written.await.map_err(Failure::output)
+    written.await.map_err(|error| Failure::output(&error))
 }
 
 fn dropped(what: &str, bytes: u64) {

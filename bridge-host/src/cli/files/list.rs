@@ -77,7 +77,10 @@ pub(in crate::cli) async fn list(options: &ListOptions) -> Result<(), Failure> {
     if file.r#type() != FileType::Directory {
         return show(options, &[file]);
     }
-    let request = client.request(FilesListRequest { path: path.clone() });
+    let request = client.request(FilesListRequest {
+        path: path.clone(),
+        follow_link: true,
+    });
     let mut entries: Streaming<FilesListResponse> =
         client.answer(service(&client).list(request)).await?;
     // Message by message: a directory may be larger than what anybody wants to hold.

@@ -123,7 +123,7 @@ fn write(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .map_err(Failure::output)
+        .map_err(|error| Failure::output(&error))
 }
 
 /// What is drawn: counters as rates since the sample before.

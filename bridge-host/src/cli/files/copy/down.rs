@@ -91,6 +91,7 @@ async fn download(
         path: from.path.clone(),
         offset,
         sparse: true,
+        follow_link: true,
         digest: whole.then_some(DigestAlgorithm::Sha256.into()),
         ..FilesReadRequest::default()
     };
@@ -140,6 +141,7 @@ async fn download(
         let request = client.request(FilesChecksumRequest {
             path: from.path.clone(),
             algorithm: DigestAlgorithm::Sha256.into(),
+            follow_link: true,
             ..FilesChecksumRequest::default()
         });
         let answer = service(client).checksum(request).await;

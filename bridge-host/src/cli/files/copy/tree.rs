@@ -101,7 +101,9 @@ pub(super) async fn down(
         match answers.message().await {
             Ok(Some(answer)) => match answer.piece {
                 Some(Piece::Data(data)) => {
-                    if pieces.send(data).await.is_err() {
+                    let taken = pieces.send(data).await;
+                    // The unpacker has ended, and says why below.
+                    if taken.is_err() {
                         break Ok(());
                     }
                 }
