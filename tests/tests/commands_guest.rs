@@ -182,10 +182,8 @@ async fn a_caller_that_goes(real: Arc<Real>) -> Result<()> {
     let pid = lines.next_line().await?.context("its process id")?;
     child.kill().await?;
     eventually("the command is gone", PATIENCE, || async {
-        let there = real
-            .guest
-            .exec(&format!("test -d /proc/{pid} && echo there || echo gone"));
-        Ok(there.await?.trim() == "gone")
+        let line = format!("test -d /proc/{pid} && echo there || echo gone");
+        Ok(real.guest.exec(&line).await?.trim() == "gone")
     })
     .await
 }
