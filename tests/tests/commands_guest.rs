@@ -6,6 +6,7 @@ use std::{
     path::Path,
     process::{ExitCode, Output, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +15,8 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, Command},
+    sync::RwLock,
+    time::timeout,
 };
 use vbridge_api::guest::v1::{FilesGetUploadRequest, files_client::FilesClient};
 use vbridge_tests::{
@@ -26,9 +29,13 @@ use vbridge_tests::{
 
 const NAME: &str = "guest";
 
+/// Far longer than any of these takes: a command that does not end must not keep all tests.
+const LIMIT: Duration = Duration::from_secs(180);
+
 /// A guest, a bridge, and a directory here.
 struct Real {
-    bridge: Bridge,
+    /// Written by who kills it.
+    bridge: RwLock<Bridge>,
     guest: Guest,
     here: TempDir,
 }
@@ -39,7 +46,7 @@ impl Real {
         let bridge = Bridge::start([guest.seat(NAME)]).await?;
         bridge.ready(NAME).await?;
         Ok(Self {
-            bridge,
+            bridge: RwLock::new(bridge),
             guest,
             here: tempfile::tempdir()?,
         })
@@ -47,7 +54,8 @@ impl Real {
 
     /// The program with these words.
     async fn vbridge(&self, words: &[&str]) -> Result<Command> {
-        command(&self.bridge, words).await
+        let bridge = self.bridge.read().await;
+        command(&bridge, words).await
     }
 
     /// Runs it to its end, with this input.
@@ -188,33 +196,30 @@ async fn a_caller_that_goes(real: Arc<Real>) -> Result<()> {
     .await
 }
 
-async fn a_killed_bridge() -> Result<()> {
+async fn a_killed_bridge(real: Arc<Real>) -> Result<()> {
     const LINES: usize = 5000;
-    let guest = Guest::boot(1).await?;
-    let mut bridge = Bridge::start([guest.seat(NAME)]).await?;
-    bridge.ready(NAME).await?;
-    let line = format!("i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; exit 5");
+    let mut bridge = real.bridge.write().await;
+    let line = format!(
+        "i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; sleep 1; exit 5"
+    );
     let words = ["exec", NAME, "--keep-running", "--line", &line];
     let mut child = command(&bridge, &words).await?.spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("it has an output")?).lines();
     ensure!(lines.next_line().await?.as_deref() == Some("line 0"));
     bridge.kill9().await?;
-    drop(lines);
+    // What has come before is passed on.
+    while lines.next_line().await?.is_some() {}
     let mut stderr = String::new();
     let mut errors = child.stderr.take().context("it has an error output")?;
     errors.read_to_string(&mut stderr).await?;
     let status = child.wait().await?;
-    // Its whole output may have come before the bridge died.
-    if status.code() == Some(5) {
-        return Ok(());
-    }
+    bridge.start_again().await?;
+    bridge.ready(NAME).await?;
     let id = stderr
         .split("--attach ")
         .nth(1)
         .and_then(|rest| rest.split('`').next());
     let id = id.with_context(|| format!("how to find it again: {stderr:?}, {status}"))?;
-    bridge.start_again().await?;
-    bridge.ready(NAME).await?;
     let output = command(&bridge, &["exec", NAME, "--attach", id])
         .await?
         .output()
@@ -322,7 +327,7 @@ async fn a_broken_upload(real: Arc<Real>) -> Result<()> {
     real.guest.exec("rm /tmp/large").await?;
     fs::remove_file(&up)?;
     // What is not there is not known either.
-    let mut files = FilesClient::new(real.bridge.place(NAME).channel().await?);
+    let mut files = FilesClient::new(real.bridge.read().await.place(NAME).channel().await?);
     let request = FilesGetUploadRequest {
         path: "/tmp/large".into(),
         upload_id: "x".into(),
@@ -360,29 +365,49 @@ async fn listings(real: Arc<Real>) -> Result<()> {
     Ok(())
 }
 
+async fn limited(test: impl Future<Output = Result<()>>) -> Result<()> {
+    timeout(LIMIT, test).await.context("it takes for ever")?
+}
+
 fn main() -> ExitCode {
-    let mut suite = Suite::new(Real::start)
-        .telling(|real: &Real| format!("{}{}", real.bridge.log(), real.guest.vm().console_tail()));
+    let mut suite = Suite::new(Real::start).telling(|real: &Real| {
+        let log = real.bridge.try_read().map(|bridge| bridge.log());
+        format!(
+            "{}{}",
+            log.unwrap_or_default(),
+            real.guest.vm().console_tail()
+        )
+    });
     suite.test(
         "a_commands_input_outputs_and_exit_status_are_ours",
-        input_outputs_and_status,
+        |real| limited(input_outputs_and_status(real)),
     );
     suite.test(
         "what_ended_a_command_is_told_as_shells_and_ssh_tell_it",
-        statuses,
+        |real| limited(statuses(real)),
     );
-    suite.test("a_signal_reaches_the_command", a_signal);
-    suite.test("a_command_ends_with_its_caller", a_caller_that_goes);
+    suite.test("a_signal_reaches_the_command", |real| {
+        limited(a_signal(real))
+    });
+    suite.test("a_command_ends_with_its_caller", |real| {
+        limited(a_caller_that_goes(real))
+    });
     suite.test(
         "a_command_that_keeps_running_loses_no_output_with_the_bridge",
-        |_| a_killed_bridge(),
+        |real| limited(a_killed_bridge(real)),
     );
-    suite.test("files_are_copied_both_ways_as_they_are", files);
-    suite.test("trees_are_copied_both_ways_with_links_and_modes", trees);
+    suite.test("files_are_copied_both_ways_as_they_are", |real| {
+        limited(files(real))
+    });
+    suite.test("trees_are_copied_both_ways_with_links_and_modes", |real| {
+        limited(trees(real))
+    });
     suite.test(
         "an_upload_that_was_broken_off_goes_on_where_it_was",
-        a_broken_upload,
+        |real| limited(a_broken_upload(real)),
     );
-    suite.test("directories_and_files_are_shown", listings);
+    suite.test("directories_and_files_are_shown", |real| {
+        limited(listings(real))
+    });
     suite.main()
 }

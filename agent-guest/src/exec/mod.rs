@@ -27,6 +27,7 @@
 //! | [`command`] | what a caller may ask for |
 //! | [`identity`] | whose rights a process gets |
 //! | [`spawn`], [`pty`] | its start |
+//! | [`ignored`] | signals that it must not inherit as ignored |
 //! | [`child`] | who looks after it to its end |
 //! | [`process`] | what its calls share |
 //! | [`ring`] | its output, kept within a bound |
@@ -38,6 +39,7 @@ mod channel;
 mod child;
 pub(crate) mod command;
 mod identity;
+mod ignored;
 mod process;
 mod pty;
 pub(crate) mod ring;
@@ -284,6 +286,7 @@ impl Shared {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(error::agent_stopping());
         }
+        ignored::catch();
         let (spawned, command) = aside(move || (spawn::spawn(&command), command)).await?;
         drop(turn);
         let started = self.adopt(id, spawned?, command, memory);
