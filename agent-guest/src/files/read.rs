@@ -185,10 +185,13 @@ impl Work for Reading {
             return self.end();
         }
         if matches!(self.extent, Extent::Unknown) {
-            if self.position >= file_size(&self.file, &self.path)? {
-                return self.end();
-            }
-            self.extent = self.look()?;
+            let size = file_size(&self.file, &self.path)?;
+            self.extent = match size {
+                // Files of /proc say so, too, and have a content nevertheless.
+                0 => Extent::All,
+                size if self.position >= size => return self.end(),
+                _ => self.look()?,
+            };
         }
         match self.extent {
             Extent::Unknown => Ok(Step::Again),

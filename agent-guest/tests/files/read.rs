@@ -85,6 +85,13 @@ async fn a_file_that_is_followed_tells_what_is_added_and_that_it_became_shorter(
 #[tokio::test]
 async fn files_of_proc_are_read_and_its_magic_links_are_refused() {
     let guest = Guest::start().await;
+    let sparse = FilesReadRequest {
+        sparse: true,
+        ..request("/proc/version".to_owned())
+    };
+    let pieces = guest.pieces(sparse).await.unwrap();
+    let version: Vec<u8> = pieces.iter().flat_map(content).collect();
+    assert!(version.starts_with(b"Linux"), "a size of 0 is no hole");
     let status = guest.read("/proc/self/status").await.unwrap();
     assert!(status.starts_with(b"Name:"));
     for path in [
