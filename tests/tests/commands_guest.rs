@@ -300,11 +300,8 @@ async fn a_broken_upload(real: Arc<Real>) -> Result<()> {
     let there = format!("{NAME}:/tmp/large");
     let mut child = real.vbridge(&["cp", "-q", &up, &there]).await?.spawn()?;
     let partly = || async {
-        let list = real
-            .guest
-            .exec("ls -la /tmp | grep -c 'large.*[1-9][0-9][0-9][0-9][0-9]' || true");
-        let there = list.await?;
-        Ok(there.trim().lines().any(|line| line.trim() != "0") && child.id().is_some())
+        let line = "find /tmp -name '.vbridge-upload-*' -size +1000k | wc -l";
+        Ok(real.guest.exec(line).await?.trim() == "1")
     };
     eventually("a part of it is there", PATIENCE, partly).await?;
     child.kill().await?;
@@ -316,7 +313,7 @@ async fn a_broken_upload(real: Arc<Real>) -> Result<()> {
     real.good(&["cp", "-q", &up, &there]).await?;
     let digest = real
         .guest
-        .exec("sha256sum /tmp/large; ls -A /tmp | grep -c large")
+        .exec("sha256sum /tmp/large; ls -A /tmp | grep -cE 'large|upload'")
         .await?;
     let own = Command::new("sha256sum").arg(&up).output().await?;
     ensure!(digest.split(' ').next() == text(&own.stdout).split(' ').next());
