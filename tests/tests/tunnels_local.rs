@@ -86,13 +86,23 @@ async fn nobody() -> Result<u16> {
 
 /// Sends much, closes its end, and has all come back.
 async fn comes_back(stream: impl AsyncRead + AsyncWrite) -> Result<()> {
+    let (read, write) = tokio::io::split(stream);
+    comes_back_over(read, write).await
+}
+
+async fn comes_back_over(
+    mut read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+) -> Result<()> {
     let sent = content::bytes(1, 0, BULK);
-    let (mut read, mut write) = tokio::io::split(stream);
     let mut received = Vec::new();
     let both = async {
         let upload = async {
             write.write_all(&sent).await?;
-            write.shutdown().await
+            write.shutdown().await?;
+            // A pipe ends only with its last descriptor.
+            drop(write);
+            Ok(())
         };
         tokio::try_join!(upload, read.read_to_end(&mut received))
     };
@@ -211,7 +221,7 @@ fn connect_joins_standard_input_and_output_to_a_connection() {
             .spawn()?;
         let input = child.stdin.take().context("no input")?;
         let output = child.stdout.take().context("no output")?;
-        comes_back(tokio::io::join(output, input)).await?;
+        comes_back_over(output, input).await?;
         let status = timeout(PATIENCE, child.wait()).await??;
         ensure!(status.success(), "it ended with {status}");
         Ok(())
