@@ -5,6 +5,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
     accounts_server::{self, AccountsServer},
+    events_server::{self, EventsServer},
     exec_server::{self, ExecServer},
     files_server::{self, FilesServer},
     hardware_server::{self, HardwareServer},
@@ -20,6 +21,7 @@ use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
+    events::{Bus, Hub},
     exec::Registry,
     gate::Gate,
     limits::{
@@ -32,6 +34,7 @@ use crate::{
     serve::{Place, Serving},
     services::{
         accounts::{self, Accounts},
+        events::Events,
         exec::Exec,
         files::Files,
         filesystems::Filesystems,
@@ -76,6 +79,7 @@ pub struct Agent {
     freezer: Freezer,
     health: Arc<Health>,
     processes: Registry,
+    events: Hub,
 }
 
 /// Puts an [`Agent`] together.
@@ -160,6 +164,7 @@ impl Agent {
             freezer: self.freezer,
             health: self.health,
             processes: self.processes.clone(),
+            events: self.events,
         };
         let result = serving.run(shutdown).await;
         // A port that had gone must not save them.
@@ -277,8 +282,10 @@ impl AgentBuilder {
         }
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
-        let processes = Registry::new();
+        let bus = Bus::new();
+        let processes = Registry::new(bus.clone());
         let mut names = vec![
+            events_server::SERVICE_NAME,
             exec_server::SERVICE_NAME,
             files_server::SERVICE_NAME,
             accounts_server::SERVICE_NAME,
@@ -318,6 +325,12 @@ impl AgentBuilder {
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let events = Hub::new(bus.clone(), self.policy.clone());
+        let server = EventsServer::new(Events::new(events.clone()));
+        self.services.add_limited(
+            server.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
         let exec = ExecServer::new(Exec::new(processes.clone()));
         self.services.add_limited(
             exec.max_decoding_message_size(MAX_EXEC_REQUEST),
@@ -343,13 +356,13 @@ impl AgentBuilder {
             network.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
-        let power = PowerServer::new(Power::new(power::System::new()));
+        let power = PowerServer::new(Power::new(power::System::new(), bus.clone()));
         self.services.add_limited(
             power.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
         let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
-        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone());
+        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone(), bus);
         let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
         self.services.add_limited(
             storage.max_decoding_message_size(MAX_STORAGE_REQUEST),
@@ -382,6 +395,7 @@ impl AgentBuilder {
             freezer,
             health,
             processes,
+            events,
         })
     }
 

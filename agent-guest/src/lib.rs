@@ -33,6 +33,7 @@ mod deadline;
 mod discovery;
 pub mod emulation;
 pub mod error;
+mod events;
 mod exec;
 mod files;
 mod gate;

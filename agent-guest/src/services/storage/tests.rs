@@ -13,6 +13,7 @@ use vbridge_api::guest::v1::{FilesystemStatus, TrimResult};
 
 use super::*;
 use crate::{
+    events::Bus,
     source::{SourceError, filesystem, mounts::Mount},
     standstill::Standstill,
 };
@@ -93,7 +94,7 @@ impl Machine {
         let standstill = Standstill::default();
         let told = Arc::clone(&fake.told);
         let kernel: Arc<dyn Kernel> = Arc::new(fake);
-        let freezer = Freezer::new(Arc::clone(&kernel), standstill.clone());
+        let freezer = Freezer::new(Arc::clone(&kernel), standstill.clone(), Bus::new());
         Self {
             storage: Storage::new(Arc::new(Filesystems::new()), kernel, freezer),
             standstill,
