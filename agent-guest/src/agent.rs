@@ -57,6 +57,7 @@ use crate::{
     },
     standstill::Standstill,
     tunnel::{TunnelLimits, Tunnels},
+    upstream::{Upstream, Upstreams},
 };
 
 /// The name of the channel that the agent serves on unless told otherwise.
@@ -94,6 +95,7 @@ pub struct AgentBuilder {
     tunnel_limits: TunnelLimits,
     standstill: Standstill,
     services: router::Builder,
+    upstreams: Vec<Upstream>,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
 }
@@ -104,6 +106,9 @@ pub enum BuildError {
     /// A service's name is taken.
     #[error("the service {0} was added twice, or is one of the agent's own")]
     Duplicate(&'static str),
+    /// An upstream that can't be, beside the others or beside the agent's own services.
+    #[error("{0}")]
+    Upstream(String),
     /// A descriptor set can't be used.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
@@ -140,6 +145,7 @@ impl Agent {
             tunnel_limits: TunnelLimits::default(),
             standstill: Standstill::default(),
             services: router::Builder::default(),
+            upstreams: Vec::new(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
         }
@@ -263,6 +269,15 @@ impl AgentBuilder {
         self
     }
 
+    /// Passes calls of services that nobody here serves on to a gRPC server in the guest. Default: none.
+    ///
+    /// They are subject to the policy as all others, and are not held back while file systems are frozen.
+    #[must_use]
+    pub fn upstream(mut self, upstream: Upstream) -> Self {
+        self.upstreams.push(upstream);
+        self
+    }
+
     /// Describes added services: an encoded `FileDescriptorSet`, for reflection and for the list of methods in
     /// `System.GetInfo`. Default: none; an added service that is not described is listed by name.
     #[must_use]
@@ -274,7 +289,7 @@ impl AgentBuilder {
     /// Puts the agent together.
     ///
     /// # Errors
-    /// A name is served twice, a descriptor set is none, or two places to serve on are set.
+    /// A name is served twice, an upstream has one that is, a descriptor set is none, or two places to serve on are set.
     pub fn build(mut self) -> Result<Agent, BuildError> {
         let mut descriptors = Descriptors::built_in()?;
         for set in &self.descriptor_sets {
@@ -307,7 +322,8 @@ impl AgentBuilder {
             names.push(name);
         }
         names.sort_unstable();
-        let health = Health::new(names.iter().copied());
+        let upstreams = Upstreams::new(self.upstreams, &names).map_err(BuildError::Upstream)?;
+        let health = Health::new(names.iter().copied(), upstreams.clone());
         let methods = descriptors.methods(names);
         let filesystems = Arc::new(Filesystems::new());
         let system = SystemServer::new(System::new(
@@ -315,6 +331,7 @@ impl AgentBuilder {
             Arc::clone(&filesystems),
             methods.into(),
             self.policy.clone(),
+            upstreams.clone(),
         ));
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
@@ -384,12 +401,14 @@ impl AgentBuilder {
             health_server.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
-        descriptors.serve(&mut self.services)?;
+        descriptors.serve(&mut self.services, &upstreams)?;
         Ok(Agent {
             place,
             key: self.key,
             rebind: self.rebind,
-            router: self.services.build(Gate::new(self.policy, self.standstill)),
+            router: self
+                .services
+                .build(upstreams, Gate::new(self.policy, self.standstill)),
             sampler,
             tunnels,
             freezer,

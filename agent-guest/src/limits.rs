@@ -490,6 +490,33 @@ pub const WATCH_BUFFER: usize = 16 * 1024;
 /// Entries of a new directory that one step looks at.
 pub const WATCH_STEP: usize = 256;
 
+// === upstreams ===
+
+/// Local servers that calls are passed on to.
+pub const MAX_UPSTREAMS: usize = 32;
+
+/// Services, or packages of them, that one of these has.
+pub const MAX_UPSTREAM_SERVICES: usize = 64;
+
+/// Characters of an upstream's name.
+pub const MAX_UPSTREAM_NAME: usize = 64;
+
+/// How long it may take to connect to one, the wait for others that are at it included. It is on this machine: what takes
+/// longer does not come.
+pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one may take to say what it serves or how it is. Then it counts as one that does not say, or is not well.
+pub const UPSTREAM_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Services that are listed of one.
+pub const MAX_UPSTREAM_LISTED: usize = 256;
+
+/// Bytes of what one's reflection has said that are remembered. With so many, it is asked each time for what is new.
+pub const MAX_UPSTREAM_KNOWN: usize = 1024 * 1024;
+
+/// Bytes of an answer of reflection. A larger one counts as none.
+pub const MAX_MESSAGE_REFLECTION: usize = 1024 * 1024;
+
 // === the port ===
 
 /// Bytes that the virtio console driver takes in one write; it would cut longer ones anyway.
