@@ -5,6 +5,7 @@ use std::{fmt, future::Future, path::PathBuf, sync::Arc};
 use tonic_health::pb::health_server::{self, HealthServer};
 use vbridge_api::guest::v1::{
     accounts_server::{self, AccountsServer},
+    events_server::{self, EventsServer},
     exec_server::{self, ExecServer},
     files_server::{self, FilesServer},
     hardware_server::{self, HardwareServer},
@@ -20,6 +21,7 @@ use vbridge_link::Key;
 
 use crate::{
     discovery::{DescriptorError, Descriptors, reflection_names},
+    events::{Bus, Hub},
     exec::Registry,
     gate::Gate,
     limits::{
@@ -32,6 +34,7 @@ use crate::{
     serve::{Place, Serving},
     services::{
         accounts::{self, Accounts},
+        events::Events,
         exec::Exec,
         files::Files,
         filesystems::Filesystems,
@@ -54,6 +57,7 @@ use crate::{
     },
     standstill::Standstill,
     tunnel::{TunnelLimits, Tunnels},
+    upstream::{Upstream, Upstreams},
 };
 
 /// The name of the channel that the agent serves on unless told otherwise.
@@ -76,6 +80,7 @@ pub struct Agent {
     freezer: Freezer,
     health: Arc<Health>,
     processes: Registry,
+    events: Hub,
 }
 
 /// Puts an [`Agent`] together.
@@ -90,6 +95,7 @@ pub struct AgentBuilder {
     tunnel_limits: TunnelLimits,
     standstill: Standstill,
     services: router::Builder,
+    upstreams: Vec<Upstream>,
     names: Vec<&'static str>,
     descriptor_sets: Vec<Vec<u8>>,
 }
@@ -100,6 +106,9 @@ pub enum BuildError {
     /// A service's name is taken.
     #[error("the service {0} was added twice, or is one of the agent's own")]
     Duplicate(&'static str),
+    /// An upstream that can't be, beside the others or beside the agent's own services.
+    #[error("{0}")]
+    Upstream(String),
     /// A descriptor set can't be used.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
@@ -136,6 +145,7 @@ impl Agent {
             tunnel_limits: TunnelLimits::default(),
             standstill: Standstill::default(),
             services: router::Builder::default(),
+            upstreams: Vec::new(),
             names: Vec::new(),
             descriptor_sets: Vec::new(),
         }
@@ -160,6 +170,7 @@ impl Agent {
             freezer: self.freezer,
             health: self.health,
             processes: self.processes.clone(),
+            events: self.events,
         };
         let result = serving.run(shutdown).await;
         // A port that had gone must not save them.
@@ -258,6 +269,15 @@ impl AgentBuilder {
         self
     }
 
+    /// Passes calls of services that nobody here serves on to a gRPC server in the guest. Default: none.
+    ///
+    /// They are subject to the policy as all others, and are not held back while file systems are frozen.
+    #[must_use]
+    pub fn upstream(mut self, upstream: Upstream) -> Self {
+        self.upstreams.push(upstream);
+        self
+    }
+
     /// Describes added services: an encoded `FileDescriptorSet`, for reflection and for the list of methods in
     /// `System.GetInfo`. Default: none; an added service that is not described is listed by name.
     #[must_use]
@@ -269,7 +289,7 @@ impl AgentBuilder {
     /// Puts the agent together.
     ///
     /// # Errors
-    /// A name is served twice, a descriptor set is none, or two places to serve on are set.
+    /// A name is served twice, an upstream has one that is, a descriptor set is none, or two places to serve on are set.
     pub fn build(mut self) -> Result<Agent, BuildError> {
         let mut descriptors = Descriptors::built_in()?;
         for set in &self.descriptor_sets {
@@ -277,8 +297,10 @@ impl AgentBuilder {
         }
         let place = self.place()?;
         let sampler = Sampler::new(Proc::new(Reader::new()));
-        let processes = Registry::new();
+        let bus = Bus::new();
+        let processes = Registry::new(bus.clone());
         let mut names = vec![
+            events_server::SERVICE_NAME,
             exec_server::SERVICE_NAME,
             files_server::SERVICE_NAME,
             accounts_server::SERVICE_NAME,
@@ -300,7 +322,8 @@ impl AgentBuilder {
             names.push(name);
         }
         names.sort_unstable();
-        let health = Health::new(names.iter().copied());
+        let upstreams = Upstreams::new(self.upstreams, &names).map_err(BuildError::Upstream)?;
+        let health = Health::new(names.iter().copied(), upstreams.clone());
         let methods = descriptors.methods(names);
         let filesystems = Arc::new(Filesystems::new());
         let system = SystemServer::new(System::new(
@@ -308,6 +331,7 @@ impl AgentBuilder {
             Arc::clone(&filesystems),
             methods.into(),
             self.policy.clone(),
+            upstreams.clone(),
         ));
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
@@ -316,6 +340,12 @@ impl AgentBuilder {
         );
         self.services.add_limited(
             metrics.max_decoding_message_size(MAX_SMALL_REQUEST),
+            MAX_SMALL_REQUEST,
+        );
+        let events = Hub::new(bus.clone(), self.policy.clone());
+        let server = EventsServer::new(Events::new(events.clone()));
+        self.services.add_limited(
+            server.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
         let exec = ExecServer::new(Exec::new(processes.clone()));
@@ -343,13 +373,13 @@ impl AgentBuilder {
             network.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
-        let power = PowerServer::new(Power::new(power::System::new()));
+        let power = PowerServer::new(Power::new(power::System::new(), bus.clone()));
         self.services.add_limited(
             power.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
         let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
-        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone());
+        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone(), bus);
         let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
         self.services.add_limited(
             storage.max_decoding_message_size(MAX_STORAGE_REQUEST),
@@ -371,17 +401,20 @@ impl AgentBuilder {
             health_server.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
-        descriptors.serve(&mut self.services)?;
+        descriptors.serve(&mut self.services, &upstreams)?;
         Ok(Agent {
             place,
             key: self.key,
             rebind: self.rebind,
-            router: self.services.build(Gate::new(self.policy, self.standstill)),
+            router: self
+                .services
+                .build(upstreams, Gate::new(self.policy, self.standstill)),
             sampler,
             tunnels,
             freezer,
             health,
             processes,
+            events,
         })
     }
 

@@ -3,7 +3,11 @@
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-use crate::{limits::MAX_SMALL_REQUEST, router::Builder};
+use crate::{
+    limits::MAX_SMALL_REQUEST,
+    router::Builder,
+    upstream::{Upstreams, reflection},
+};
 
 /// Protobuf packages of the contract that are not the guest's.
 const NOT_HERE: &str = "vbridge.host.";
@@ -84,8 +88,12 @@ impl Descriptors {
     }
 
     /// Adds reflection, in both versions, to `services`: it lists them all, itself included, and describes those whose
-    /// descriptors are known.
-    pub(crate) fn serve(self, services: &mut Builder) -> Result<(), DescriptorError> {
+    /// descriptors are known. What they have not, `upstreams` are asked for.
+    pub(crate) fn serve(
+        self,
+        services: &mut Builder,
+        upstreams: &Upstreams,
+    ) -> Result<(), DescriptorError> {
         let mut names: Vec<_> = services.names().collect();
         names.extend(reflection_names());
         names.sort_unstable();
@@ -100,6 +108,12 @@ impl Descriptors {
         let v1 = configure(self.0.clone())
             .build_v1()?
             .max_decoding_message_size(MAX_SMALL_REQUEST);
+        if !upstreams.is_empty() {
+            let (v1, v1alpha) = reflection::merged(v1, upstreams.clone());
+            services.add_limited(v1, MAX_SMALL_REQUEST);
+            services.add_limited(v1alpha, MAX_SMALL_REQUEST);
+            return Ok(());
+        }
         let v1alpha = configure(self.0)
             .build_v1alpha()?
             .max_decoding_message_size(MAX_SMALL_REQUEST);

@@ -5,7 +5,7 @@
 //! | `INVALID_FIELD` | INVALID_ARGUMENT | a field of the request is outside its documented range (`BadRequest` names it) |
 //! | `REQUEST_TOO_LARGE` | INVALID_ARGUMENT | the request is larger than its service takes |
 //! | `SOURCE_UNAVAILABLE` | UNAVAILABLE | the kernel's files that the answer is made of can't be read |
-//! | `TOO_MANY_SUBSCRIBERS` | RESOURCE_EXHAUSTED | no further metrics subscription is possible now |
+//! | `TOO_MANY_SUBSCRIBERS` | RESOURCE_EXHAUSTED | no further subscription of this sort is possible now |
 //! | `AGENT_STOPPING` | UNAVAILABLE | the agent was asked to stop |
 //! | `UNKNOWN_SERVICE` | UNIMPLEMENTED | the agent serves no such service |
 //! | `UNKNOWN_HEALTH_NAME` | NOT_FOUND | a health check names a service that the agent does not serve |
@@ -56,7 +56,7 @@ pub enum Reason {
     RequestTooLarge,
     /// The kernel's files that the answer is made of can't be read.
     SourceUnavailable,
-    /// No further metrics subscription is possible now.
+    /// No further subscription of this sort is possible now.
     TooManySubscribers,
     /// The agent was asked to stop.
     AgentStopping,
@@ -207,13 +207,13 @@ pub(crate) fn source_unavailable(error: &SourceError) -> Status {
     status(reason, error.to_string(), details(reason))
 }
 
-/// A subscription too many.
-pub(crate) fn too_many_subscribers(limit: usize) -> Status {
+/// A subscription too many, of `what`.
+pub(crate) fn too_many_subscribers(what: &str, limit: usize) -> Status {
     let reason = Reason::TooManySubscribers;
     let mut details = details(reason);
     details.set_retry_info(Some(RETRY_SOON));
     let message =
-        format!("this guest already has {limit} metrics subscriptions: end one, or share one");
+        format!("this guest already has {limit} {what} subscriptions: end one, or share one");
     status(reason, message, details)
 }
 
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_shortage_tells_when_to_try_again() {
-        let details = too_many_subscribers(7).get_error_details();
+        let details = too_many_subscribers("metrics", 7).get_error_details();
         assert_eq!(
             details.retry_info().and_then(|info| info.retry_delay),
             Some(RETRY_SOON)

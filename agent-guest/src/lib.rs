@@ -11,6 +11,7 @@
 //!        │
 //!    /proc, /sys, system calls                                      (source)
 //!    sockets                                                        (tunnel)
+//!    gRPC servers of the guest's own                                (upstream)
 //! ```
 //!
 //! The program `vbridge-agent` is this library with a command line. A program of your own embeds it, and serves its own
@@ -33,6 +34,7 @@ mod deadline;
 mod discovery;
 pub mod emulation;
 pub mod error;
+mod events;
 mod exec;
 mod files;
 mod gate;
@@ -49,6 +51,7 @@ mod sessions;
 mod source;
 mod standstill;
 mod tunnel;
+mod upstream;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
@@ -57,4 +60,5 @@ pub use port::Rebind;
 pub use router::GrpcService;
 pub use standstill::Standstill;
 pub use tunnel::TunnelLimits;
+pub use upstream::{Upstream, UpstreamError};
 pub use vbridge_link::{Key, KeyError};

@@ -106,6 +106,36 @@ pub const MAX_DISKS: usize = 256;
 /// Network interfaces in a sample, as `metrics.proto` promises.
 pub const MAX_NETWORKS: usize = 256;
 
+// === events ===
+
+/// Events that wait for the slowest subscriber, as `events.proto` promises. At the limit the oldest is lost to those that have
+/// not read it, and counted.
+pub const EVENT_BUFFER: usize = 256;
+
+/// Subscriptions to events at once, as `events.proto` promises; more are RESOURCE_EXHAUSTED.
+pub const MAX_EVENT_SUBSCRIBERS: usize = 256;
+
+/// Pause between two looks at what the kernel does not tell by itself: ports, OOM kills.
+pub const EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Ports that are watched, as `events.proto` promises; the others are not.
+pub const MAX_LISTENING_PORTS: usize = 4096;
+
+/// Descriptors of processes that are looked at to find out who listens on new ports. Who is not found by then is not told.
+pub const MAX_OWNER_LINKS: usize = 64 * 1024;
+
+/// OOM kills that are told of one look, as `events.proto` promises.
+pub const MAX_OOM_EVENTS: usize = 16;
+
+/// Records of the kernel's log that are read in one look for the names of killed processes. The rest waits for the next.
+pub const MAX_KMSG_RECORDS: usize = 4096;
+
+/// Bytes of such a record; the kernel has none that is larger (`CONSOLE_EXT_LOG_MAX`).
+pub const MAX_KMSG_RECORD: usize = 8 * 1024;
+
+/// What the clock may differ without having been set: two clocks can't be read at the same moment.
+pub const CLOCK_NOISE: Duration = Duration::from_millis(1);
+
 // === exec ===
 
 /// Processes that run at once, as `exec.proto` promises; more are RESOURCE_EXHAUSTED. Some for each of many callers, and
@@ -459,6 +489,33 @@ pub const WATCH_BUFFER: usize = 16 * 1024;
 
 /// Entries of a new directory that one step looks at.
 pub const WATCH_STEP: usize = 256;
+
+// === upstreams ===
+
+/// Local servers that calls are passed on to.
+pub const MAX_UPSTREAMS: usize = 32;
+
+/// Services, or packages of them, that one of these has.
+pub const MAX_UPSTREAM_SERVICES: usize = 64;
+
+/// Characters of an upstream's name.
+pub const MAX_UPSTREAM_NAME: usize = 64;
+
+/// How long it may take to connect to one, the wait for others that are at it included. It is on this machine: what takes
+/// longer does not come.
+pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long one may take to say what it serves or how it is. Then it counts as one that does not say, or is not well.
+pub const UPSTREAM_ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Services that are listed of one.
+pub const MAX_UPSTREAM_LISTED: usize = 256;
+
+/// Bytes of what one's reflection has said that are remembered. With so many, it is asked each time for what is new.
+pub const MAX_UPSTREAM_KNOWN: usize = 1024 * 1024;
+
+/// Bytes of an answer of reflection. A larger one counts as none.
+pub const MAX_MESSAGE_REFLECTION: usize = 1024 * 1024;
 
 // === the port ===
 

@@ -8,11 +8,9 @@
 //! A refusal is PERMISSION_DENIED with `POLICY_DENIED`, names its rule, and is logged. [`Policy`] can be replaced while calls
 //! go on: those that were let in go on.
 
-use std::{
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{fmt, sync::Arc};
 
+use tokio::sync::watch;
 use tonic::Status;
 
 use crate::error;
@@ -69,7 +67,7 @@ pub struct Rules {
 
 /// The rules that hold now. Clones are the same policy.
 #[derive(Clone, Default)]
-pub struct Policy(Arc<RwLock<Arc<Rules>>>);
+pub struct Policy(watch::Sender<Arc<Rules>>);
 
 // === impl Profile ===
 
@@ -138,6 +136,11 @@ impl Rules {
         self
     }
 
+    /// What holds where no rule says otherwise.
+    pub(crate) fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// Whether `package.Service/Method` may be called, or what refuses it.
     pub(crate) fn decide(&self, method: &str) -> Result<(), String> {
         let rule = self
@@ -158,17 +161,22 @@ impl Rules {
 impl Policy {
     /// A policy of these rules.
     pub fn new(rules: Rules) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(rules))))
+        Self(watch::Sender::new(Arc::new(rules)))
     }
 
     /// Other rules, from the next call on.
     pub fn replace(&self, rules: Rules) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.0.send_replace(Arc::new(rules));
     }
 
     /// The rules that hold now.
     pub(crate) fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Sees the rules that [`replace`](Self::replace) brings from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Rules>> {
+        self.0.subscribe()
     }
 
     /// Lets a call of `/package.Service/Method` in, or says why not.

@@ -15,7 +15,11 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_T
 use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 
-use crate::{deadline, error, gate::Gate};
+use crate::{
+    deadline, error,
+    gate::Gate,
+    upstream::{Server, Upstreams},
+};
 
 /// The future of a call. It has a response whatever happens.
 pub(crate) type CallFuture = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -54,10 +58,18 @@ struct Entry {
     is_own: bool,
 }
 
+/// Who serves a call.
+#[derive(Clone, Copy)]
+enum Target<'a> {
+    Here(&'a Entry),
+    Upstream(&'a Arc<Server>),
+}
+
 /// The services by name.
 #[derive(Clone, Default)]
 pub(crate) struct Router {
     services: Arc<BTreeMap<&'static str, Entry>>,
+    upstreams: Upstreams,
     gate: Gate,
 }
 
@@ -108,8 +120,9 @@ impl Builder {
         self.services.keys().copied()
     }
 
-    pub(crate) fn build(self, gate: Gate) -> Router {
+    pub(crate) fn build(self, upstreams: Upstreams, gate: Gate) -> Router {
         Router {
+            upstreams,
             services: Arc::new(self.services),
             gate,
         }
@@ -144,17 +157,31 @@ impl Router {
             .strip_prefix('/')
             .and_then(|path| path.split_once('/'))
             .map(|(service, _)| service);
-        let Some(entry) = service.and_then(|service| self.services.get(service)) else {
+        let target = service.and_then(|service| self.find(service));
+        let Some(target) = target else {
             return answer(error::unknown_service(path).into_http());
         };
-        if let Err(refusal) = self.gate.admit(path, entry.is_own) {
+        let is_own = matches!(target, Target::Here(entry) if entry.is_own);
+        if let Err(refusal) = self.gate.admit(path, is_own) {
             return answer(refusal.into_http());
         }
-        let call = &entry.call;
-        match deadline::of(request.headers()) {
-            None => call(request),
-            Some(deadline) => deadline::limit(deadline, call(request)),
+        let deadline = deadline::of(request.headers());
+        let call = match target {
+            Target::Here(entry) => (entry.call)(request),
+            Target::Upstream(server) => server.call(request),
+        };
+        match deadline {
+            None => call,
+            Some(deadline) => deadline::limit(deadline, call),
         }
+    }
+}
+
+impl Router {
+    /// Who serves it: an upstream only what nobody here does.
+    fn find(&self, service: &str) -> Option<Target<'_>> {
+        let here = self.services.get(service).map(Target::Here);
+        here.or_else(|| self.upstreams.find(service).map(Target::Upstream))
     }
 }
 
@@ -225,7 +252,7 @@ mod tests {
         };
         assert!(added);
         assert!(!builder.add(Echo), "a name is served once");
-        builder.build(gate)
+        builder.build(Upstreams::default(), gate)
     }
 
     fn router(limited: bool) -> Router {

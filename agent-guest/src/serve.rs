@@ -17,6 +17,7 @@ use vbridge_link::{GuestConfig, GuestLink, Key};
 
 use crate::{
     agent::{NAME, RunError, VERSION},
+    events::Hub,
     exec::Registry,
     limits::{REOPEN_DELAY, SHUTDOWN_GRACE},
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
@@ -45,6 +46,7 @@ pub(crate) struct Serving {
     pub(crate) freezer: Freezer,
     pub(crate) health: Arc<Health>,
     pub(crate) processes: Registry,
+    pub(crate) events: Hub,
 }
 
 enum Source {
@@ -178,6 +180,7 @@ impl Serving {
         // Processes and calls that wait for a frozen file system can end only then.
         self.freezer.end().await;
         self.processes.stop().await;
+        self.events.stop();
         if self.sessions.stop().await {
             // Its BYE is on its way. A host that takes nothing is not waited for long.
             let _ = tokio::time::timeout(SHUTDOWN_GRACE, link.flushed()).await;

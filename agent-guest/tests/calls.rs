@@ -274,6 +274,7 @@ async fn an_added_service_is_served_listed_and_healthy() {
             "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
             "vbridge.guest.v1.Accounts",
+            "vbridge.guest.v1.Events",
             "vbridge.guest.v1.Exec",
             "vbridge.guest.v1.Files",
             "vbridge.guest.v1.Hardware",

@@ -22,11 +22,12 @@ use crate::{content, matrix::unique, place::Place, suite::Suite};
 const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// The services that the test agent offers.
-const SERVICES: [&str; 15] = [
+const SERVICES: [&str; 16] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "vbridge.guest.v1.Accounts",
+    "vbridge.guest.v1.Events",
     "vbridge.guest.v1.Exec",
     "vbridge.guest.v1.Files",
     "vbridge.guest.v1.Hardware",

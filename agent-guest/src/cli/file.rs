@@ -10,7 +10,12 @@ use serde::{
 };
 use vbridge_settings::{FileError, checked, read, unknown_key};
 
+use agent_guest::Upstream;
+
 use super::{KEYS, Layer};
+
+/// The key that only a file can have: a table for each upstream.
+const UPSTREAM: &str = "upstream";
 
 /// Reads a file that need not exist.
 pub(super) fn read_if_there(path: &Path) -> Result<Layer, FileError> {
@@ -59,6 +64,7 @@ impl<'de> Deserialize<'de> for KnownKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         checked(deserializer, |key| {
             KEYS.into_iter()
+                .chain([UPSTREAM])
                 .find(|known| *known == key)
                 .map(Self)
                 .ok_or_else(|| unknown_key(key, &KEYS))
@@ -76,6 +82,10 @@ impl<'de> serde::de::DeserializeSeed<'de> for Value<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.key == UPSTREAM {
+            self.layer.upstreams = upstreams(deserializer)?;
+            return Ok(());
+        }
         if self.key == "wait" {
             self.layer.wait = Some(bool::deserialize(deserializer)?);
             return Ok(());
@@ -87,6 +97,27 @@ impl<'de> serde::de::DeserializeSeed<'de> for Value<'_> {
                 .map_err(|message| format!("{key}: {message}"))
         })
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    services: Vec<String>,
+    address: String,
+}
+
+fn upstreams<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Upstream>, D::Error> {
+    let entries = Vec::<Entry>::deserialize(deserializer)?;
+    let upstreams = entries.into_iter().map(|entry| {
+        let Entry {
+            name,
+            services,
+            address,
+        } = entry;
+        Upstream::new(name, services, &address).map_err(D::Error::custom)
+    });
+    upstreams.collect()
 }
 
 #[cfg(test)]
@@ -118,6 +149,27 @@ mod tests {
         assert_eq!(layer, read(&yaml).unwrap());
         assert_eq!(layer.wait, Some(true));
         assert_eq!(layer.listen, Some("/run/x".into()));
+    }
+
+    #[test]
+    fn upstreams_are_tables_and_each_is_checked() {
+        let toml = "log = \"info\"\n[[upstream]]\nname = \"a\"\nservices = [\"org.a.*\", \"org.b.C\"]\naddress = \"unix:/run/a\"\n";
+        let yaml = "log: info\nupstream:\n- name: a\n  services: [org.a.*, org.b.C]\n  address: unix:/run/a\n";
+        let (_toml_dir, toml_path) = file("agent.toml", toml);
+        let (_yaml_dir, yaml_path) = file("agent.yml", yaml);
+        let layer: Layer = read(&toml_path).unwrap();
+        assert_eq!(layer, read(&yaml_path).unwrap());
+        let expected = Upstream::new("a", ["org.a.*", "org.b.C"], "unix:/run/a").unwrap();
+        assert_eq!(layer.upstreams, [expected]);
+        for (old, new, words) in [
+            ("unix:", "tcp:", "no address"),
+            ("org.a.*", "org.*.a", "package.Service"),
+            ("address", "adress", "adress"),
+        ] {
+            let text = error("a.toml", &toml.replace(old, new));
+            assert!(text.contains(words) && text.contains(", line "), "{text}");
+            assert_eq!(text.lines().count(), 1, "{text}");
+        }
     }
 
     #[test]

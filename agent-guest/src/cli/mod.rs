@@ -14,7 +14,7 @@ use std::{
 
 pub(crate) use policy::Source as PolicySource;
 
-use agent_guest::{DEFAULT_CHANNEL, Key, Rebind};
+use agent_guest::{DEFAULT_CHANNEL, Key, Rebind, Upstream};
 use clap::Parser as _;
 use tracing_subscriber::filter::Targets;
 use vbridge_settings::{FileError, KeyFileError, read_key, unknown_key};
@@ -97,6 +97,7 @@ pub(crate) struct Settings {
     pub(crate) rebind: Rebind,
     pub(crate) policy: policy::Source,
     pub(crate) log: Targets,
+    pub(crate) upstreams: Vec<Upstream>,
     /// What is odd, but no reason not to run.
     pub(crate) warnings: Vec<String>,
 }
@@ -169,6 +170,8 @@ struct Layer {
     rebind: Option<Rebind>,
     policy: Option<policy::Source>,
     log: Option<String>,
+    /// Only a file has these.
+    upstreams: Vec<Upstream>,
 }
 
 /// The keys that every source knows.
@@ -425,6 +428,21 @@ impl Layers {
             line("policy", format!("{:?}", policy.to_string()), *origin);
         }
         line("log", format!("{log:?}"), log_origin);
+        let layers = self.layers.iter_mut();
+        let upstreams: Vec<_> = layers
+            .flat_map(|(_, layer)| std::mem::take(&mut layer.upstreams))
+            .collect();
+        for upstream in &upstreams {
+            let services: Vec<_> = upstream.services().collect();
+            // Writing to a string can't fail.
+            let _ = writeln!(
+                text,
+                "\n[[upstream]] # {}\nname = {:?}\nservices = {services:?}\naddress = {:?}",
+                Origin::File,
+                upstream.name(),
+                upstream.address().to_string(),
+            );
+        }
 
         let settings = Settings {
             channel,
@@ -436,6 +454,7 @@ impl Layers {
             policy: policy.map(|(policy, _)| policy).unwrap_or_default(),
             // Checked when it was read.
             log: log.parse().unwrap_or_default(),
+            upstreams,
             warnings,
         };
         Ok((settings, text))
@@ -547,6 +566,19 @@ mod tests {
             settings(&["--config", &path], &[]).port,
             Some("/dev/vport0p1".into())
         );
+    }
+
+    #[test]
+    fn upstreams_are_printed_as_the_file_has_them() {
+        let upstream = "\n[[upstream]] # file\nname = \"a\"\nservices = [\"org.a.*\"]\naddress = \"127.0.0.1:5\"\n";
+        let (_dir, path) = file(upstream);
+        let arguments = ["--check-config", "--config", &path];
+        let Command::Print(text) = run(&arguments, &[]).unwrap() else {
+            panic!("it runs");
+        };
+        assert!(text.ends_with(upstream), "{text}");
+        let (_dir, path) = file(&text);
+        assert_eq!(settings(&["--config", &path], &[]).upstreams.len(), 1);
     }
 
     #[test]

@@ -59,7 +59,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
-use vbridge_api::guest::v1::ExecProcess;
+use vbridge_api::guest::v1::{ExecProcess, events_subscribe_response};
 
 pub(crate) use self::process::{Attached, Event, Process};
 use self::{
@@ -73,6 +73,7 @@ use self::{
 };
 use crate::{
     error::{self, Reason},
+    events::Bus,
     limits::{
         MAX_ENDED_PROCESSES, MAX_LISTED_ARGUMENTS, MAX_OUTPUT_KEPT, MAX_PROCESSES, MAX_STARTING,
         SHUTDOWN_GRACE,
@@ -101,6 +102,7 @@ struct Shared {
     /// [`KIB`] of output that may be kept.
     memory: Arc<Semaphore>,
     turns: Semaphore,
+    events: Bus,
     /// Whether the agent stops.
     stopping: AtomicBool,
 }
@@ -116,17 +118,18 @@ struct Known {
 // === impl Registry ===
 
 impl Registry {
-    pub(crate) fn new() -> Self {
-        Self::with(MAX_PROCESSES, MAX_OUTPUT_KEPT)
+    pub(crate) fn new(events: Bus) -> Self {
+        Self::with(MAX_PROCESSES, MAX_OUTPUT_KEPT, events)
     }
 
-    fn with(places: usize, memory: usize) -> Self {
+    fn with(places: usize, memory: usize, events: Bus) -> Self {
         Self {
             shared: Arc::new(Shared {
                 known: Mutex::default(),
                 places: Arc::new(Semaphore::new(places)),
                 memory: Arc::new(Semaphore::new(memory / KIB)),
                 turns: Semaphore::new(MAX_STARTING),
+                events,
                 stopping: AtomicBool::new(false),
             }),
         }
@@ -311,6 +314,10 @@ impl Shared {
             child::attend(&process, child, rules, outputs).await;
             drop(place);
             lock(&self.known).ended(&process);
+            self.events
+                .publish(events_subscribe_response::Event::ProcessEnded(
+                    process.describe_end(),
+                ));
             tracing::debug!(id = process.id(), "a process has ended");
         });
         Ok(attached)

@@ -11,7 +11,7 @@ use rustix::{
     process::{Pid, Signal, kill_process, kill_process_group},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
-use vbridge_api::guest::v1::{ExecProcess, ExitStatus};
+use vbridge_api::guest::v1::{ExecProcess, ExitStatus, ProcessEnded, exit_status};
 
 use super::{
     channel::{self, Channel},
@@ -20,6 +20,12 @@ use super::{
     stdin::Stdin,
 };
 use crate::limits::{MAX_PIPE_REST, OUTPUT_CHUNK};
+
+/// What a signal's number is added to, as shells do.
+const SIGNALLED: i32 = 128;
+
+/// How a process has ended of which that is not known.
+const UNKNOWN_END: i32 = -1;
 
 /// Why a process is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +167,17 @@ impl Process {
             terminal: self.is_terminal(),
             attached: u32::try_from(ring.readers()).unwrap_or(u32::MAX),
         }
+    }
+
+    /// How it has ended, as those who have subscribed to events are told.
+    pub(super) fn describe_end(&self) -> ProcessEnded {
+        let code = match (*self.status.borrow()).and_then(|status| status.how) {
+            Some(exit_status::How::Code(code)) => code,
+            Some(exit_status::How::Signal(signal)) => SIGNALLED.saturating_add(signal),
+            None => UNKNOWN_END,
+        };
+        let id = self.about.id.clone();
+        ProcessEnded { id, code }
     }
 
     /// What is kept of an output, and how many bytes behind it were thrown away.

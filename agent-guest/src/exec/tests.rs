@@ -4,7 +4,7 @@ use tonic::Code;
 use vbridge_api::guest::v1 as api;
 
 use super::*;
-use crate::limits::MIN_OUTPUT_BUFFER;
+use crate::{events::Bus, limits::MIN_OUTPUT_BUFFER};
 
 fn cat(buffer: usize) -> Command {
     let command = api::Command {
@@ -25,7 +25,7 @@ fn is_too_many(result: Result<Attached, Status>) -> bool {
 
 #[tokio::test]
 async fn a_process_too_many_is_refused_until_another_has_ended() {
-    let registry = Registry::with(2, MAX_OUTPUT_KEPT);
+    let registry = Registry::with(2, MAX_OUTPUT_KEPT, Bus::new());
     let first = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
     let _second = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
     assert!(is_too_many(registry.start(cat(MIN_OUTPUT_BUFFER)).await));
@@ -37,7 +37,7 @@ async fn a_process_too_many_is_refused_until_another_has_ended() {
 
 #[tokio::test]
 async fn a_start_that_fails_takes_no_place() {
-    let registry = Registry::with(1, MAX_OUTPUT_KEPT);
+    let registry = Registry::with(1, MAX_OUTPUT_KEPT, Bus::new());
     for _ in 0..3 {
         let mut command = cat(MIN_OUTPUT_BUFFER);
         command.argv = vec!["/no/such/program".to_owned()];
@@ -50,7 +50,7 @@ async fn a_start_that_fails_takes_no_place() {
 
 #[tokio::test]
 async fn output_that_is_kept_gives_way_to_processes_that_run() {
-    let registry = Registry::with(10, 4 * MIN_OUTPUT_BUFFER);
+    let registry = Registry::with(10, 4 * MIN_OUTPUT_BUFFER, Bus::new());
     let mut ended = registry.start(cat(3 * MIN_OUTPUT_BUFFER)).await.unwrap();
     assert!(is_too_many(
         registry.start(cat(2 * MIN_OUTPUT_BUFFER)).await
@@ -70,7 +70,7 @@ async fn output_that_is_kept_gives_way_to_processes_that_run() {
 
 #[tokio::test]
 async fn a_process_whose_start_nobody_waits_for_any_more_is_ended() {
-    let registry = Registry::with(1, MAX_OUTPUT_KEPT);
+    let registry = Registry::with(1, MAX_OUTPUT_KEPT, Bus::new());
     let mut start = Box::pin(registry.start(cat(MIN_OUTPUT_BUFFER)));
     assert!(futures_util::poll!(&mut start).is_pending());
     drop(start);
@@ -84,7 +84,7 @@ async fn a_process_whose_start_nobody_waits_for_any_more_is_ended() {
 
 #[tokio::test]
 async fn an_agent_that_stops_starts_nothing() {
-    let registry = Registry::new();
+    let registry = Registry::new(Bus::new());
     let running = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
     registry.stop().await;
     assert!(running.process.is_ended());

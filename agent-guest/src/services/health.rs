@@ -1,4 +1,5 @@
-//! `grpc.health.v1.Health`: everything that the agent serves is serving, until it stops.
+//! `grpc.health.v1.Health`: everything that the agent serves is serving, until it stops. How an upstream is, its own server
+//! says; Watch knows nothing of these.
 
 use std::{
     collections::BTreeSet,
@@ -15,18 +16,22 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
 };
 
-use crate::error;
+use crate::{error, upstream::Upstreams};
 
 /// The service. The name "" stands for the agent as a whole.
-#[derive(Debug)]
 pub(crate) struct Health {
     names: BTreeSet<String>,
+    upstreams: Upstreams,
     stopping: watch::Sender<bool>,
 }
 
 impl Health {
-    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
+    pub(crate) fn new<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        upstreams: Upstreams,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            upstreams,
             names: names.into_iter().chain([""]).map(str::to_owned).collect(),
             stopping: watch::Sender::new(false),
         })
@@ -56,9 +61,13 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let name = &request.get_ref().service;
-        let status = self
-            .status(name)
-            .ok_or_else(|| error::unknown_health_name(name))?;
+        let status = match self.status(name) {
+            Some(status) => status,
+            None => {
+                let status = self.upstreams.health(name).await;
+                status.ok_or_else(|| error::unknown_health_name(name))??
+            }
+        };
         Ok(Response::new(answer(status)))
     }
 
@@ -139,7 +148,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_served_is_serving_and_nothing_else_is_known() {
-        let health = Health::new(["a.Service"]);
+        let health = Health::new(["a.Service"], Upstreams::default());
         for name in ["", "a.Service"] {
             let status = health
                 .check(request(name))
@@ -162,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_watcher_is_told_that_the_agent_stops() {
-        let health = Health::new(["a.Service"]);
+        let health = Health::new(["a.Service"], Upstreams::default());
         let mut watch = health
             .watch(request("a.Service"))
             .await

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`system`] | `vbridge.guest.v1.System` |
 //! | [`accounts`] | `vbridge.guest.v1.Accounts` |
+//! | [`events`] | `vbridge.guest.v1.Events` |
 //! | [`exec`] | `vbridge.guest.v1.Exec` |
 //! | [`files`] | `vbridge.guest.v1.Files` |
 //! | [`hardware`] | `vbridge.guest.v1.Hardware` |
@@ -20,6 +21,7 @@
 //! | [`filesystems`] | sizes of file systems, some of which never answer |
 
 pub(crate) mod accounts;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod files;
 pub(crate) mod filesystems;

@@ -12,12 +12,13 @@ use std::sync::{
 use tonic::{Request, Response, Status};
 use vbridge_api::guest::v1::{
     PowerShutdownRequest, PowerShutdownResponse, PowerSuspendRequest, PowerSuspendResponse,
-    ShutdownMode, SuspendMode, power_server,
+    ShutdownMode, SuspendMode, events_subscribe_response::Event, power_server,
 };
 
 use super::aside;
 use crate::{
     error::{self, Reason},
+    events::Bus,
     limits::POWER_DELAY,
     source::power::{Plan, Power as Source},
 };
@@ -61,21 +62,24 @@ impl Machine for System {
 /// The service.
 pub(crate) struct Power {
     machine: Arc<dyn Machine>,
+    events: Bus,
     /// Something is going to happen.
     is_due: Arc<AtomicBool>,
 }
 
 impl Power {
-    pub(crate) fn new(machine: impl Machine) -> Self {
+    pub(crate) fn new(machine: impl Machine, events: Bus) -> Self {
         Self {
+            events,
             machine: Arc::new(machine),
             is_due: Arc::default(),
         }
     }
 
-    /// Makes it happen after the answer, and tells when.
+    /// Makes it happen after the answer, and tells when. `what` is for those who have subscribed to events.
     async fn arrange(
         &self,
+        what: &str,
         is_urgent: bool,
         plan: impl FnOnce(&dyn Machine) -> Result<Plan, String> + Send + 'static,
     ) -> Result<prost_types::Duration, Status> {
@@ -90,6 +94,7 @@ impl Power {
                 "the guest is about to shut down or to sleep already",
             ));
         }
+        self.events.publish(Event::Power(what.to_owned()));
         let (machine, is_due) = (Arc::clone(&self.machine), Arc::clone(&self.is_due));
         // Not for this call: it goes on when the caller has gone.
         tokio::spawn(async move {
@@ -115,7 +120,9 @@ impl power_server::Power for Power {
         let PowerShutdownRequest { mode, force } = request.into_inner();
         let mode = ShutdownMode::try_from(mode)
             .map_err(|_| error::invalid_field("mode", format!("{mode} is no mode of ending")))?;
-        let planned = self.arrange(force, move |machine| machine.plan_shutdown(mode, force));
+        let planned = self.arrange(shutdown_name(mode), force, move |machine| {
+            machine.plan_shutdown(mode, force)
+        });
         let delay = Some(planned.await?);
         Ok(Response::new(PowerShutdownResponse { delay }))
     }
@@ -127,9 +134,29 @@ impl power_server::Power for Power {
         let mode = request.into_inner().mode;
         let mode = SuspendMode::try_from(mode)
             .map_err(|_| error::invalid_field("mode", format!("{mode} is no mode of sleep")))?;
-        let planned = self.arrange(false, move |machine| machine.plan_suspend(mode));
+        let planned = self.arrange(suspend_name(mode), false, move |machine| {
+            machine.plan_suspend(mode)
+        });
         let delay = Some(planned.await?);
         Ok(Response::new(PowerSuspendResponse { delay }))
+    }
+}
+
+/// What those who have subscribed to events are told.
+fn shutdown_name(mode: ShutdownMode) -> &'static str {
+    match mode {
+        ShutdownMode::Unspecified | ShutdownMode::PowerOff => "power off",
+        ShutdownMode::Reboot => "reboot",
+        ShutdownMode::Halt => "halt",
+    }
+}
+
+/// The same of sleep.
+fn suspend_name(mode: SuspendMode) -> &'static str {
+    match mode {
+        SuspendMode::Unspecified | SuspendMode::Ram => "suspend to ram",
+        SuspendMode::Disk => "suspend to disk",
+        SuspendMode::Hybrid => "suspend to ram and disk",
     }
 }
 
@@ -164,7 +191,7 @@ mod tests {
 
     fn service() -> (Power, mpsc::UnboundedReceiver<String>) {
         let (told, hear) = mpsc::unbounded_channel();
-        (Power::new(Fake(told)), hear)
+        (Power::new(Fake(told), Bus::new()), hear)
     }
 
     fn end(mode: ShutdownMode, force: bool) -> Request<PowerShutdownRequest> {

@@ -135,7 +135,7 @@ impl Sampler {
             return Err(error::agent_stopping());
         }
         if state.subscribers.len() >= MAX_SUBSCRIBERS {
-            return Err(error::too_many_subscribers(MAX_SUBSCRIBERS));
+            return Err(error::too_many_subscribers("metrics", MAX_SUBSCRIBERS));
         }
         let first = state.read(now, groups)?;
         let mut subscriber = Subscriber {

@@ -30,6 +30,7 @@ use crate::{
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
     policy::Policy,
     source::{Reader, clock, cpu, memory, os, timezone, users},
+    upstream::Upstreams,
 };
 
 /// What the status is made of.
@@ -45,6 +46,7 @@ pub(crate) struct System {
     /// Full names of all methods that the agent serves.
     methods: Arc<[String]>,
     policy: Policy,
+    upstreams: Upstreams,
     started: Timestamp,
     pings: AtomicU64,
 }
@@ -55,12 +57,14 @@ impl System {
         filesystems: Arc<Filesystems>,
         methods: Arc<[String]>,
         policy: Policy,
+        upstreams: Upstreams,
     ) -> Self {
         Self {
             sampler,
             filesystems,
             methods,
             policy,
+            upstreams,
             started: clock::now(),
             pings: AtomicU64::new(0),
         }
@@ -87,6 +91,25 @@ impl System {
             }
         };
         self.methods.iter().map(method).collect()
+    }
+
+    /// The services of upstreams, whose methods only they know.
+    async fn upstreams(&self) -> Vec<Method> {
+        let rules = self.policy.rules();
+        let listed = self.upstreams.services().await.into_iter();
+        let methods = listed.map(|listed| {
+            let name = format!("{}/*", listed.service);
+            let reason = match rules.decide(&name) {
+                Err(rule) => format!("the policy refuses it ({rule})"),
+                Ok(()) => listed.reason.unwrap_or_default(),
+            };
+            Method {
+                name,
+                enabled: reason.is_empty(),
+                reason,
+            }
+        });
+        methods.collect()
     }
 
     fn agent(&self, reader: &mut Reader) -> Agent {
@@ -150,7 +173,10 @@ impl system_server::System for System {
         &self,
         _: Request<GetInfoRequest>,
     ) -> Result<Response<GetInfoResponse>, Status> {
+        let upstreams = self.upstreams().await;
         let mut reader = Reader::new();
+        let mut methods = self.methods(&mut reader);
+        methods.extend(upstreams);
         let (hostname, kernel, architecture) = os::uname();
         let memory = reader.read("proc/meminfo").map(|text| memory::parse(&text));
         Ok(Response::new(GetInfoResponse {
@@ -168,7 +194,7 @@ impl system_server::System for System {
                 .unwrap_or_else(|_| memory::from_sysinfo())
                 .total_bytes,
             agent: Some(self.agent(&mut reader)),
-            methods: self.methods(&mut reader),
+            methods,
         }))
     }
 
@@ -263,6 +289,7 @@ mod tests {
             Arc::new(Filesystems::new()),
             methods.into(),
             Policy::default(),
+            Upstreams::default(),
         )
     }
 

@@ -7,15 +7,18 @@ pub(crate) mod accounts;
 pub(crate) mod authorized_keys;
 pub(crate) mod block;
 pub(crate) mod clock;
+pub(crate) mod clock_set;
 pub(crate) mod cpu;
 pub(crate) mod disk;
 pub(crate) mod filesystem;
 pub(crate) mod hardware;
 pub(crate) mod links;
+pub(crate) mod listening;
 pub(crate) mod memory;
 pub(crate) mod mounts;
 pub(crate) mod netlink;
 pub(crate) mod network;
+pub(crate) mod oom;
 pub(crate) mod os;
 pub(crate) mod passwd;
 pub(crate) mod power;
@@ -154,6 +157,8 @@ mod tests {
             passwd::users(&text).count();
             passwd::groups(&text).count();
             process::parse(&text);
+            listening::parse(&text, listening::LISTENING_TCP).count();
+            oom::victim(&text);
             users::parse(text.as_bytes());
         }
     }

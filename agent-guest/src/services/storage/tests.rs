@@ -9,10 +9,13 @@ use rustix::io::Errno;
 use storage_server::Storage as _;
 use tonic::Code;
 use tonic_types::StatusExt as _;
-use vbridge_api::guest::v1::{FilesystemStatus, TrimResult};
+use vbridge_api::guest::v1::{
+    FilesystemStatus, FreezeChanged, TrimResult, events_subscribe_response::Event,
+};
 
 use super::*;
 use crate::{
+    events::{Bus, Kinds},
     source::{SourceError, filesystem, mounts::Mount},
     standstill::Standstill,
 };
@@ -86,6 +89,7 @@ struct Machine {
     storage: Storage,
     standstill: Standstill,
     told: Told,
+    events: Bus,
 }
 
 impl Machine {
@@ -93,11 +97,13 @@ impl Machine {
         let standstill = Standstill::default();
         let told = Arc::clone(&fake.told);
         let kernel: Arc<dyn Kernel> = Arc::new(fake);
-        let freezer = Freezer::new(Arc::clone(&kernel), standstill.clone());
+        let events = Bus::new();
+        let freezer = Freezer::new(Arc::clone(&kernel), standstill.clone(), events.clone());
         Self {
             storage: Storage::new(Arc::new(Filesystems::new()), kernel, freezer),
             standstill,
             told,
+            events,
         }
     }
 
@@ -380,6 +386,30 @@ async fn a_wrong_request_freezes_nothing() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(machine.told().is_empty() && !machine.standstill.is_frozen());
     assert_eq!(limit(None).unwrap(), DEFAULT_FREEZE);
+}
+
+#[tokio::test]
+async fn a_standstill_is_told_when_it_begins_and_when_it_ends() {
+    let machine = Machine::failing(&[]);
+    let mut events = machine.events.subscribe(Kinds::from_request(&[]).unwrap());
+    let mut next = async || match events.next().await.unwrap().event {
+        Some(Event::Freeze(change)) => change,
+        other => panic!("{other:?}"),
+    };
+    for (limit, is_thawed) in [(Duration::from_secs(60), true), (MIN_FREEZE, false)] {
+        let frozen = machine.freeze(limit).await.unwrap().frozen;
+        if is_thawed {
+            machine.thaw().await.unwrap();
+        }
+        let begun: FreezeChanged = next().await;
+        assert!(begun.frozen && !frozen.is_empty());
+        assert_eq!(begun.mount_points, frozen);
+        let mut ended = next().await;
+        assert_eq!((ended.frozen, ended.expired), (false, !is_thawed));
+        // What was frozen last is thawed first.
+        ended.mount_points.reverse();
+        assert_eq!(ended.mount_points, frozen);
+    }
 }
 
 #[tokio::test]

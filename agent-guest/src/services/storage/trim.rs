@@ -58,7 +58,7 @@ impl Trimmer {
         minimum: u64,
         mut reply: oneshot::Sender<Result<Vec<TrimResult>, Status>>,
     ) {
-        let _turn = match self.turn.try_lock() {
+        let turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => PoisonError::into_inner(turn),
             Err(TryLockError::WouldBlock) => {
@@ -70,6 +70,8 @@ impl Trimmer {
             }
         };
         let result = self.all(points, minimum, &mut reply);
+        // Before the answer: who has it may call again at once.
+        drop(turn);
         let _ = reply.send(result);
     }
 

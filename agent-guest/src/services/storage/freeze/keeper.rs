@@ -8,8 +8,9 @@ use std::{
 use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tonic::Status;
+use vbridge_api::guest::v1::{FreezeChanged, events_subscribe_response::Event};
 
-use super::{Event, Job, Shared, Stopped, Thawed, lock};
+use super::{Event as Told, Job, Shared, Stopped, Thawed, lock};
 use crate::{
     error::{self, Reason},
     source::filesystem::Filesystem,
@@ -20,7 +21,7 @@ use crate::{
 pub(super) struct Keeper {
     pub(super) shared: Arc<Shared>,
     pub(super) job: Arc<Mutex<Job>>,
-    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) events: mpsc::Receiver<Told>,
     pub(super) limit: Duration,
     pub(super) until: Instant,
 }
@@ -37,22 +38,23 @@ impl Keeper {
     /// Sees a standstill through, from its first file system to its end.
     pub(super) fn run(self, reply: oneshot::Sender<Result<Stopped, Status>>) {
         match self.next() {
-            Ok(Event::Done(Ok(stopped))) if !stopped.frozen.is_empty() => {
+            Ok(Told::Done(Ok(stopped))) if !stopped.frozen.is_empty() => {
                 self.shared.standstill.set(Some(Frozen {
                     mount_points: stopped.frozen.clone(),
                     until: self.until,
                 }));
+                let points = stopped.frozen.clone();
                 match reply.send(Ok(stopped)) {
-                    Ok(()) => self.stand(),
+                    Ok(()) => self.stand(points),
                     // The caller is gone, and would not know that there is something to thaw.
                     Err(_) => drop(self.end(End::Wanted(None))),
                 }
             }
-            Ok(Event::Done(result)) => {
+            Ok(Told::Done(result)) => {
                 let thawed = self.end(End::Wanted(None));
                 let _ = reply.send(result.map_err(|status| with_failures(status, &thawed)));
             }
-            Ok(Event::Thaw(asked)) => {
+            Ok(Told::Thaw(asked)) => {
                 self.end(End::Wanted(asked));
                 let message = "it was thawed before all were frozen";
                 let _ = reply.send(Err(error::failure(Reason::Aborted, message)));
@@ -71,23 +73,36 @@ impl Keeper {
     }
 
     /// What happens next; an error when the time is over.
-    fn next(&self) -> Result<Event, ()> {
+    fn next(&self) -> Result<Told, ()> {
         let left = self.until.saturating_duration_since(Instant::now());
         // Without any sender there was no second thread, and nothing is frozen.
         self.events.recv_timeout(left).map_err(|_| ())
     }
 
     /// Everything is frozen.
-    fn stand(&self) {
+    fn stand(&self, points: Vec<String>) {
+        self.publish(true, points, false);
         let end = loop {
             match self.next() {
                 // The worker says it once.
-                Ok(Event::Done(_)) => {}
-                Ok(Event::Thaw(asked)) => break End::Wanted(asked),
+                Ok(Told::Done(_)) => {}
+                Ok(Told::Thaw(asked)) => break End::Wanted(asked),
                 Err(()) => break End::Limit,
             }
         };
-        self.end(end);
+        let expired = matches!(end, End::Limit);
+        let thawed = self.end(end);
+        self.publish(false, thawed.points, expired);
+    }
+
+    /// Tells those who have subscribed to events.
+    fn publish(&self, frozen: bool, mount_points: Vec<String>, expired: bool) {
+        let change = FreezeChanged {
+            frozen,
+            mount_points,
+            expired,
+        };
+        self.shared.events.publish(Event::Freeze(change));
     }
 
     /// Thaws, and tells all who want to know.
@@ -119,7 +134,7 @@ impl Keeper {
         }
         // Who has asked meanwhile gets the same answer; nobody can ask any more.
         while let Ok(event) = self.events.try_recv() {
-            if let Event::Thaw(Some(asked)) = event {
+            if let Told::Thaw(Some(asked)) = event {
                 let _ = asked.send(thawed.clone());
             }
         }

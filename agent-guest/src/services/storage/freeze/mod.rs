@@ -33,6 +33,7 @@ use tonic::Status;
 use self::keeper::Keeper;
 use crate::{
     error::{self, Reason},
+    events::Bus,
     gate,
     limits::THAW_TIMEOUT,
     source::filesystem::{Filesystem, Kernel},
@@ -62,6 +63,7 @@ struct Thawed {
 struct Shared {
     kernel: Arc<dyn Kernel>,
     standstill: Standstill,
+    events: Bus,
     state: Mutex<State>,
     /// How many threads there are.
     threads: watch::Sender<usize>,
@@ -97,10 +99,11 @@ struct Job {
 }
 
 impl Freezer {
-    pub(crate) fn new(kernel: Arc<dyn Kernel>, standstill: Standstill) -> Self {
+    pub(crate) fn new(kernel: Arc<dyn Kernel>, standstill: Standstill, events: Bus) -> Self {
         Self(Arc::new(Shared {
             kernel,
             standstill,
+            events,
             state: Mutex::default(),
             threads: watch::Sender::new(0),
         }))
