@@ -11,6 +11,7 @@ use vbridge_api::guest::v1::{
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
     power_server::{self, PowerServer},
+    services_server::{self, ServicesServer},
     storage_server::{self, StorageServer},
     system_server::{self, SystemServer},
     time_server::{self, TimeServer},
@@ -24,7 +25,8 @@ use crate::{
     gate::Gate,
     limits::{
         MAX_ACCOUNTS_REQUEST, MAX_EXEC_REQUEST, MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST,
-        MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
+        MAX_SERVICES_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST,
+        MAX_TUNNEL_REQUEST,
     },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
@@ -46,6 +48,7 @@ use crate::{
         system::System,
         time::{self, Time},
         tunnel::Tunnel,
+        units::Units,
     },
     sessions::Sessions,
     source::{
@@ -53,6 +56,7 @@ use crate::{
         filesystem::{self, Kernel},
     },
     standstill::Standstill,
+    systemd::{Systemd, SystemdPlaces},
     tunnel::{TunnelLimits, Tunnels},
 };
 
@@ -72,6 +76,7 @@ pub struct Agent {
     rebind: Rebind,
     router: router::Router,
     sampler: Sampler,
+    systemd: Systemd,
     tunnels: Tunnels,
     freezer: Freezer,
     health: Arc<Health>,
@@ -87,6 +92,7 @@ pub struct AgentBuilder {
     key: Option<Key>,
     rebind: Rebind,
     policy: Policy,
+    systemd: SystemdPlaces,
     tunnel_limits: TunnelLimits,
     standstill: Standstill,
     services: router::Builder,
@@ -133,6 +139,7 @@ impl Agent {
             key: None,
             rebind: Rebind::default(),
             policy: Policy::default(),
+            systemd: SystemdPlaces::default(),
             tunnel_limits: TunnelLimits::default(),
             standstill: Standstill::default(),
             services: router::Builder::default(),
@@ -156,6 +163,7 @@ impl Agent {
             rebind: self.rebind,
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
+            systemd: self.systemd,
             tunnels: self.tunnels,
             freezer: self.freezer,
             health: self.health,
@@ -230,6 +238,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Where the guest's systemd is. Default: where every system has it.
+    #[must_use]
+    pub fn systemd(mut self, places: SystemdPlaces) -> Self {
+        self.systemd = places;
+        self
+    }
+
     /// How many connections into the guest and out of it there may be, and how long they may take. Default: those of
     /// [`limits`](crate::limits).
     #[must_use]
@@ -286,6 +301,7 @@ impl AgentBuilder {
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
             power_server::SERVICE_NAME,
+            services_server::SERVICE_NAME,
             storage_server::SERVICE_NAME,
             system_server::SERVICE_NAME,
             time_server::SERVICE_NAME,
@@ -303,11 +319,13 @@ impl AgentBuilder {
         let health = Health::new(names.iter().copied());
         let methods = descriptors.methods(names);
         let filesystems = Arc::new(Filesystems::new());
+        let systemd = Systemd::new(self.systemd);
         let system = SystemServer::new(System::new(
             sampler.clone(),
             Arc::clone(&filesystems),
             methods.into(),
             self.policy.clone(),
+            systemd.clone(),
         ));
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
@@ -348,6 +366,11 @@ impl AgentBuilder {
             power.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let services = ServicesServer::new(Units::new(systemd.clone()));
+        self.services.add_limited(
+            services.max_decoding_message_size(MAX_SERVICES_REQUEST),
+            MAX_SERVICES_REQUEST,
+        );
         let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
         let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone());
         let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
@@ -378,6 +401,7 @@ impl AgentBuilder {
             rebind: self.rebind,
             router: self.services.build(Gate::new(self.policy, self.standstill)),
             sampler,
+            systemd,
             tunnels,
             freezer,
             health,

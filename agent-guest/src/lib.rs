@@ -11,6 +11,7 @@
 //!        │
 //!    /proc, /sys, system calls                                      (source)
 //!    sockets                                                        (tunnel)
+//!    D-Bus, journalctl                                              (systemd)
 //! ```
 //!
 //! The program `vbridge-agent` is this library with a command line. A program of your own embeds it, and serves its own
@@ -48,6 +49,7 @@ mod services;
 mod sessions;
 mod source;
 mod standstill;
+mod systemd;
 mod tunnel;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
@@ -56,5 +58,6 @@ pub use policy::{Policy, Profile, Rule, Rules};
 pub use port::Rebind;
 pub use router::GrpcService;
 pub use standstill::Standstill;
+pub use systemd::SystemdPlaces;
 pub use tunnel::TunnelLimits;
 pub use vbridge_link::{Key, KeyError};

@@ -33,6 +33,7 @@ const SERVICES: [&str; 15] = [
     "vbridge.guest.v1.Metrics",
     "vbridge.guest.v1.Network",
     "vbridge.guest.v1.Power",
+    "vbridge.guest.v1.Services",
     "vbridge.guest.v1.Storage",
     "vbridge.guest.v1.System",
     "vbridge.guest.v1.Time",

@@ -30,6 +30,7 @@ use crate::{
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
     policy::Policy,
     source::{Reader, clock, cpu, memory, os, timezone, users},
+    systemd::{Need, Systemd},
 };
 
 /// What the status is made of.
@@ -38,6 +39,12 @@ const STATUS: Groups = Groups::CPU.union(Groups::MEMORY);
 /// Methods that need the kernel's counters.
 const NEEDS_PROC: &str = "vbridge.guest.v1.Metrics/";
 
+/// Methods that need systemd, the more special first.
+const NEEDS_SYSTEMD: [(&str, Need); 2] = [
+    ("vbridge.guest.v1.Services/Logs", Need::Journal),
+    ("vbridge.guest.v1.Services/", Need::Bus),
+];
+
 /// The service.
 pub(crate) struct System {
     sampler: Sampler,
@@ -45,6 +52,7 @@ pub(crate) struct System {
     /// Full names of all methods that the agent serves.
     methods: Arc<[String]>,
     policy: Policy,
+    systemd: Systemd,
     started: Timestamp,
     pings: AtomicU64,
 }
@@ -55,12 +63,14 @@ impl System {
         filesystems: Arc<Filesystems>,
         methods: Arc<[String]>,
         policy: Policy,
+        systemd: Systemd,
     ) -> Self {
         Self {
             sampler,
             filesystems,
             methods,
             policy,
+            systemd,
             started: clock::now(),
             pings: AtomicU64::new(0),
         }
@@ -75,9 +85,11 @@ impl System {
         let method = |name: &String| {
             let reason = match rules.decide(name) {
                 Err(rule) => format!("the policy refuses it ({rule})"),
-                Ok(()) => without_proc
-                    .clone()
-                    .filter(|_| name.starts_with(NEEDS_PROC))
+                Ok(()) if name.starts_with(NEEDS_PROC) => without_proc.clone().unwrap_or_default(),
+                Ok(()) => NEEDS_SYSTEMD
+                    .iter()
+                    .find(|(method, _)| name.starts_with(method))
+                    .and_then(|(_, need)| self.systemd.missing(*need))
                     .unwrap_or_default(),
             };
             Method {
