@@ -259,6 +259,7 @@ mod tests {
     use vbridge_api::guest::v1::system_server::System as _;
 
     use super::*;
+    use crate::systemd::SystemdPlaces;
     use crate::{
         policy::{Rule, Rules},
         services::snapshot::Proc,
@@ -275,6 +276,7 @@ mod tests {
             Arc::new(Filesystems::new()),
             methods.into(),
             Policy::default(),
+            Systemd::new(SystemdPlaces::default()),
         )
     }
 

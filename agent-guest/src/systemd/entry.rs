@@ -13,6 +13,7 @@ use serde::{
 };
 use vbridge_api::guest::v1::LogEntry;
 
+use super::cut;
 use crate::limits::{MAX_LOG_FIELD, MAX_LOG_MESSAGE};
 
 /// Fields that are read. journalctl is told to write these alone; those with two underscores it always writes.
@@ -103,12 +104,10 @@ fn time(microseconds: u64) -> Option<Timestamp> {
 
 impl Field {
     fn text(self, limit: usize) -> String {
-        let Self::Text(mut text) = self else {
-            return String::new();
-        };
-        let end = text.floor_char_boundary(limit.min(text.len()));
-        text.truncate(end);
-        text
+        match self {
+            Self::Text(text) => cut(text, limit),
+            Self::Absent | Self::Byte(_) => String::new(),
+        }
     }
 
     fn number(&self) -> Option<u64> {

@@ -145,6 +145,17 @@ impl Systemd {
     }
 }
 
+/// Cuts a text off at so many bytes, or before the character that lies there.
+fn cut(mut text: String, limit: usize) -> String {
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        // 0 is a boundary.
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
 /// A text of systemd's or of a program's for a message, not longer than anybody reads.
 fn brief(text: &str) -> String {
     const MAX: usize = 512;

@@ -10,6 +10,7 @@ use zbus::{OwnedObjectPath, OwnedVariant, Variant};
 use super::{
     Pattern, Systemd, UnitName,
     bus::{call, manage, read},
+    cut,
 };
 use crate::{
     error::{self, Reason},
@@ -76,7 +77,7 @@ impl Systemd {
             let (name, description, load_state, active_state, sub_state, ..) = unit;
             let unit = Unit {
                 name: name.clone(),
-                description: cut(description),
+                description: cut(description, MAX_LISTED_DESCRIPTION),
                 load_state,
                 active_state,
                 sub_state,
@@ -209,13 +210,6 @@ fn time(microseconds: u64) -> Option<Timestamp> {
         seconds: i64::try_from(microseconds / 1_000_000).unwrap_or_default(),
         nanos: i32::try_from(microseconds % 1_000_000 * 1000).unwrap_or_default(),
     })
-}
-
-/// A description short enough for a list of thousands.
-fn cut(mut text: String) -> String {
-    let end = text.floor_char_boundary(MAX_LISTED_DESCRIPTION);
-    text.truncate(end);
-    text
 }
 
 #[cfg(test)]

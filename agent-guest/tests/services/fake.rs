@@ -1,4 +1,8 @@
 //! A bus of our own, and a systemd on it that only says what it would do.
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "a method of D-Bus owns its arguments"
+)]
 
 use std::{
     io::{BufRead as _, BufReader},

@@ -82,7 +82,9 @@ async fn many_entries_arrive_in_their_order() {
     shows(&guest, (0..10_000).map(line).collect::<String>().as_bytes());
     let entries = begin(&mut guest, ServicesLogsRequest::default()).await;
     let (entries, skipped) = all(entries).await;
-    let numbers = entries.iter().map(|entry| entry.message.parse::<u32>().unwrap());
+    let numbers = entries
+        .iter()
+        .map(|entry| entry.message.parse::<u32>().unwrap());
     assert!(numbers.eq(0..10_000) && skipped == 0);
 }
 
