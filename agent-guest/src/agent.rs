@@ -12,6 +12,7 @@ use vbridge_api::guest::v1::{
     metrics_server::{self, MetricsServer},
     network_server::{self, NetworkServer},
     power_server::{self, PowerServer},
+    services_server::{self, ServicesServer},
     storage_server::{self, StorageServer},
     system_server::{self, SystemServer},
     time_server::{self, TimeServer},
@@ -26,7 +27,8 @@ use crate::{
     gate::Gate,
     limits::{
         MAX_ACCOUNTS_REQUEST, MAX_EXEC_REQUEST, MAX_FILES_REQUEST, MAX_HARDWARE_REQUEST,
-        MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST, MAX_TUNNEL_REQUEST,
+        MAX_SERVICES_REQUEST, MAX_SMALL_REQUEST, MAX_STORAGE_REQUEST, MAX_SYSTEM_REQUEST,
+        MAX_TUNNEL_REQUEST,
     },
     policy::Policy,
     port::{FindError, Finder, ListenError, Rebind},
@@ -49,6 +51,7 @@ use crate::{
         system::System,
         time::{self, Time},
         tunnel::Tunnel,
+        units::Units,
     },
     sessions::Sessions,
     source::{
@@ -56,6 +59,7 @@ use crate::{
         filesystem::{self, Kernel},
     },
     standstill::Standstill,
+    systemd::{Systemd, SystemdPlaces},
     tunnel::{TunnelLimits, Tunnels},
     upstream::{Upstream, Upstreams},
 };
@@ -76,6 +80,7 @@ pub struct Agent {
     rebind: Rebind,
     router: router::Router,
     sampler: Sampler,
+    systemd: Systemd,
     tunnels: Tunnels,
     freezer: Freezer,
     health: Arc<Health>,
@@ -92,6 +97,7 @@ pub struct AgentBuilder {
     key: Option<Key>,
     rebind: Rebind,
     policy: Policy,
+    systemd: SystemdPlaces,
     tunnel_limits: TunnelLimits,
     standstill: Standstill,
     services: router::Builder,
@@ -142,6 +148,7 @@ impl Agent {
             key: None,
             rebind: Rebind::default(),
             policy: Policy::default(),
+            systemd: SystemdPlaces::default(),
             tunnel_limits: TunnelLimits::default(),
             standstill: Standstill::default(),
             services: router::Builder::default(),
@@ -166,6 +173,7 @@ impl Agent {
             rebind: self.rebind,
             sessions: Sessions::new(self.router),
             sampler: self.sampler,
+            systemd: self.systemd,
             tunnels: self.tunnels,
             freezer: self.freezer,
             health: self.health,
@@ -241,6 +249,13 @@ impl AgentBuilder {
         self
     }
 
+    /// Where the guest's systemd is. Default: where every system has it.
+    #[must_use]
+    pub fn systemd(mut self, places: SystemdPlaces) -> Self {
+        self.systemd = places;
+        self
+    }
+
     /// How many connections into the guest and out of it there may be, and how long they may take. Default: those of
     /// [`limits`](crate::limits).
     #[must_use]
@@ -308,6 +323,7 @@ impl AgentBuilder {
             metrics_server::SERVICE_NAME,
             network_server::SERVICE_NAME,
             power_server::SERVICE_NAME,
+            services_server::SERVICE_NAME,
             storage_server::SERVICE_NAME,
             system_server::SERVICE_NAME,
             time_server::SERVICE_NAME,
@@ -326,12 +342,14 @@ impl AgentBuilder {
         let health = Health::new(names.iter().copied(), upstreams.clone());
         let methods = descriptors.methods(names);
         let filesystems = Arc::new(Filesystems::new());
+        let systemd = Systemd::new(self.systemd);
         let system = SystemServer::new(System::new(
             sampler.clone(),
             Arc::clone(&filesystems),
             methods.into(),
             self.policy.clone(),
             upstreams.clone(),
+            systemd.clone(),
         ));
         let metrics = MetricsServer::new(Metrics::new(sampler.clone()));
         self.services.add_limited(
@@ -378,6 +396,11 @@ impl AgentBuilder {
             power.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
+        let services = ServicesServer::new(Units::new(systemd.clone()));
+        self.services.add_limited(
+            services.max_decoding_message_size(MAX_SERVICES_REQUEST),
+            MAX_SERVICES_REQUEST,
+        );
         let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
         let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone(), bus);
         let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
@@ -410,6 +433,7 @@ impl AgentBuilder {
                 .services
                 .build(upstreams, Gate::new(self.policy, self.standstill)),
             sampler,
+            systemd,
             tunnels,
             freezer,
             health,

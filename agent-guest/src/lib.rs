@@ -12,6 +12,7 @@
 //!    /proc, /sys, system calls                                      (source)
 //!    sockets                                                        (tunnel)
 //!    gRPC servers of the guest's own                                (upstream)
+//!    D-Bus, journalctl                                              (systemd)
 //! ```
 //!
 //! The program `vbridge-agent` is this library with a command line. A program of your own embeds it, and serves its own
@@ -50,6 +51,7 @@ mod services;
 mod sessions;
 mod source;
 mod standstill;
+mod systemd;
 mod tunnel;
 mod upstream;
 
@@ -59,6 +61,7 @@ pub use policy::{Policy, Profile, Rule, Rules};
 pub use port::Rebind;
 pub use router::GrpcService;
 pub use standstill::Standstill;
+pub use systemd::SystemdPlaces;
 pub use tunnel::TunnelLimits;
 pub use upstream::{Upstream, UpstreamError};
 pub use vbridge_link::{Key, KeyError};

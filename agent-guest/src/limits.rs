@@ -364,6 +364,72 @@ pub const MAX_AUTHORIZED_KEYS_FILE: usize = 1024 * 1024;
 /// Largest request of `Accounts`: all keys of a user.
 pub const MAX_ACCOUNTS_REQUEST: usize = MAX_AUTHORIZED_KEYS_FILE + 64 * 1024;
 
+// === services ===
+
+/// Bytes of a unit's name: systemd's own limit (`UNIT_NAME_MAX` without its NUL).
+pub const MAX_UNIT_NAME: usize = 255;
+
+/// Patterns or names of units in one call, as `services.proto` promises.
+pub const MAX_UNIT_NAMES: usize = 64;
+
+/// Units in a list, as `services.proto` promises; the answer says if there are more. Some 2 MiB at worst, where tonic's
+/// clients take 4.
+pub const MAX_UNITS: usize = 4096;
+
+/// Bytes of a description in a list; the rest is left out.
+pub const MAX_LISTED_DESCRIPTION: usize = 128;
+
+/// Largest request of `Services`: so many names.
+pub const MAX_SERVICES_REQUEST: usize = 32 * 1024;
+
+/// Calls for units at once, those that wait for a job included; more are RESOURCE_EXHAUSTED. They share one connection,
+/// and what is asked of systemd holds up everything else that it does.
+pub const MAX_UNIT_CALLS: usize = 32;
+
+/// How long connecting to the system bus may take. Then the call is UNAVAILABLE.
+pub const BUS_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long systemd may take to answer: D-Bus's own default. It answers nobody while it reads all units anew. Then the call
+/// is UNAVAILABLE.
+pub const BUS_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long a call waits for a job, as `services.proto` promises: some times what systemd gives a service to start. Then it
+/// is DEADLINE_EXCEEDED, and the job goes on.
+pub const JOB_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Jobs that have ended before it is known which is the call's own. At the limit the oldest is forgotten: it ended longest
+/// before.
+pub const MAX_EARLY_JOBS: usize = 256;
+
+/// Calls for logs at once; more are RESOURCE_EXHAUSTED. Each has a `journalctl`, which maps some of the journal's files.
+pub const MAX_LOG_CALLS: usize = 16;
+
+/// Bytes of an entry as `journalctl` writes it, as `services.proto` promises: a message of [`MAX_LOG_MESSAGE`], each byte of
+/// which is a number of three digits, takes a quarter. A longer one is left out and counted.
+pub const MAX_LOG_LINE: usize = 1024 * 1024;
+
+/// Bytes of an entry's message, as `services.proto` promises; the rest is left out.
+pub const MAX_LOG_MESSAGE: usize = 64 * 1024;
+
+/// Bytes of an entry's other texts; the rest is left out.
+pub const MAX_LOG_FIELD: usize = 256;
+
+/// Bytes of a cursor. systemd's have some 120.
+pub const MAX_CURSOR: usize = 256;
+
+/// Entries in one message of logs, as `services.proto` promises.
+pub const LOG_BATCH_ENTRIES: usize = 256;
+
+/// Bytes of what `journalctl` has written after which a message of logs is full: with one entry more it is still far below
+/// what clients take.
+pub const LOG_BATCH_BYTES: usize = STREAM_SEND_BUFFER;
+
+/// Bytes that are kept of what `journalctl` says of errors: its last lines.
+pub const MAX_JOURNAL_ERROR: usize = 1024;
+
+/// How long `journalctl` may take to end after its last entry. Then it is killed.
+pub const JOURNAL_END: Duration = Duration::from_secs(5);
+
 // === power ===
 
 /// How long the answer is ahead of the act. The answer needs some milliseconds to the host, and more where the guest is

@@ -23,6 +23,7 @@ use crate::{
     port::{FindError, Finder, ListenPort, Listener, Rebind, rebind},
     services::{health::Health, sampler::Sampler, storage::Freezer},
     sessions::Sessions,
+    systemd::Systemd,
     tunnel::Tunnels,
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Serving {
     pub(crate) rebind: Rebind,
     pub(crate) sessions: Sessions,
     pub(crate) sampler: Sampler,
+    pub(crate) systemd: Systemd,
     pub(crate) tunnels: Tunnels,
     pub(crate) freezer: Freezer,
     pub(crate) health: Arc<Health>,
@@ -176,6 +178,7 @@ impl Serving {
         tracing::info!("stopping");
         self.health.stop();
         self.sampler.stop();
+        self.systemd.stop();
         self.tunnels.stop();
         // Processes and calls that wait for a frozen file system can end only then.
         self.freezer.end().await;

@@ -281,6 +281,7 @@ async fn an_added_service_is_served_listed_and_healthy() {
             "vbridge.guest.v1.Metrics",
             "vbridge.guest.v1.Network",
             "vbridge.guest.v1.Power",
+            "vbridge.guest.v1.Services",
             "vbridge.guest.v1.Storage",
             "vbridge.guest.v1.System",
             "vbridge.guest.v1.Time",

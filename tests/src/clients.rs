@@ -22,7 +22,7 @@ use crate::{content, matrix::unique, place::Place, suite::Suite};
 const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// The services that the test agent offers.
-const SERVICES: [&str; 16] = [
+const SERVICES: [&str; 17] = [
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -34,6 +34,7 @@ const SERVICES: [&str; 16] = [
     "vbridge.guest.v1.Metrics",
     "vbridge.guest.v1.Network",
     "vbridge.guest.v1.Power",
+    "vbridge.guest.v1.Services",
     "vbridge.guest.v1.Storage",
     "vbridge.guest.v1.System",
     "vbridge.guest.v1.Time",

@@ -14,6 +14,7 @@
 //! | [`storage`] | `vbridge.guest.v1.Storage` |
 //! | [`time`] | `vbridge.guest.v1.Time` |
 //! | [`tunnel`] | `vbridge.guest.v1.Tunnel` |
+//! | [`units`] | `vbridge.guest.v1.Services` |
 //! | [`sampler`] | the one reader of the kernel's counters behind both |
 //! | [`snapshot`] | what it reads at one moment |
 //! | [`health`] | `grpc.health.v1.Health` |
@@ -37,6 +38,7 @@ pub(crate) mod storage;
 pub(crate) mod system;
 pub(crate) mod time;
 pub(crate) mod tunnel;
+pub(crate) mod units;
 
 use tonic::Status;
 

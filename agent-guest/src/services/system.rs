@@ -30,6 +30,7 @@ use crate::{
     limits::{CPU_BASE_MIN_AGE, MAX_PING_PAYLOAD},
     policy::Policy,
     source::{Reader, clock, cpu, memory, os, timezone, users},
+    systemd::{Need, Systemd},
     upstream::Upstreams,
 };
 
@@ -39,6 +40,12 @@ const STATUS: Groups = Groups::CPU.union(Groups::MEMORY);
 /// Methods that need the kernel's counters.
 const NEEDS_PROC: &str = "vbridge.guest.v1.Metrics/";
 
+/// Methods that need systemd, the more special first.
+const NEEDS_SYSTEMD: [(&str, Need); 2] = [
+    ("vbridge.guest.v1.Services/Logs", Need::Journal),
+    ("vbridge.guest.v1.Services/", Need::Bus),
+];
+
 /// The service.
 pub(crate) struct System {
     sampler: Sampler,
@@ -47,6 +54,7 @@ pub(crate) struct System {
     methods: Arc<[String]>,
     policy: Policy,
     upstreams: Upstreams,
+    systemd: Systemd,
     started: Timestamp,
     pings: AtomicU64,
 }
@@ -58,6 +66,7 @@ impl System {
         methods: Arc<[String]>,
         policy: Policy,
         upstreams: Upstreams,
+        systemd: Systemd,
     ) -> Self {
         Self {
             sampler,
@@ -65,6 +74,7 @@ impl System {
             methods,
             policy,
             upstreams,
+            systemd,
             started: clock::now(),
             pings: AtomicU64::new(0),
         }
@@ -79,9 +89,11 @@ impl System {
         let method = |name: &String| {
             let reason = match rules.decide(name) {
                 Err(rule) => format!("the policy refuses it ({rule})"),
-                Ok(()) => without_proc
-                    .clone()
-                    .filter(|_| name.starts_with(NEEDS_PROC))
+                Ok(()) if name.starts_with(NEEDS_PROC) => without_proc.clone().unwrap_or_default(),
+                Ok(()) => NEEDS_SYSTEMD
+                    .iter()
+                    .find(|(method, _)| name.starts_with(method))
+                    .and_then(|(_, need)| self.systemd.missing(*need))
                     .unwrap_or_default(),
             };
             Method {
@@ -273,6 +285,7 @@ mod tests {
     use vbridge_api::guest::v1::system_server::System as _;
 
     use super::*;
+    use crate::systemd::SystemdPlaces;
     use crate::{
         policy::{Rule, Rules},
         services::snapshot::Proc,
@@ -290,6 +303,7 @@ mod tests {
             methods.into(),
             Policy::default(),
             Upstreams::default(),
+            Systemd::new(SystemdPlaces::default()),
         )
     }
 

@@ -4,8 +4,12 @@ use std::{error::Error, io, time::Duration};
 
 use bridge_host::{BridgeError, config::ConfigError};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::output::printable;
+
+/// The agent's reason for what its guest can't do.
+const UNSUPPORTED: &str = "UNSUPPORTED";
 
 /// Why a command ends without success.
 #[derive(Debug)]
@@ -95,7 +99,8 @@ impl Call<'_> {
         match status.code() {
             // A guest is as free with its messages as a bridge; both may leave them out.
             Code::DeadlineExceeded if message.is_empty() => self.too_late(),
-            Code::Unimplemented => {
+            // A method that is there says itself why this guest can't do it.
+            Code::Unimplemented if message.is_empty() || !is_unsupported(status) => {
                 format!(
                     "{whom} does not offer this call: its agent may be older than this program, or not allow it"
                 )
@@ -158,6 +163,14 @@ fn is_time_out(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(<dyn Error>::is::<tonic::TimeoutExpired>)
 }
 
+/// Whether the agent knows the method, and says why the guest can't do it.
+fn is_unsupported(status: &Status) -> bool {
+    let details = status.get_error_details();
+    details
+        .error_info()
+        .is_some_and(|info| info.reason == UNSUPPORTED)
+}
+
 /// Whether the connection was open and ended under the call.
 fn is_closed(cause: &(dyn Error + 'static)) -> bool {
     cause
@@ -208,6 +221,18 @@ mod tests {
             assert!(sentence.contains("guest \"web\""), "{sentence}");
             assert!(sentence.contains(words), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_a_guest_can_not_do_is_told_in_its_own_words() {
+        let sentence = |reason: &str| {
+            let none = std::collections::HashMap::new();
+            let details = tonic_types::ErrorDetails::with_error_info(reason, "vbridge", none);
+            let status = Status::with_error_details(Code::Unimplemented, "no systemd", details);
+            CALL.sentence(&status)
+        };
+        assert_eq!(sentence(UNSUPPORTED), "no systemd");
+        assert!(sentence("UNKNOWN_SERVICE").contains("does not offer this call"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | `files` | copies and lists a guest's files |
 //! | `machine` | shuts a guest down, freezes and thaws it |
 //! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
+//! | `services` | a guest's systemd: `service`, `logs` |
 //! | `tunnel` | connections into a guest and out of it: `connect`, `forward` |
 //! | `client` | how they reach the bridge |
 //! | `failure` | how an error looks to the operator, and the exit status |
@@ -23,6 +24,7 @@ mod metrics;
 mod output;
 mod ping;
 mod serve;
+mod services;
 mod system;
 mod tunnel;
 mod units;
@@ -75,6 +77,10 @@ enum Command {
     Freeze(machine::FreezeOptions),
     /// Let writing go on
     Thaw(machine::ThawOptions),
+    /// Show a guest's services, start and stop them
+    Service(services::unit::Options),
+    /// Show a guest's logs, once or as they come
+    Logs(services::logs::Options),
     /// Show the bridge's guests and whether they can be reached
     Guests(guests::Options),
     /// Join standard input and output to a connection in a guest
@@ -125,6 +131,8 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Shutdown(options) => machine::shutdown(&options).await,
             Command::Freeze(options) => machine::freeze(&options).await,
             Command::Thaw(options) => machine::thaw(&options).await,
+            Command::Service(options) => services::unit::run(&options).await,
+            Command::Logs(options) => services::logs::run(&options).await,
             Command::Guests(options) => guests::run(&options).await,
             Command::Connect(options) => tunnel::connect::run(&options).await,
             Command::Forward(options) => tunnel::forward::run(options).await,

@@ -46,9 +46,14 @@ pub(super) fn print_compact(value: &Value) -> Result<(), Failure> {
 /// Makes a text from a guest harmless: control characters, escapes and what turns the direction of text become
 /// visible; other Unicode text stays as it is.
 pub(super) fn printable(text: &str) -> String {
+    printable_to(text, MAX_TEXT)
+}
+
+/// The same for a text that may be as long as this, in characters.
+pub(super) fn printable_to(text: &str, limit: usize) -> String {
     let mut safe = String::new();
     for (i, c) in text.chars().enumerate() {
-        if i == MAX_TEXT {
+        if i == limit {
             safe.push('…');
             break;
         }

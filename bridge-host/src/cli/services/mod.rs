@@ -1,0 +1,9 @@
+//! `vbridge service` and `vbridge logs`: a guest's systemd.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`unit`] | shows units, starts and stops them |
+//! | [`logs`] | shows the journal |
+
+pub(super) mod logs;
+pub(super) mod unit;
