@@ -66,6 +66,10 @@ enum Field {
 /// Reads a line; none if it is no entry.
 pub(super) fn parse(line: &[u8]) -> Option<LogEntry> {
     let line = String::from_utf8_lossy(line);
+    // serde would take an array's values for the fields in their order.
+    if !line.starts_with('{') {
+        return None;
+    }
     let fields: Fields = serde_json::from_str(&line).ok()?;
     let pid = fields.pid.number();
     // What is said of a unit by the first process is of that unit; anybody else may claim anything.
