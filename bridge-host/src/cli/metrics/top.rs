@@ -376,7 +376,7 @@ mod tests {
             "web",
             "user 50.0 %",
             "100 MiB of 400 MiB",
-            "2.00 MiB",
+            "2.0 MiB",
             "eth0\\u{1b}",
         ] {
             assert!(text.contains(words), "{words}: {text}");
