@@ -54,7 +54,7 @@ pub const NEXT_PROGRAM: u32 = 0x20008087;
 pub const NEXT_PROTOCOL_VERSION: u32 = 2;
 
 /// `struct next_look_args`: the arguments of [`LOOK`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LookArgs {
     /// `base_domain dom`
     pub dom: crate::raw::base::Domain,

@@ -57,7 +57,7 @@ pub const BASE_PROTOCOL_VERSION: u32 = 1;
 pub type BaseString = String;
 
 /// `struct base_domain`
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Domain {
     /// `base_string name`
     pub name: String,
@@ -70,7 +70,7 @@ xdr_struct! {
 }
 
 /// `struct base_get_args`: the arguments of [`GET`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GetArgs {
     /// `base_domain dom`
     pub dom: Domain,
@@ -83,7 +83,7 @@ xdr_struct! {
 }
 
 /// `struct base_get_ret`: the reply of [`GET`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GetRet {
     /// `base_string type`
     pub r#type: String,
@@ -96,7 +96,7 @@ xdr_struct! {
 }
 
 /// `struct base_set_args`: the arguments of [`SET`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SetArgs {
     /// `int x`
     pub x: i32,
@@ -109,7 +109,7 @@ xdr_struct! {
 }
 
 /// `struct base_list_ret`: the reply of [`LIST`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListRet {
     /// `base_domain domains<16>`
     pub domains: Vec<Domain>,
@@ -122,7 +122,7 @@ xdr_struct! {
 }
 
 /// `struct base_open_args`: the arguments of [`OPEN`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OpenArgs {
     /// `int x`
     pub x: i32,
@@ -135,7 +135,7 @@ xdr_struct! {
 }
 
 /// `struct base_download_ret`: the reply of [`DOWNLOAD`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DownloadRet {
     /// `int size`
     pub size: i32,
@@ -148,7 +148,7 @@ xdr_struct! {
 }
 
 /// `struct base_files_args`: the arguments of [`FILES`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FilesArgs {
     /// `int x`
     pub x: i32,
@@ -161,7 +161,7 @@ xdr_struct! {
 }
 
 /// `struct base_files_ret`: the reply of [`FILES`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FilesRet {
     /// `int y`
     pub y: i32,
@@ -174,7 +174,7 @@ xdr_struct! {
 }
 
 /// `struct base_changed_msg`: the message of [`CHANGED`]
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChangedMsg {
     /// `base_domain dom`
     pub dom: Domain,
@@ -390,19 +390,19 @@ impl Base {
     ///
     /// Access: `domain:read`, `domain:save:!BASE_CONFIG|BASE_LIVE`. Since 1.2.3.
     pub async fn get(&self, args: &GetArgs) -> Result<GetRet, crate::Error> {
-        crate::raw::decode(&self.0.call(&GET, crate::raw::encode(args)?).await?)
+        crate::raw::call(&self.0, &GET, args).await
     }
     /// Procedure 2.
     pub async fn set(&self, args: &SetArgs) -> Result<(), crate::Error> {
-        crate::raw::decode(&self.0.call(&SET, crate::raw::encode(args)?).await?)
+        crate::raw::call(&self.0, &SET, args).await
     }
     /// Procedure 3.
     pub async fn list(&self) -> Result<ListRet, crate::Error> {
-        crate::raw::decode(&self.0.call(&LIST, Vec::new()).await?)
+        crate::raw::call(&self.0, &LIST, &()).await
     }
     /// Procedure 4.
     pub async fn ping(&self) -> Result<(), crate::Error> {
-        crate::raw::decode(&self.0.call(&PING, Vec::new()).await?)
+        crate::raw::call(&self.0, &PING, &()).await
     }
     /// Procedure 5.
     ///
@@ -424,14 +424,20 @@ impl Base {
     pub async fn download(
         &self,
     ) -> Result<(DownloadRet, crate::rpc::RawStream), crate::Error> {
-        let (reply, stream) = self.0.open_stream(&DOWNLOAD, Vec::new()).await?;
+        let (reply, stream) = self
+            .0
+            .open_stream(&DOWNLOAD, crate::raw::encode(&())?)
+            .await?;
         Ok((crate::raw::decode(&reply)?, stream))
     }
     /// Procedure 7.
     ///
     /// A stream follows, to write to.
     pub async fn upload(&self) -> Result<crate::rpc::RawStream, crate::Error> {
-        let (reply, stream) = self.0.open_stream(&UPLOAD, Vec::new()).await?;
+        let (reply, stream) = self
+            .0
+            .open_stream(&UPLOAD, crate::raw::encode(&())?)
+            .await?;
         let () = crate::raw::decode(&reply)?;
         Ok(stream)
     }
@@ -442,14 +448,20 @@ impl Base {
         &self,
         fds: Vec<std::os::fd::OwnedFd>,
     ) -> Result<(), crate::Error> {
-        let (reply, _) = self.0.call_with_fds(&SEND, Vec::new(), fds).await?;
+        let (reply, _) = self
+            .0
+            .call_with_fds(&SEND, crate::raw::encode(&())?, fds)
+            .await?;
         crate::raw::decode(&reply)
     }
     /// Procedure 9.
     ///
     /// File descriptors come with the reply.
     pub async fn receive(&self) -> Result<Vec<std::os::fd::OwnedFd>, crate::Error> {
-        let (reply, fds) = self.0.call_with_fds(&RECEIVE, Vec::new(), Vec::new()).await?;
+        let (reply, fds) = self
+            .0
+            .call_with_fds(&RECEIVE, crate::raw::encode(&())?, Vec::new())
+            .await?;
         let () = crate::raw::decode(&reply)?;
         Ok(fds)
     }

@@ -154,7 +154,7 @@ impl<'de> serde::Deserialize<'de> for Colour {
 /// `struct forms`
 ///
 /// Every form of a field.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forms {
     /// `int i`
     pub i: i32,
@@ -248,7 +248,7 @@ xdr_struct! {
 }
 
 /// `struct plain`
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plain {
     /// `int xmlCPUs`
     pub xml_cpus: i32,
@@ -264,7 +264,7 @@ xdr_struct! {
 }
 
 /// `struct list`
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct List {
     /// `int value`
     pub value: i32,
@@ -280,7 +280,7 @@ xdr_struct! {
 }
 
 /// `union result`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ResultXdr {
     /// `case 0: string value<>`
     Case0(String),
@@ -373,7 +373,7 @@ impl<'de> serde::Deserialize<'de> for ResultXdr {
 }
 
 /// `union coloured`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Coloured {
     /// `case COLOUR_RED: plain red`
     Red(Plain),
@@ -426,7 +426,7 @@ impl<'de> serde::Deserialize<'de> for Coloured {
 }
 
 /// `union sized`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sized {
     /// `case 0xffffffff: void`
     Case4294967295,
@@ -476,7 +476,7 @@ impl<'de> serde::Deserialize<'de> for Sized {
 pub type Size = u32;
 
 /// `union other_size`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OtherSize {
     /// `case 0xfffffffe: int value`
     Case4294967294(i32),
@@ -582,7 +582,7 @@ impl<'de> serde::Deserialize<'de> for Optional {
 /// `struct string_`
 ///
 /// Its name would hide one of Rust's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StringXdr {
     /// `int x`
     pub x: i32,
@@ -597,7 +597,7 @@ xdr_struct! {
 /// `struct fields`
 ///
 /// Its name is that of a helper in all the code.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Fields {
     /// `int x`
     pub x: i32,
@@ -610,7 +610,7 @@ xdr_struct! {
 }
 
 /// `union arms`
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arms {
     /// `case 1: fields value`
     Case1(Fields),
