@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Zeros, to make digests of holes.
-static ZEROS: [u8; FILE_PIECE] = [0; FILE_PIECE];
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// A digest that is being made.
 #[derive(Debug, Clone)]

@@ -2,12 +2,7 @@
 //!
 //! Neither is ever logged, nor repeated in an error.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use tonic::{Request, Response, Status};
 use vbridge_api::guest::v1::{
@@ -25,15 +20,13 @@ use crate::{
         Reader,
         authorized_keys::{self, KeysError},
         passwd::{self, User},
+        program,
     },
 };
 
 /// Sets passwords that it reads (chpasswd(8), of shadow and of busybox). It asks PAM, keeps the files' locks, and knows
 /// where passwords are.
 const CHPASSWD: &str = "chpasswd";
-
-/// Where programs of the system are, whatever the agent's own environment says.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who sets passwords. Others set none.
 pub(crate) trait Passwords: Send + Sync + 'static {
@@ -47,27 +40,9 @@ pub(crate) struct System;
 
 impl Passwords for System {
     fn set(&self, user: &str, password: &[u8], crypted: bool) -> io::Result<Result<(), String>> {
-        let mut child = Command::new(CHPASSWD)
-            .args(crypted.then_some("-e"))
-            .env_clear()
-            .env("PATH", PATH)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            let line = [user.as_bytes(), b":", password, b"\n"].concat();
-            // One that has ended already says why with its status.
-            let _ = stdin.write_all(&line);
-        }
-        let output = child.wait_with_output()?;
-        if output.status.success() {
-            return Ok(Ok(()));
-        }
+        let line = [user.as_bytes(), b":", password, b"\n"].concat();
         // What it says is about the line's number or the user, and never the password.
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().next_back().unwrap_or_default();
-        Ok(Err(format!("{} ({said})", output.status)))
+        program::run(CHPASSWD, crypted.then_some("-e"), &line)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A guest that was paused, or set back to a snapshot, has a clock that is behind. Whoever has resumed it sets it right.
 
-use std::{process::Command, sync::Arc};
+use std::sync::Arc;
 
 use prost_types::Timestamp;
 use tonic::{Request, Response, Status};
@@ -14,14 +14,11 @@ use vbridge_api::guest::v1::{
 use super::aside;
 use crate::{
     error::{self, Reason},
-    source::{Reader, clock},
+    source::{Reader, clock, program},
 };
 
 /// Sets the hardware clock from the wall clock (hwclock(8), of util-linux and of busybox).
 const HWCLOCK: [&str; 2] = ["hwclock", "-w"];
-
-/// Where programs of the system are, whatever the agent's own environment says.
-const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What may be set. Others set nothing.
 pub(crate) trait Clocks: Send + Sync + 'static {
@@ -42,19 +39,8 @@ impl Clocks for System {
     }
 
     fn set_hardware(&self) -> Result<(), String> {
-        let [program, option] = HWCLOCK;
-        let output = Command::new(program)
-            .arg(option)
-            .env_clear()
-            .env("PATH", PATH)
-            .output()
-            .map_err(|error| format!("can't run {program}: {error}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.trim().lines().next_back().unwrap_or_default();
-        Err(format!("{program} ended with {}: {said}", output.status))
+        let [hwclock, option] = HWCLOCK;
+        program::run_alone(hwclock, [option])
     }
 }
 

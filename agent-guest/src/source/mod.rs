@@ -24,6 +24,7 @@ pub(crate) mod passwd;
 pub(crate) mod power;
 pub(crate) mod pressure;
 pub(crate) mod process;
+pub(crate) mod program;
 pub(crate) mod timezone;
 pub(crate) mod users;
 

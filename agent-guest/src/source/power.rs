@@ -12,7 +12,6 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::mpsc,
     thread,
 };
@@ -23,10 +22,8 @@ use rustix::{
 };
 use vbridge_api::guest::v1::{ShutdownMode, SuspendMode};
 
+use super::program::{self, PATH};
 use crate::limits::SYNC_TIMEOUT;
-
-/// Where programs of the system are, whatever the agent's own environment says.
-const PATH: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// It exists where systemd is the first process (sd_booted(3)).
 const SYSTEMD: &str = "run/systemd/system";
@@ -204,22 +201,10 @@ fn words(words: [&str; 2]) -> Vec<String> {
 }
 
 fn run(words: &[String]) -> Result<(), String> {
-    let Some((program, arguments)) = words.split_first() else {
+    let Some((first, arguments)) = words.split_first() else {
         return Ok(());
     };
-    let output = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .env("PATH", PATH.join(":"))
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| format!("can't run {program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().lines().next_back().unwrap_or_default();
-    Err(format!("{program} ended with {}: {said}", output.status))
+    program::run_alone(first, arguments)
 }
 
 /// Writes out what waits for the disks, if they take it in time.

@@ -1,0 +1,96 @@
+//! What the documents say of tests is true: each that they name as proof is there.
+//!
+//! A test is named as `file::test`, the file without its ending and with as much of its path as it needs.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xtask::workspace;
+
+/// The documents whose tables name tests.
+const DOCUMENTS: [&str; 2] = ["docs/qga.md", "docs/seeds.md"];
+
+/// Where tests are.
+const FOLDERS: [&str; 5] = [
+    "agent-guest/src",
+    "agent-guest/tests",
+    "bridge-host/src",
+    "bridge-host/tests",
+    "tests/tests",
+];
+
+struct Source {
+    /// Its path without `.rs`, `/mod` and `/main`.
+    name: String,
+    text: String,
+}
+
+#[test]
+fn every_test_that_a_document_names_is_there() {
+    let sources = sources();
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for document in DOCUMENTS {
+        let text = fs::read_to_string(workspace::root().join(document)).unwrap();
+        for (file, test) in tests_named(&text) {
+            named += 1;
+            if !sources.iter().any(|source| source.has(file, test)) {
+                missing.push(format!("{document}: {file}::{test}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(named > 30, "only {named} tests are named");
+}
+
+impl Source {
+    fn has(&self, file: &str, test: &str) -> bool {
+        let here = self
+            .name
+            .strip_suffix(file)
+            .is_some_and(|before| before.ends_with('/'));
+        // The suites of real guests have their tests' names as texts.
+        here && (self.text.contains(&format!("fn {test}("))
+            || self.text.contains(&format!("\"{test}\"")))
+    }
+}
+
+/// What stands between backquotes, and is a path, two colons and a name.
+fn tests_named(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_/".contains(c);
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|span| span.split_once("::"))
+        .filter(move |(file, test)| file.chars().all(is_word) && test.chars().all(is_word))
+}
+
+fn sources() -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut folders: Vec<PathBuf> = FOLDERS.map(|folder| workspace::root().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources.push(source(&path));
+            }
+        }
+    }
+    sources
+}
+
+fn source(path: &Path) -> Source {
+    let text = fs::read_to_string(path).unwrap();
+    let name = path.with_extension("").display().to_string();
+    let folder = name
+        .strip_suffix("/mod")
+        .or_else(|| name.strip_suffix("/main"));
+    Source {
+        name: folder.unwrap_or(&name).to_owned(),
+        text,
+    }
+}
