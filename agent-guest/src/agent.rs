@@ -47,7 +47,7 @@ use crate::{
         power::{self, Power},
         sampler::Sampler,
         snapshot::Proc,
-        storage::{Freezer, Storage},
+        storage::{Freezer, Records, Storage},
         system::System,
         time::{self, Time},
         tunnel::Tunnel,
@@ -402,7 +402,9 @@ impl AgentBuilder {
             MAX_SERVICES_REQUEST,
         );
         let kernel: Arc<dyn Kernel> = Arc::new(filesystem::System);
-        let freezer = Freezer::new(Arc::clone(&kernel), self.standstill.clone(), bus);
+        let standstill = self.standstill.clone();
+        let freezer = Freezer::new(Arc::clone(&kernel), standstill, bus, Records::new());
+        freezer.recover();
         let storage = StorageServer::new(Storage::new(filesystems, kernel, freezer.clone()));
         self.services.add_limited(
             storage.max_decoding_message_size(MAX_STORAGE_REQUEST),

@@ -340,6 +340,9 @@ pub const MAX_FREEZE: Duration = Duration::from_secs(600);
 /// Limit of a standstill that names none.
 pub const DEFAULT_FREEZE: Duration = Duration::from_secs(60);
 
+/// Bytes of the record of what is frozen: a thousand of the longest paths. There is no record of more.
+pub const MAX_FREEZE_RECORD: u64 = 4 * 1024 * 1024;
+
 /// How long a call of Thaw, or the agent's end, waits until writing goes on. Thawing is a matter of milliseconds, but
 /// may wait for the disk; it goes on when nobody waits for it any more.
 pub const THAW_TIMEOUT: Duration = Duration::from_secs(10);

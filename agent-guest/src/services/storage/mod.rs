@@ -12,7 +12,7 @@ mod plan;
 mod tests;
 mod trim;
 
-pub(crate) use freeze::Freezer;
+pub(crate) use freeze::{Freezer, Records};
 
 use std::{
     path::Path,

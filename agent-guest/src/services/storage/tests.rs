@@ -90,6 +90,7 @@ struct Machine {
     standstill: Standstill,
     told: Told,
     events: Bus,
+    place: tempfile::TempDir,
 }
 
 impl Machine {
@@ -98,13 +99,39 @@ impl Machine {
         let told = Arc::clone(&fake.told);
         let kernel: Arc<dyn Kernel> = Arc::new(fake);
         let events = Bus::new();
-        let freezer = Freezer::new(Arc::clone(&kernel), standstill.clone(), events.clone());
+        let place = tempfile::tempdir().unwrap();
+        let records = Records::at(place.path().join("frozen"));
+        let freezer = Freezer::new(
+            Arc::clone(&kernel),
+            standstill.clone(),
+            events.clone(),
+            records,
+        );
         Self {
             storage: Storage::new(Arc::new(Filesystems::new()), kernel, freezer),
             standstill,
             told,
             events,
+            place,
         }
+    }
+
+    /// Whether there is a record of a standstill.
+    fn is_recorded(&self) -> bool {
+        self.place.path().join("frozen").exists()
+    }
+
+    /// Another agent of the same guest starts. What it tells the kernel.
+    async fn another_starts(&self) -> Vec<String> {
+        let other = Fake::default();
+        let records = Records::at(self.place.path().join("frozen"));
+        let told = Arc::clone(&other.told);
+        let freezer = Freezer::new(Arc::new(other), Standstill::default(), Bus::new(), records);
+        freezer.recover();
+        // It is done when its thread is.
+        freezer.end().await;
+        let told = told.lock().unwrap();
+        told.clone()
     }
 
     fn failing(errors: &[(&'static str, Errno)]) -> Self {
@@ -370,6 +397,25 @@ async fn the_agents_end_thaws() {
     machine.freeze_at(&["/"], MINUTE).await.unwrap();
     machine.storage.freezer.end().await;
     assert_eq!(machine.told(), ["freeze /", "thaw /", "freeze /", "thaw /"]);
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_has_left_frozen_is_thawed_by_the_next() {
+    let machine = Machine::new(Fake::default());
+    machine.freeze_at(&["/", "/data"], MINUTE).await.unwrap();
+    assert!(
+        machine.another_starts().await.is_empty(),
+        "it is the standstill of one that lives"
+    );
+    let path = machine.place.path().join("frozen");
+    let record = std::fs::read(&path).unwrap();
+    assert_eq!(machine.thaw().await.unwrap(), ["/", "/data"]);
+    assert!(!machine.is_recorded());
+    assert!(machine.another_starts().await.is_empty());
+    // As the kernel leaves it of one that was killed: without a lock.
+    std::fs::write(&path, record).unwrap();
+    assert_eq!(machine.another_starts().await, ["thaw /", "thaw /data"]);
+    assert!(!machine.is_recorded());
 }
 
 #[tokio::test]

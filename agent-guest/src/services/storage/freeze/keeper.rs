@@ -13,7 +13,6 @@ use vbridge_api::guest::v1::{FreezeChanged, events_subscribe_response::Event};
 use super::{Event as Told, Job, Shared, Stopped, Thawed, lock};
 use crate::{
     error::{self, Reason},
-    source::filesystem::Filesystem,
     standstill::Frozen,
 };
 
@@ -108,7 +107,7 @@ impl Keeper {
     /// Thaws, and tells all who want to know.
     fn end(&self, end: End) -> Thawed {
         let begun = self.until.checked_sub(self.limit);
-        let frozen = self.take();
+        let Job { frozen, record, .. } = self.take();
         let mut thawed = Thawed::default();
         // What was frozen last was mounted first: what lies on it can't go on before it does.
         for (point, filesystem) in frozen.into_iter().rev() {
@@ -120,6 +119,7 @@ impl Keeper {
             }
         }
         let is_expired = matches!(end, End::Limit);
+        drop(record);
         {
             let mut state = lock(&self.shared.state);
             state.keeper = None;
@@ -141,14 +141,15 @@ impl Keeper {
         thawed
     }
 
-    /// Ends the job, and takes what it has frozen.
-    fn take(&self) -> Vec<(String, Arc<dyn Filesystem>)> {
-        let mut job = lock(&self.job);
-        job.is_over = true;
-        if let Some(current) = &job.current {
-            lock(&self.shared.state).stuck = Some(current.clone());
-        }
-        std::mem::take(&mut job.frozen)
+    /// Ends the job, and takes what it has.
+    fn take(&self) -> Job {
+        let over = Job {
+            is_over: true,
+            ..Job::default()
+        };
+        let job = std::mem::replace(&mut *lock(&self.job), over);
+        lock(&self.shared.state).stuck.clone_from(&job.current);
+        job
     }
 }
 
@@ -175,8 +176,13 @@ fn say(thawed: &Thawed, time: Duration, is_expired: bool) {
             );
         }
     }
-    if !thawed.failed.is_empty() {
-        let failed = thawed.failed.join("; ");
+    say_failed(&thawed.failed);
+}
+
+/// Tells the log what stays frozen.
+pub(super) fn say_failed(failed: &[String]) {
+    if !failed.is_empty() {
+        let failed = failed.join("; ");
         tracing::error!("can't be thawed: {}", failed.escape_debug());
     }
 }

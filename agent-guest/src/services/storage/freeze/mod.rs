@@ -16,8 +16,11 @@
 //!   take any time and can't be interrupted;
 //! - the *keeper* watches the clock and the worker, and thaws. Should the worker not be done at the limit, it is left
 //!   behind: it thaws by itself what the kernel freezes for it after all, and until then there is no further standstill.
+//!
+//! An agent that is killed thaws nothing. The next one does, when it starts, by the [`record`].
 
 mod keeper;
+mod record;
 mod worker;
 
 use std::{
@@ -30,7 +33,8 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
-use self::keeper::Keeper;
+pub(crate) use self::record::Records;
+use self::{keeper::Keeper, record::Record};
 use crate::{
     error::{self, Reason},
     events::Bus,
@@ -64,6 +68,7 @@ struct Shared {
     kernel: Arc<dyn Kernel>,
     standstill: Standstill,
     events: Bus,
+    records: Records,
     state: Mutex<State>,
     /// How many threads there are.
     threads: watch::Sender<usize>,
@@ -96,17 +101,52 @@ struct Job {
     current: Option<String>,
     /// Nothing more is to be frozen.
     is_over: bool,
+    /// For the next agent, if this one is killed.
+    record: Option<Arc<Record>>,
 }
 
 impl Freezer {
-    pub(crate) fn new(kernel: Arc<dyn Kernel>, standstill: Standstill, events: Bus) -> Self {
+    pub(crate) fn new(
+        kernel: Arc<dyn Kernel>,
+        standstill: Standstill,
+        events: Bus,
+        records: Records,
+    ) -> Self {
         Self(Arc::new(Shared {
             kernel,
             standstill,
             events,
+            records,
             state: Mutex::default(),
             threads: watch::Sender::new(0),
         }))
+    }
+
+    /// Thaws what an agent that was killed has left frozen, in a thread of its own.
+    pub(crate) fn recover(&self) {
+        let shared = Arc::clone(&self.0);
+        let started = self.0.spawn("thaw", move || {
+            match shared.records.recover(shared.kernel.as_ref()) {
+                Ok((thawed, failed)) => {
+                    let points = thawed.join(", ");
+                    if !thawed.is_empty() {
+                        tracing::warn!(
+                            "{} stood still since an agent was killed, and is thawed",
+                            points.escape_debug()
+                        );
+                    }
+                    keeper::say_failed(&failed);
+                }
+                Err(error) => {
+                    tracing::warn!("what an earlier agent may have frozen can't be read: {error}");
+                }
+            }
+        });
+        if let Err(error) = started {
+            tracing::warn!(
+                "what an earlier agent may have frozen stays so, without a thread: {error}"
+            );
+        }
     }
 
     /// Freezes what is mounted at `points`, or all if there are none, until it is thawed or `limit` has passed. A caller

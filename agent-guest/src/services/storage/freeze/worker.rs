@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use rustix::io::Errno;
 use tonic::Status;
 
-use super::{super::plan::Plan, Job, Shared, Stopped, lock};
+use super::{super::plan::Plan, Job, Record, Shared, Stopped, lock};
 use crate::error::{self, Reason};
 
 impl Shared {
@@ -26,6 +26,10 @@ impl Shared {
                 Err(why) => stopped.skipped.push(skip(&mount.point, &why)),
             }
         }
+        let points: Vec<&str> = open.iter().map(|(mount, _)| mount.point.as_str()).collect();
+        // It is held here as well: one that is left behind in the kernel may freeze something yet.
+        let record = self.record(&points);
+        lock(job).record.clone_from(&record);
         // What was mounted later may lie on what was mounted before, in a file or a folder of it.
         for (mount, filesystem) in open.into_iter().rev() {
             let frozen = self.on(job, &mount.point, || {
@@ -54,6 +58,18 @@ impl Shared {
             }
         }
         Ok(stopped)
+    }
+
+    fn record(&self, points: &[&str]) -> Option<Arc<Record>> {
+        match self.records.keep(points) {
+            Ok(record) => Some(Arc::new(record)),
+            Err(error) => {
+                tracing::warn!(
+                    "there is no record of what is frozen, should the agent be killed: {error}"
+                );
+                None
+            }
+        }
     }
 
     /// Does something that may take any time, as long as the job is not over.
