@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::{
@@ -12,10 +13,14 @@ use rustix::{
 };
 use tonic::Status;
 
-use super::failure::{failed, unresolved, wrong_type};
+use super::{
+    failure::{failed, unresolved, wrong_type},
+    walk::Guard,
+};
 use crate::{
     error,
     limits::{MAX_PATH, RESOLVE_TRIES},
+    policy::{Access, Fence, Held},
 };
 
 /// A path as a caller gives it, checked: absolute, without `..`, and written without what means nothing.
@@ -64,24 +69,10 @@ impl GuestPath {
 
     /// The last name; "/" of the root.
     pub(crate) fn name(&self) -> &str {
-        match self.split() {
-            Some((_, name)) => name,
-            None => "/",
+        match self.text.rsplit_once('/') {
+            Some((_, name)) if !name.is_empty() => name,
+            _ => "/",
         }
-    }
-
-    /// The path below the root.
-    pub(super) fn relative(&self) -> &str {
-        match self.text.get(1..) {
-            None | Some("") => ".",
-            Some(path) => path,
-        }
-    }
-
-    /// The directory below the root, and the name in it; none for the root itself.
-    fn split(&self) -> Option<(&str, &str)> {
-        let path = self.text.get(1..).filter(|path| !path.is_empty())?;
-        Some(path.rsplit_once('/').unwrap_or((".", path)))
     }
 }
 
@@ -96,6 +87,10 @@ impl AsRef<[u8]> for GuestPath {
 pub(crate) struct Root {
     dir: OwnedFd,
     resolve: ResolveFlags,
+    /// Bytes of a path that are the root's own.
+    base: usize,
+    /// What the policy has closed in it.
+    guard: Guard,
 }
 
 impl Root {
@@ -105,6 +100,27 @@ impl Root {
         Ok(Self {
             dir: dir.map_err(|errno| failed("open", "/", errno))?,
             resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            base: 0,
+            guard: Guard::default(),
+        })
+    }
+
+    /// The root that the policy has found for a call's path; the guest's own if it has put no fence around one.
+    pub(crate) fn within(fence: Option<Arc<Fence>>) -> Result<Self, Status> {
+        let whole = Self::whole()?;
+        let Some(fence) = fence else {
+            return Ok(whole);
+        };
+        let root = fence.root();
+        let path = if root.is_empty() { "." } else { root.as_str() };
+        let dir = whole.open(path, PATH | OFlags::DIRECTORY, true);
+        let dir = dir.map_err(|errno| failed("open the policy's root", format!("/{root}"), errno))?;
+        let base = if root.is_empty() { 0 } else { root.len() + 1 };
+        let guard = Guard::new(fence);
+        Ok(Self {
+            base,
+            guard,
+            ..Self::below(dir)
         })
     }
 
@@ -113,19 +129,54 @@ impl Root {
         Self {
             dir,
             resolve: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+            base: 0,
+            guard: Guard::default(),
         }
     }
 
     /// The same directory, with the rule of this root if it is the root itself.
     pub(crate) fn at(&self, path: &GuestPath) -> Result<Self, Status> {
-        let dir = self.directory(path, false)?;
-        match path.split() {
-            Some(_) => Ok(Self::below(dir)),
-            None => Ok(Self {
-                dir,
-                resolve: self.resolve,
-            }),
+        let (dir, guard) = self.directory(path, false)?;
+        let below = Self::below(dir);
+        let resolve = match self.split(path) {
+            Some(_) => below.resolve,
+            None => self.resolve,
+        };
+        Ok(Self {
+            resolve,
+            guard,
+            ..below
+        })
+    }
+
+    /// A path below the root.
+    pub(super) fn relative<'a>(&self, path: &'a GuestPath) -> &'a str {
+        let below = path.text.get(self.base..).unwrap_or_default();
+        match below.trim_start_matches('/') {
+            "" => ".",
+            below => below,
         }
+    }
+
+    /// The directory of a path below the root, and the name in it; none for the root itself.
+    fn split<'a>(&self, path: &'a GuestPath) -> Option<(&'a str, &'a str)> {
+        match self.relative(path) {
+            "." => None,
+            below => Some(below.rsplit_once('/').unwrap_or((".", below))),
+        }
+    }
+
+    /// Why a path can't be opened.
+    pub(super) fn unresolved(&self, path: impl AsRef<[u8]>, errno: Errno) -> Status {
+        let refused = match errno {
+            Errno::XDEV => self.guard.refused(&path),
+            _ => None,
+        };
+        refused.unwrap_or_else(|| unresolved(path, errno))
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        !self.guard.is_open()
     }
 
     /// Has what is on its file system written to the disk.
@@ -140,14 +191,27 @@ impl Root {
         flags: OFlags,
         follow: bool,
     ) -> Result<OwnedFd, Errno> {
+        let (opened, _) = self.open_guarded(path.as_ref(), flags, follow)?;
+        Ok(opened)
+    }
+
+    /// The same, with what is closed below it.
+    pub(super) fn open_guarded(
+        &self,
+        path: &OsStr,
+        flags: OFlags,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Errno> {
+        if let Some(found) = self.guard.walk(&self.dir, path, flags, follow) {
+            return found;
+        }
         let mut flags = flags | OFlags::CLOEXEC;
         flags.set(OFlags::NOFOLLOW, !follow);
         for _ in 0..RESOLVE_TRIES {
-            let path = path.as_ref();
             match rustix::fs::openat2(&self.dir, path, flags, Mode::empty(), self.resolve) {
                 // Something was moved while the kernel was looking at "..".
                 Err(Errno::AGAIN) => {}
-                result => return result,
+                result => return Ok((result?, Guard::default())),
             }
         }
         Err(Errno::AGAIN)
@@ -155,26 +219,43 @@ impl Root {
 
     /// What is at a path, whatever it is: opened without touching it, so that a device does not notice.
     pub(crate) fn find(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
-        self.open(path.relative(), PATH, follow)
-            .map_err(|errno| unresolved(path, errno))
+        let (found, _) = self.find_guarded(path, follow)?;
+        Ok(found)
+    }
+
+    /// The same, with what is closed below it.
+    pub(super) fn find_guarded(
+        &self,
+        path: &GuestPath,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Status> {
+        self.open_guarded(OsStr::new(self.relative(path)), PATH, follow)
+            .map_err(|errno| self.unresolved(path, errno))
     }
 
     /// The same of a path that may be missing; a link at its end is not followed.
     pub(crate) fn look(&self, path: &GuestPath) -> Result<Option<OwnedFd>, Status> {
-        match self.open(path.relative(), PATH, false) {
+        match self.open(self.relative(path), PATH, false) {
             Err(Errno::NOENT) => Ok(None),
-            found => found.map(Some).map_err(|errno| unresolved(path, errno)),
+            found => found
+                .map(Some)
+                .map_err(|errno| self.unresolved(path, errno)),
         }
     }
 
-    /// A directory, to be read.
-    pub(crate) fn directory(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
-        let found = self.find(path, follow)?;
+    /// A directory, to be read, with what is closed in it.
+    pub(crate) fn directory(
+        &self,
+        path: &GuestPath,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Status> {
+        let (found, guard) = self.find_guarded(path, follow)?;
         let (file_type, _) = stat(&found, path)?;
         if file_type != FileType::Directory {
             return Err(wrong_type(path, file_type, "directories"));
         }
-        open_again(&found).map_err(|errno| failed("read", path, errno))
+        let dir = open_again(&found).map_err(|errno| failed("read", path, errno))?;
+        Ok((dir, guard))
     }
 
     /// A regular file, opened with `flags`. Nothing else is ever opened: a pipe does not hang, a device does not start.
@@ -190,22 +271,40 @@ impl Root {
 
     /// The directory that a path's last name is in.
     pub(crate) fn parent<'a>(&self, path: &'a GuestPath) -> Result<(OwnedFd, &'a OsStr), Status> {
-        let (parent, name) = path.split().ok_or_else(|| {
-            error::invalid_field("path", "is the root itself, which this can't be done to")
+        let (dir, name, _) = self.parent_guarded(path)?;
+        Ok((dir, name))
+    }
+
+    /// The same, with what is closed in it; the name is not.
+    pub(super) fn parent_guarded<'a>(
+        &self,
+        path: &'a GuestPath,
+    ) -> Result<(OwnedFd, &'a OsStr, Guard), Status> {
+        let (parent, name) = self.split(path).ok_or_else(|| {
+            let refused = self.guard.refused(path);
+            refused.unwrap_or_else(|| {
+                error::invalid_field("path", "is the root itself, which this can't be done to")
+            })
         })?;
-        let dir = self
-            .open(parent, PATH | OFlags::DIRECTORY, true)
-            .map_err(|errno| unresolved(path, errno))?;
-        Ok((dir, OsStr::new(name)))
+        let (dir, guard) = self
+            .open_guarded(OsStr::new(parent), PATH | OFlags::DIRECTORY, true)
+            .map_err(|errno| self.unresolved(path, errno))?;
+        match guard.hides(name.as_bytes()) {
+            true => Err(self.unresolved(path, Errno::XDEV)),
+            false => Ok((dir, OsStr::new(name), guard)),
+        }
     }
 
     /// Makes the directories on the way to a path's last name that are missing.
     pub(crate) fn make_parents(&self, path: &GuestPath) -> Result<(), Status> {
-        match path.split() {
+        match self.split(path) {
             None => Ok(()),
             Some((parent, _)) => self
                 .make_directories(OsStr::new(parent))
-                .map_err(|errno| failed("make the directories on the way to", path, errno)),
+                .map_err(|errno| match errno {
+                    Errno::XDEV => self.unresolved(path, errno),
+                    errno => failed("make the directories on the way to", path, errno),
+                }),
         }
     }
 
@@ -231,6 +330,18 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// Whether the policy lets a file or a directory at this path be read, for a program that is given it.
+pub(crate) fn may_read(rules: &Held, path: &str) -> bool {
+    let found = || {
+        let path = GuestPath::parse("", path).ok()?;
+        let fence = rules.find_fence(path.as_str(), Access::Read).ok()?;
+        let root = Root::within(fence).ok()?;
+        let found = root.open(root.relative(&path), PATH, true).ok()?;
+        Some(stat(&found, &path).ok()?.0)
+    };
+    matches!(found(), Some(FileType::RegularFile | FileType::Directory))
 }
 
 /// Where the names of a path end.
