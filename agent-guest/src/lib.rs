@@ -59,8 +59,8 @@ mod upstream;
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
 pub use policy::{
-    Access, AddressRule, AddressUse, CommandRule, Limit, PathRule, Policy, PolicyError, Profile, Rule,
-    Rules,
+    Access, AddressRule, AddressUse, CommandRule, Limit, PathRule, Policy, PolicyError, Profile,
+    Rule, Rules,
 };
 pub use port::Rebind;
 pub use router::GrpcService;

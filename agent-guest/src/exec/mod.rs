@@ -151,7 +151,7 @@ impl Registry {
         let memory = self.reserve(&command)?;
         let shared = Arc::clone(&self.shared);
         // A task of its own: once the process is there, it must not be lost with the call.
-        let started = 
+        let started =
             tokio::spawn(async move { shared.start(command, granted, place, memory).await });
         started.await.map_err(|error| {
             error::failure(Reason::Internal, format!("the agent failed: {error}"))

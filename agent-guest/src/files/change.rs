@@ -7,7 +7,10 @@ use std::{
 
 use prost_types::Timestamp;
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT,
+        Uid,
+    },
     io::Errno,
 };
 use tonic::Status;

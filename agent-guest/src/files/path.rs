@@ -114,7 +114,8 @@ impl Root {
         let root = fence.root();
         let path = if root.is_empty() { "." } else { root.as_str() };
         let dir = whole.open(path, PATH | OFlags::DIRECTORY, true);
-        let dir = dir.map_err(|errno| failed("open the policy's root", format!("/{root}"), errno))?;
+        let dir =
+            dir.map_err(|errno| failed("open the policy's root", format!("/{root}"), errno))?;
         let base = if root.is_empty() { 0 } else { root.len() + 1 };
         let guard = Guard::new(fence);
         Ok(Self {
@@ -299,12 +300,13 @@ impl Root {
     pub(crate) fn make_parents(&self, path: &GuestPath) -> Result<(), Status> {
         match self.split(path) {
             None => Ok(()),
-            Some((parent, _)) => self
-                .make_directories(OsStr::new(parent))
-                .map_err(|errno| match errno {
-                    Errno::XDEV => self.unresolved(path, errno),
-                    errno => failed("make the directories on the way to", path, errno),
-                }),
+            Some((parent, _)) => {
+                self.make_directories(OsStr::new(parent))
+                    .map_err(|errno| match errno {
+                        Errno::XDEV => self.unresolved(path, errno),
+                        errno => failed("make the directories on the way to", path, errno),
+                    })
+            }
         }
     }
 

@@ -244,7 +244,7 @@ impl Watch {
                 continue;
             };
             let name = entry.file_name().to_bytes().to_vec();
-            if matches!(name.as_slice(), b"." | b"..") || self.hides(watch, &name) {
+            if matches!(name.as_slice(), b"." | b"..") {
                 continue;
             }
             let is_directory = match entry.file_type() {
@@ -254,6 +254,9 @@ impl Watch {
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
                 file_type => file_type.is_dir(),
             };
+            if self.hides(watch, &name) {
+                continue;
+            }
             if tell && let Some(below) = self.below(watch, &name) {
                 let path = self.shown(&below);
                 told.push(change(FileEvent::Created, path, is_directory, 0));

@@ -134,6 +134,9 @@ pub(super) fn find<'a>(
     wanted: Wanted<'_>,
     purpose: AddressUse,
 ) -> Option<(&'a AddressRule, Site)> {
+    if rules.is_empty() {
+        return None;
+    }
     // Who refuses sees through a link at the end, and who allows takes none.
     let real = match wanted {
         Wanted::File(path) => path.canonicalize().ok(),
@@ -365,26 +368,46 @@ mod tests {
             ("run/../secret.sock", false),
             ("run/out/secret.sock", false),
         ] {
-            assert_eq!(allowed(&pattern, Wanted::File(&at(name))), expected, "{name}");
+            assert_eq!(
+                allowed(&pattern, Wanted::File(&at(name))),
+                expected,
+                "{name}"
+            );
         }
         assert!(allowed("unix:@app-*", Wanted::Abstract("app-1")));
         assert!(!allowed("unix:@app-*", Wanted::Abstract("web")));
         assert!(!allowed(&pattern, Wanted::Abstract("app.sock")));
         let rules = [AddressRule::allow("rule", [&pattern]).unwrap()];
-        let listen = |name: &str| {
-            find(&rules, Wanted::File(&at(name)), AddressUse::Listen).is_some()
-        };
+        let listen =
+            |name: &str| find(&rules, Wanted::File(&at(name)), AddressUse::Listen).is_some();
         assert!(listen("run/new.sock") && !listen("new.sock"));
-        let deny = [AddressRule::deny("rule", [format!("unix:{}", at("secret.sock").display())]).unwrap()];
+        let deny = [
+            AddressRule::deny("rule", [format!("unix:{}", at("secret.sock").display())]).unwrap(),
+        ];
         let link = at("run/link.sock");
-        assert!(find(&deny, Wanted::File(&link), AddressUse::Connect).is_some(), "a link hides nothing");
+        assert!(
+            find(&deny, Wanted::File(&link), AddressUse::Connect).is_some(),
+            "a link hides nothing"
+        );
     }
 
     #[test]
     fn what_is_no_address_is_told() {
         for wrong in [
-            "", "tcp", "tcp:80", "tcp::80", "tcp:a b:80", "tcp:10.0.0.*:80", "tcp:1.2.3.4/33:1",
-            "tcp:x:80000", "tcp:x:9-1", "sctp:x:1", "unix:x", "unix:/", "unix:/*/x", "unix:@",
+            "",
+            "tcp",
+            "tcp:80",
+            "tcp::80",
+            "tcp:a b:80",
+            "tcp:10.0.0.*:80",
+            "tcp:1.2.3.4/33:1",
+            "tcp:x:80000",
+            "tcp:x:9-1",
+            "sctp:x:1",
+            "unix:x",
+            "unix:/",
+            "unix:/*/x",
+            "unix:@",
             "tcp:1.2.3:1",
         ] {
             let error = AddressRule::allow("rule", [wrong]).unwrap_err();

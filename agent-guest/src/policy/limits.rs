@@ -60,7 +60,9 @@ struct Used {
 
 /// A call's places. The last clone gives them back when it is dropped.
 #[derive(Clone)]
-pub(crate) struct Places(#[expect(dead_code, reason = "they are given back by being dropped")] Arc<[Place]>);
+pub(crate) struct Places(
+    #[expect(dead_code, reason = "they are given back by being dropped")] Arc<[Place]>,
+);
 
 struct Place(Arc<Use>);
 
@@ -129,8 +131,11 @@ impl Limit {
 impl Limiter {
     /// These limits; those that `old` has by the same name go on with what is used.
     pub(super) fn new(limits: &[Limit], old: &Self) -> Self {
-        let mut old: BTreeMap<&str, &Arc<Use>> =
-            old.0.iter().map(|(limit, it)| (limit.name.as_str(), it)).collect();
+        let mut old: BTreeMap<&str, &Arc<Use>> = old
+            .0
+            .iter()
+            .map(|(limit, it)| (limit.name.as_str(), it))
+            .collect();
         let limits = limits.iter().map(|limit| {
             // Of two of one name only the first goes on: no call takes a place of the same thing twice.
             let used = old.remove(limit.name.as_str()).cloned();
@@ -215,10 +220,16 @@ mod tests {
         assert!(enter(retry).is_ok());
         assert!(enter(retry).is_err());
         for _ in 0..3 {
-            assert!(enter(SECOND * 60).is_ok(), "no more than the burst is saved");
+            assert!(
+                enter(SECOND * 60).is_ok(),
+                "no more than the burst is saved"
+            );
         }
         assert!(enter(SECOND * 60).is_err());
-        assert!(limiter.enter("a.X/C", start).unwrap().is_none(), "another method");
+        assert!(
+            limiter.enter("a.X/C", start).unwrap().is_none(),
+            "another method"
+        );
     }
 
     #[test]

@@ -37,13 +37,7 @@ mod paths;
 mod pattern;
 mod restricted;
 
-use std::{
-    fmt,
-    ops::Deref,
-    path::PathBuf,
-    sync::Arc,
-    time::Instant,
-};
+use std::{fmt, ops::Deref, path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tonic::Status;
@@ -208,6 +202,36 @@ impl Rules {
         self
     }
 
+    /// Whether rules that only allow have an end: under [`Profile::Full`] they would be no bound at all.
+    ///
+    /// # Errors
+    /// What such rules leave over is allowed as well.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let wrong = |kind: &str, end: &str| {
+            Err(PolicyError::new(format!(
+                "the profile \"full\" allows what the rules for {kind} do not name as well: {end}, or choose another profile"
+            )))
+        };
+        match self.profile {
+            Profile::Observe | Profile::Restricted => Ok(()),
+            Profile::Full if self.commands.last().is_some_and(|rule| rule.allow) => {
+                wrong("commands", "end with one that denies [[\"*\", \"...\"]]")
+            }
+            Profile::Full if self.addresses.last().is_some_and(|rule| rule.allow) => {
+                wrong("addresses", "end with one that denies [\"*\"]")
+            }
+            Profile::Full
+                if !self.paths.is_empty() && !self.paths.iter().any(PathRule::is_everything) =>
+            {
+                wrong(
+                    "paths",
+                    "give one for the root \"/\", perhaps with access = \"none\"",
+                )
+            }
+            Profile::Full => Ok(()),
+        }
+    }
+
     /// What holds where no rule says otherwise.
     pub(crate) fn profile(&self) -> Profile {
         self.profile
@@ -259,12 +283,23 @@ impl Held {
         let is_full = self.profile == Profile::Full;
         let method = method.strip_prefix("vbridge.guest.v1.")?;
         let (what, is_possible) = match method {
-            "Exec/Run" | "Exec/Start" => {
-                ("command", is_full || self.commands.iter().any(|rule| rule.allow))
-            }
-            "Tunnel/Connect" => ("address", is_full || self.leads_anywhere(AddressUse::Connect)),
-            "Tunnel/Listen" => ("address", is_full || self.leads_anywhere(AddressUse::Listen)),
-            "Files/Write" | "Files/Mkdir" | "Files/Remove" | "Files/Rename" | "Files/PushTree"
+            "Exec/Run" | "Exec/Start" => (
+                "command",
+                is_full || self.commands.iter().any(|rule| rule.allow),
+            ),
+            "Tunnel/Connect" => (
+                "address",
+                is_full || self.leads_anywhere(AddressUse::Connect),
+            ),
+            "Tunnel/Listen" => (
+                "address",
+                is_full || self.leads_anywhere(AddressUse::Listen),
+            ),
+            "Files/Write"
+            | "Files/Mkdir"
+            | "Files/Remove"
+            | "Files/Rename"
+            | "Files/PushTree"
             | "Files/SetAttributes" => ("path that may be changed", self.gives(Access::Write)),
             method if method.starts_with("Files/") => {
                 ("path that may be read", self.gives(Access::Read))
@@ -533,8 +568,16 @@ mod tests {
         ] {
             assert_eq!(held.fence(path, access).is_ok(), expected, "{path}");
         }
-        for method in ["Power/Shutdown", "Accounts/SetPassword", "Tunnel/Connect", "Services/Control"] {
-            assert!(held.decide(&format!("vbridge.guest.v1.{method}")).is_err(), "{method}");
+        for method in [
+            "Power/Shutdown",
+            "Accounts/SetPassword",
+            "Tunnel/Connect",
+            "Services/Control",
+        ] {
+            assert!(
+                held.decide(&format!("vbridge.guest.v1.{method}")).is_err(),
+                "{method}"
+            );
         }
     }
 

@@ -62,11 +62,7 @@ impl PathRule {
     ///
     /// # Errors
     /// It is no absolute path, or has `..` in it.
-    pub fn new(
-        name: impl Into<String>,
-        root: &str,
-        access: Access,
-    ) -> Result<Self, PolicyError> {
+    pub fn new(name: impl Into<String>, root: &str, access: Access) -> Result<Self, PolicyError> {
         Ok(Self {
             name: name.into(),
             root: names(root)?,
@@ -103,6 +99,10 @@ impl PathRule {
             self.closed.push(closed);
         }
         Ok(self)
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        self.root.is_empty()
     }
 }
 

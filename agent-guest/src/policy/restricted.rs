@@ -54,9 +54,20 @@ const COMMANDS: [&[&str]; 44] = [
     &["netstat", "{flags:tuxwlanprsieo46}"],
     &["systemctl"],
     &["systemctl", "--no-pager|--failed"],
-    &["systemctl", "--version|is-system-running|list-units|list-unit-files|list-timers|list-sockets"],
-    &["systemctl", "--no-pager", "list-units|list-unit-files|list-timers|list-sockets"],
-    &["systemctl", "status|is-active|is-enabled|is-failed", "{name}..."],
+    &[
+        "systemctl",
+        "--version|is-system-running|list-units|list-unit-files|list-timers|list-sockets",
+    ],
+    &[
+        "systemctl",
+        "--no-pager",
+        "list-units|list-unit-files|list-timers|list-sockets",
+    ],
+    &[
+        "systemctl",
+        "status|is-active|is-enabled|is-failed",
+        "{name}...",
+    ],
     &["systemctl", "--no-pager", "status", "{name}..."],
     &["systemctl", "status", "{name}", "--no-pager"],
     &["service", "--status-all"],
@@ -94,7 +105,15 @@ const PATHS: [(&str, Access, &[&str]); 4] = [
     (
         "/home",
         Access::Write,
-        &[".ssh", ".gnupg", ".aws", ".kube", ".netrc", ".pgpass", ".bash_history"],
+        &[
+            ".ssh",
+            ".gnupg",
+            ".aws",
+            ".kube",
+            ".netrc",
+            ".pgpass",
+            ".bash_history",
+        ],
     ),
     (
         "/etc",

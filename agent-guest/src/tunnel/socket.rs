@@ -150,6 +150,7 @@ pub(super) async fn site(
 ) -> Result<Site, ConnectError> {
     let found = match path.file() {
         None => rules.site(Wanted::Abstract(path.name()), purpose),
+        Some(file) if !rules.knows_addresses() => rules.site(Wanted::File(&file), purpose),
         Some(file) => {
             let look = move || Ok(rules.site(Wanted::File(&file), purpose));
             aside.run(look).await.map_err(ConnectError::Other)?

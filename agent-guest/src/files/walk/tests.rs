@@ -88,7 +88,10 @@ fn no_way_leads_out_of_a_root_or_into_what_is_closed() {
     ] {
         house.refuses(name);
     }
-    assert_eq!(text(&house.open("open/dir/file", false).unwrap()), "open/dir");
+    assert_eq!(
+        text(&house.open("open/dir/file", false).unwrap()),
+        "open/dir"
+    );
     link("dir/../dir/./file".as_ref(), "open/good");
     assert_eq!(text(&house.open("open/good", true).unwrap()), "open/dir");
     let missing = house.open("open/dir/none", true).unwrap_err();
@@ -104,7 +107,12 @@ fn links_that_never_end_and_magic_ones_are_refused() {
     let status = house.open("open/loop", true).unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     let policy = Policy::new(
-        Rules::default().path(PathRule::new("all", "/", Access::Read).unwrap().deny(["x"]).unwrap()),
+        Rules::default().path(
+            PathRule::new("all", "/", Access::Read)
+                .unwrap()
+                .deny(["x"])
+                .unwrap(),
+        ),
     );
     let open = |path: &str| {
         let path = GuestPath::parse("path", path)?;
@@ -116,7 +124,10 @@ fn links_that_never_end_and_magic_ones_are_refused() {
     for path in ["/proc/self/root/etc", "/proc/self/cwd", &magic] {
         assert!(open(path).is_err(), "{path}");
     }
-    assert!(open("/proc/self/status").is_ok(), "self itself is a link as others are");
+    assert!(
+        open("/proc/self/status").is_ok(),
+        "self itself is a link as others are"
+    );
 }
 
 #[test]
@@ -126,7 +137,12 @@ fn what_may_be_read_is_there_and_a_file_or_a_directory() {
     let may = |name: &str| may_read(&rules, house.at(name).to_str().unwrap());
     assert!(may("open/dir/file") && may("open/dir") && may("open"));
     let _socket = std::os::unix::net::UnixListener::bind(house.at("open/socket")).unwrap();
-    for name in ["open/none", "open/secret/file", "outside/file", "open/socket"] {
+    for name in [
+        "open/none",
+        "open/secret/file",
+        "outside/file",
+        "open/socket",
+    ] {
         assert!(!may(name), "{name}");
     }
     let way = format!("{}/../outside/file", house.at("open").display());

@@ -71,7 +71,10 @@ fn a_program_is_where_it_lies_and_not_what_it_is_called() {
     let Verdict::Run(path) = said(&rules, &[&at("bin/ls")]) else {
         panic!("the same file by another way");
     };
-    assert!(path.is_absolute() && !path.starts_with(dir.path()), "{path:?}");
+    assert!(
+        path.is_absolute() && !path.starts_with(dir.path()),
+        "{path:?}"
+    );
     for relative in ["./ls", "bin/ls", "../bin/ls"] {
         assert_eq!(said(&rules, &[relative]), Verdict::Relative, "{relative}");
     }
@@ -104,12 +107,48 @@ fn what_a_rule_does_not_grant_refuses_the_command() {
     let base = || asked(&line);
     let bare = allow(&[&["ls"]]);
     for (asked, part) in [
-        (Asked { user: Some("root"), ..base() }, "user"),
-        (Asked { group: Some("0"), ..base() }, "group"),
-        (Asked { terminal: Some("xterm"), ..base() }, "terminal"),
-        (Asked { directory: Some("/tmp"), ..base() }, "directory"),
-        (Asked { environment: &preload, ..base() }, "LD_PRELOAD"),
-        (Asked { environment: &removal, ..base() }, "LANG"),
+        (
+            Asked {
+                user: Some("root"),
+                ..base()
+            },
+            "user",
+        ),
+        (
+            Asked {
+                group: Some("0"),
+                ..base()
+            },
+            "group",
+        ),
+        (
+            Asked {
+                terminal: Some("xterm"),
+                ..base()
+            },
+            "terminal",
+        ),
+        (
+            Asked {
+                directory: Some("/tmp"),
+                ..base()
+            },
+            "directory",
+        ),
+        (
+            Asked {
+                environment: &preload,
+                ..base()
+            },
+            "LD_PRELOAD",
+        ),
+        (
+            Asked {
+                environment: &removal,
+                ..base()
+            },
+            "LANG",
+        ),
     ] {
         let verdict = decide(std::slice::from_ref(&bare), &asked, &|_| false).unwrap();
         let Verdict::Refused(rule, Some(why)) = verdict else {
@@ -134,16 +173,25 @@ fn what_a_rule_does_not_grant_refuses_the_command() {
     };
     let of = |asked| decide(&rule, &asked, &|_| false).unwrap();
     assert!(matches!(of(all), Verdict::Run(_)));
-    let odd = Asked { terminal: Some("../x"), ..all };
+    let odd = Asked {
+        terminal: Some("../x"),
+        ..all
+    };
     assert!(matches!(of(odd), Verdict::Refused(..)));
-    let preloaded = Asked { environment: &preload, ..all };
+    let preloaded = Asked {
+        environment: &preload,
+        ..all
+    };
     assert!(matches!(of(preloaded), Verdict::Refused(..)));
 }
 
 #[test]
 fn a_text_for_the_shell_needs_a_rule_that_says_so() {
     let line = argv(&["/bin/sh", "-c", "uptime"]);
-    let shell = Asked { is_shell: true, ..asked(&line) };
+    let shell = Asked {
+        is_shell: true,
+        ..asked(&line)
+    };
     let of = |rule: &CommandRule| decide(std::slice::from_ref(rule), &shell, &|_| false).unwrap();
     let any = allow(&[&["*", "..."]]);
     assert!(matches!(of(&any), Verdict::Open(_)));
@@ -154,7 +202,9 @@ fn a_text_for_the_shell_needs_a_rule_that_says_so() {
 
 #[test]
 fn what_is_no_program_is_told() {
-    for wrong in ["", "./x", "a/b", "/", "/bin/", "/*/ls", "/bin/..", "a b", "-x"] {
+    for wrong in [
+        "", "./x", "a/b", "/", "/bin/", "/*/ls", "/bin/..", "a b", "-x",
+    ] {
         let error = CommandRule::allow("rule", [[wrong]]).unwrap_err();
         assert!(error.to_string().contains("program"), "{error}");
     }
