@@ -22,6 +22,7 @@
 //! | [`paths`] | roots, and what is closed in them |
 //! | [`addresses`] | where tunnels lead |
 //! | [`limits`] | how many calls |
+//! | [`held`] | all of it as it holds now |
 //! | [`restricted`] | the lists of the profile of that name |
 //!
 //! What is refused is logged, with names and never with contents. [`Policy`] can be replaced while calls go on: those that
@@ -31,17 +32,19 @@ mod addresses;
 mod arguments;
 mod commands;
 mod environment;
+mod held;
 mod limits;
 mod methods;
 mod paths;
 mod pattern;
 mod restricted;
 
-use std::{fmt, ops::Deref, path::PathBuf, sync::Arc, time::Instant};
+use std::{fmt, sync::Arc, time::Instant};
 
 use tokio::sync::watch;
 use tonic::Status;
 
+use self::methods::OBSERVE;
 pub use self::{
     addresses::{AddressRule, AddressUse},
     commands::CommandRule,
@@ -52,14 +55,11 @@ pub use self::{
 pub(crate) use self::{
     addresses::{Site, Wanted},
     commands::Asked,
+    held::Held,
     limits::Places,
     paths::Fence,
 };
-use self::{commands::Verdict, limits::Limiter, methods::OBSERVE};
-use crate::{
-    error::{self, Reason},
-    files::failure,
-};
+use crate::error;
 
 /// Characters of a name that a log or a message shows: the agent's own are shorter.
 const MAX_SHOWN: usize = 128;
@@ -91,15 +91,6 @@ pub struct Rules {
     paths: Vec<PathRule>,
     addresses: Vec<AddressRule>,
     limits: Vec<Limit>,
-}
-
-/// Rules that hold, with what the profile adds to them.
-#[derive(Debug, Default)]
-pub(crate) struct Held {
-    rules: Rules,
-    commands: Vec<CommandRule>,
-    paths: Vec<PathRule>,
-    limiter: Limiter,
 }
 
 /// The rules that hold now. Clones are the same policy.
@@ -249,171 +240,6 @@ impl Rules {
     }
 }
 
-// === impl Held ===
-
-impl Held {
-    fn new(rules: Rules, old: &Self) -> Self {
-        let (mut commands, mut paths) = (rules.commands.clone(), rules.paths.clone());
-        let mut limits = rules.limits.clone();
-        match rules.profile {
-            Profile::Restricted => {
-                // They are constants that a test reads. Without them everything would be refused.
-                commands.extend(restricted::commands().unwrap_or_default());
-                paths.extend(restricted::paths().unwrap_or_default());
-                let own = restricted::limits().into_iter();
-                let own = own.filter(|own| !rules.limits.iter().any(|it| it.name() == own.name()));
-                limits.extend(own.collect::<Vec<_>>());
-            }
-            // What no rule is about is a root as well, so that no link leads from it into one.
-            profile if !paths.is_empty() => {
-                paths.extend(PathRule::new(profile.rule(), "/", profile.access()));
-            }
-            Profile::Full | Profile::Observe => {}
-        }
-        Self {
-            limiter: Limiter::new(&limits, &old.limiter),
-            rules,
-            commands,
-            paths,
-        }
-    }
-
-    /// Why a method that may be called can still do nothing; none if it can.
-    pub(crate) fn obstacle(&self, method: &str) -> Option<String> {
-        let is_full = self.profile == Profile::Full;
-        let method = method.strip_prefix("vbridge.guest.v1.")?;
-        let (what, is_possible) = match method {
-            "Exec/Run" | "Exec/Start" => (
-                "command",
-                is_full || self.commands.iter().any(|rule| rule.allow),
-            ),
-            "Tunnel/Connect" => (
-                "address",
-                is_full || self.leads_anywhere(AddressUse::Connect),
-            ),
-            "Tunnel/Listen" => (
-                "address",
-                is_full || self.leads_anywhere(AddressUse::Listen),
-            ),
-            "Files/Write"
-            | "Files/Mkdir"
-            | "Files/Remove"
-            | "Files/Rename"
-            | "Files/PushTree"
-            | "Files/SetAttributes" => ("path that may be changed", self.gives(Access::Write)),
-            method if method.starts_with("Files/") => {
-                ("path that may be read", self.gives(Access::Read))
-            }
-            _ => return None,
-        };
-        (!is_possible).then(|| format!("the policy allows no {what} ({})", self.profile.rule()))
-    }
-
-    fn leads_anywhere(&self, purpose: AddressUse) -> bool {
-        let mut rules = self.rules.addresses.iter();
-        rules.any(|rule| rule.allow && rule.is_for(purpose))
-    }
-
-    fn gives(&self, access: Access) -> bool {
-        match self.paths.as_slice() {
-            [] => self.profile.access() >= access,
-            paths => paths.iter().any(|rule| rule.access >= access),
-        }
-    }
-
-    /// What keeps a call to `path` in its root; none where everything is open to it.
-    pub(crate) fn fence(&self, path: &str, access: Access) -> Result<Option<Arc<Fence>>, Status> {
-        self.find_fence(path, access).map_err(|rule| {
-            let what = match access {
-                Access::Write => "changing",
-                Access::Read | Access::None => "reading",
-            };
-            refused(&rule, &format!("{what} the path {}", failure::shown(path)))
-        })
-    }
-
-    /// The same, for a question that nobody has to be told the answer of; refused by the rule of this name.
-    pub(crate) fn find_fence(
-        &self,
-        path: &str,
-        access: Access,
-    ) -> Result<Option<Arc<Fence>>, String> {
-        let rule = match paths::find(&self.paths, path) {
-            Some(rule) => rule,
-            None if self.paths.is_empty() && self.profile.access() >= access => return Ok(None),
-            None => return Err(self.profile.rule()),
-        };
-        match rule.access < access {
-            true => Err(rule.name.clone()),
-            false => Ok(Some(Arc::new(paths::fence(&self.paths, rule)))),
-        }
-    }
-
-    /// Whether every command may be run, as its caller wants it.
-    pub(crate) fn frees_commands(&self) -> bool {
-        self.commands.is_empty() && self.profile == Profile::Full
-    }
-
-    /// Which file a command may be run from. Looks at the guest's files.
-    pub(crate) fn program(
-        &self,
-        asked: &Asked<'_>,
-        may_read: &dyn Fn(&str) -> bool,
-    ) -> Result<PathBuf, Status> {
-        let name = shown(asked.argv.first().map_or("", String::as_str));
-        let verdict = commands::decide(&self.commands, asked, may_read).map_err(|error| {
-            let message = format!("the program {name} can't be looked at: {error}");
-            error::failure(Reason::CmdExecFailed, message)
-        })?;
-        let is_full = self.profile == Profile::Full;
-        match verdict {
-            Verdict::Open(path) if is_full => Ok(path),
-            Verdict::Run(path) => Ok(path),
-            Verdict::Refused(rule, None) => Err(refused(&rule, &format!("the command {name}"))),
-            Verdict::Refused(rule, Some(why)) => {
-                Err(refused(&rule, &format!("the command {name}, {why}")))
-            }
-            Verdict::Open(_) => Err(refused(
-                &self.profile.rule(),
-                &format!("the command {name} with these arguments"),
-            )),
-            Verdict::Missing => {
-                let message = format!(
-                    "there is no program {name} in the guest, at its absolute path or in the system's folders"
-                );
-                Err(error::failure(Reason::CmdNotFound, message))
-            }
-            Verdict::Relative => Err(refused(
-                &self.profile.rule(),
-                &format!("the relative path {name} of a program"),
-            )),
-        }
-    }
-
-    /// Whether any rule is about addresses.
-    pub(crate) fn knows_addresses(&self) -> bool {
-        !self.rules.addresses.is_empty()
-    }
-
-    /// Where an address is that a tunnel may use, or what refuses it. Looks at the guest's files for a path.
-    pub(crate) fn site(&self, wanted: Wanted<'_>, purpose: AddressUse) -> Result<Site, String> {
-        match addresses::find(&self.rules.addresses, wanted, purpose) {
-            Some((rule, site)) if rule.allow => Ok(site),
-            Some((rule, _)) => Err(rule.name.clone()),
-            None if self.profile == Profile::Full => Ok(Site::AsWritten),
-            None => Err(self.profile.rule()),
-        }
-    }
-}
-
-impl Deref for Held {
-    type Target = Rules;
-
-    fn deref(&self) -> &Rules {
-        &self.rules
-    }
-}
-
 // === impl Policy ===
 
 impl Policy {
@@ -486,144 +312,4 @@ fn shown(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use tonic::Code;
-    use tonic_types::StatusExt as _;
-
-    use super::*;
-    use crate::discovery::Descriptors;
-
-    #[test]
-    fn the_first_rule_that_names_a_method_decides_and_is_named() {
-        let rules = Rules::new(Profile::Observe)
-            .rule(Rule::deny("no-clock", ["*.Time/*"]))
-            .rule(Rule::allow("clock", ["*.Time/Set", "own.Service/*"]));
-        assert_eq!(
-            rules.decide("vbridge.guest.v1.Time/Set"),
-            Err("no-clock".into())
-        );
-        assert_eq!(rules.decide("own.Service/Any"), Ok(()));
-        assert_eq!(
-            rules.decide("vbridge.guest.v1.Exec/Run"),
-            Err("profile observe".into())
-        );
-        let status = Policy::new(rules)
-            .admit("/vbridge.guest.v1.Time/Get")
-            .unwrap_err();
-        assert_eq!(status.code(), Code::PermissionDenied);
-        let details = status.get_error_details();
-        let info = details.error_info().unwrap();
-        assert_eq!(info.reason, "POLICY_DENIED");
-        assert_eq!(info.metadata["rule"], "no-clock");
-    }
-
-    #[test]
-    fn who_observes_changes_nothing() {
-        let methods = Descriptors::built_in().unwrap().methods([
-            "vbridge.guest.v1.Accounts",
-            "vbridge.guest.v1.Exec",
-            "vbridge.guest.v1.Files",
-            "vbridge.guest.v1.Hardware",
-            "vbridge.guest.v1.Power",
-            "vbridge.guest.v1.Services",
-            "vbridge.guest.v1.Storage",
-            "vbridge.guest.v1.System",
-            "vbridge.guest.v1.Time",
-            "vbridge.guest.v1.Tunnel",
-        ]);
-        let rules = Rules::new(Profile::Observe);
-        let allowed: Vec<_> = methods
-            .iter()
-            .filter(|method| rules.decide(method).is_ok())
-            .collect();
-        for method in &allowed {
-            let name = method.rsplit('/').next().unwrap();
-            let reads = ["Get", "List", "Stat", "Ping", "Logs", "FreezeStatus"];
-            assert!(reads.iter().any(|verb| name.starts_with(verb)), "{method}");
-        }
-        assert!(allowed.len() > 10, "{allowed:?}");
-        assert!(
-            methods
-                .iter()
-                .all(|method| Rules::default().decide(method).is_ok())
-        );
-    }
-
-    #[test]
-    fn the_lists_of_restricted_can_be_read_and_hold() {
-        assert!(!restricted::commands().unwrap().is_empty());
-        assert!(!restricted::paths().unwrap().is_empty());
-        let policy = Policy::new(Rules::new(Profile::Restricted));
-        let held = policy.rules();
-        for (path, access, expected) in [
-            ("/tmp/x", Access::Write, true),
-            ("/var/log/syslog", Access::Read, true),
-            ("/home/ann/x", Access::Write, true),
-            ("/etc/hosts", Access::Read, true),
-            ("/etc/hosts", Access::Write, false),
-            ("/root/x", Access::Read, false),
-            ("/proc/1/environ", Access::Read, false),
-            ("/sys/x", Access::Read, false),
-            ("/", Access::Read, false),
-        ] {
-            assert_eq!(held.fence(path, access).is_ok(), expected, "{path}");
-        }
-        for method in [
-            "Power/Shutdown",
-            "Accounts/SetPassword",
-            "Tunnel/Connect",
-            "Services/Control",
-        ] {
-            assert!(
-                held.decide(&format!("vbridge.guest.v1.{method}")).is_err(),
-                "{method}"
-            );
-        }
-    }
-
-    #[test]
-    fn who_observes_runs_nothing_and_writes_nothing_even_if_a_method_is_allowed() {
-        let rules = Rules::new(Profile::Observe).rule(Rule::allow("all", ["*"]));
-        let held = Held::new(rules, &Held::default());
-        for method in ["Exec/Run", "Files/Write", "Tunnel/Connect"] {
-            let why = held.obstacle(&format!("vbridge.guest.v1.{method}"));
-            assert!(why.unwrap().contains("profile observe"), "{method}");
-        }
-        assert_eq!(held.obstacle("vbridge.guest.v1.Files/Read"), None);
-        assert!(held.fence("/etc/hosts", Access::Read).unwrap().is_none());
-        let status = held.fence("/tmp/x", Access::Write).unwrap_err();
-        assert_eq!(status.code(), Code::PermissionDenied);
-        let argv = ["true".to_owned()];
-        let asked = Asked {
-            argv: &argv,
-            is_shell: false,
-            terminal: None,
-            directory: None,
-            user: None,
-            group: None,
-            environment: &[],
-        };
-        assert!(held.program(&asked, &|_| true).is_err());
-        let full = Held::default();
-        assert!(full.frees_commands() && !held.frees_commands());
-        assert_eq!(full.obstacle("vbridge.guest.v1.Exec/Run"), None);
-    }
-
-    #[test]
-    fn what_no_root_holds_is_a_root_of_its_own_beside_the_others() {
-        let root = PathRule::new("etc", "/etc", Access::Read).unwrap();
-        let held = Held::new(Rules::default().path(root), &Held::default());
-        let fence = held.fence("/tmp/x", Access::Write).unwrap().unwrap();
-        assert!(fence.is_whole() && fence.closes(&[b"etc".to_vec()]));
-        assert!(held.fence("/etc/x", Access::Write).is_err());
-    }
-
-    #[test]
-    fn other_rules_hold_from_the_next_call_on() {
-        let policy = Policy::default();
-        let same = policy.clone();
-        assert!(same.admit("/a.B/C").is_ok());
-        policy.replace(Rules::new(Profile::Observe));
-        assert!(same.admit("/a.B/C").is_err());
-    }
-}
+mod tests;
