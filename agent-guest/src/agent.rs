@@ -242,7 +242,7 @@ impl AgentBuilder {
         self
     }
 
-    /// Which methods may be called. Default: all. The policy's clones replace its rules while the agent runs.
+    /// What callers may do. Default: everything. The policy's clones replace its rules while the agent runs.
     #[must_use]
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
@@ -366,12 +366,12 @@ impl AgentBuilder {
             server.max_decoding_message_size(MAX_SMALL_REQUEST),
             MAX_SMALL_REQUEST,
         );
-        let exec = ExecServer::new(Exec::new(processes.clone()));
+        let exec = ExecServer::new(Exec::new(processes.clone(), self.policy.clone()));
         self.services.add_limited(
             exec.max_decoding_message_size(MAX_EXEC_REQUEST),
             MAX_EXEC_REQUEST,
         );
-        let files = FilesServer::new(Files::new());
+        let files = FilesServer::new(Files::new(self.policy.clone()));
         self.services.add_limited(
             files.max_decoding_message_size(MAX_FILES_REQUEST),
             MAX_FILES_REQUEST,
@@ -416,7 +416,7 @@ impl AgentBuilder {
             MAX_SMALL_REQUEST,
         );
         let tunnels = Tunnels::new(self.tunnel_limits);
-        let tunnel = TunnelServer::new(Tunnel::new(tunnels.clone()));
+        let tunnel = TunnelServer::new(Tunnel::new(tunnels.clone(), self.policy.clone()));
         self.services.add_limited(
             tunnel.max_decoding_message_size(MAX_TUNNEL_REQUEST),
             MAX_TUNNEL_REQUEST,

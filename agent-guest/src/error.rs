@@ -13,8 +13,8 @@
 //! | `POLICY_DENIED` | PERMISSION_DENIED | the policy refuses it; the rule's name is in `ErrorInfo`'s metadata as `rule` |
 //! | `PERMISSION_DENIED` | PERMISSION_DENIED | the guest's kernel does not let the agent do it |
 //! | `KERNEL_REFUSED` | FAILED_PRECONDITION | the guest's kernel refuses it as things are |
-//! | `RATE_LIMITED` | RESOURCE_EXHAUSTED | there were too many such calls lately |
-//! | `TOO_MANY` | RESOURCE_EXHAUSTED | there is too much of it at once: calls, processes, connections |
+//! | `RATE_LIMITED` | RESOURCE_EXHAUSTED | there were too many such calls lately; if a limit of the policy says so, its name is in the metadata as `rule` |
+//! | `TOO_MANY` | RESOURCE_EXHAUSTED | there is too much of it at once: calls, processes, connections; a limit of the policy is named as above |
 //! | `CMD_NOT_FOUND` | NOT_FOUND | there is no such program |
 //! | `CMD_EXEC_FAILED` | FAILED_PRECONDITION | the program can't be started |
 //! | `PROCESS_NOT_FOUND` | NOT_FOUND | there is no process with that id (any more) |
@@ -34,7 +34,7 @@
 //! | `UPSTREAM_UNAVAILABLE` | UNAVAILABLE | the local server that serves this can't be reached |
 //! | `INTERNAL` | INTERNAL | something failed that should not: the message says what |
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -294,6 +294,20 @@ pub(crate) fn policy_denied(rule: &str, message: impl Into<String>) -> Status {
     let reason = Reason::PolicyDenied;
     let metadata = HashMap::from([("rule".to_owned(), rule.to_owned())]);
     let details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+    status(reason, message, details)
+}
+
+/// A call too many for a limit of the policy.
+pub(crate) fn limited(
+    reason: Reason,
+    rule: &str,
+    why: impl fmt::Display,
+    retry: Duration,
+) -> Status {
+    let metadata = HashMap::from([("rule".to_owned(), rule.to_owned())]);
+    let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
+    details.set_retry_info(Some(retry));
+    let message = format!("the guest's policy bounds these calls, and {why} ({rule})");
     status(reason, message, details)
 }
 

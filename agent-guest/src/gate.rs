@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | may it be called | [`Policy`] | all |
 //! | would it block on a frozen file system | [`Standstill`] | the agent's own |
+//! | are there too many such calls | [`Policy`] | all |
 //!
 //! What an embedding program's services touch the agent can't know; they ask the standstill themselves.
 
@@ -13,7 +14,7 @@ use tonic::Status;
 
 use crate::{
     error::{self, Reason},
-    policy::Policy,
+    policy::{Places, Policy},
     standstill::{Frozen, Standstill},
 };
 
@@ -43,8 +44,9 @@ impl Gate {
         Self { policy, standstill }
     }
 
-    /// Lets a call of `/package.Service/Method` in, or says why not. `is_own`: the service is the agent's own.
-    pub(crate) fn admit(&self, path: &str, is_own: bool) -> Result<(), Status> {
+    /// Lets a call of `/package.Service/Method` in, with its places in the limits, or says why not. `is_own`: the service is
+    /// the agent's own.
+    pub(crate) fn admit(&self, path: &str, is_own: bool) -> Result<Option<Places>, Status> {
         self.policy.admit(path)?;
         match self.standstill.now() {
             Some(frozen)
@@ -52,7 +54,8 @@ impl Gate {
             {
                 Err(refusal(&frozen))
             }
-            _ => Ok(()),
+            // Last: who is refused has taken no token.
+            _ => self.policy.enter(path),
         }
     }
 }

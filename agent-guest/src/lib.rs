@@ -5,7 +5,7 @@
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
 //!        │ HTTP/2
-//!    calls, those that the policy lets in                           (sessions, router, gate, policy, deadline)
+//!    calls, those that the policy lets in                           (sessions, router, gate, policy, places, deadline)
 //!        │
 //!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
 //!        │
@@ -42,6 +42,7 @@ mod gate;
 pub mod limits;
 #[cfg(feature = "cli")]
 pub mod log;
+mod places;
 mod policy;
 pub mod port;
 mod request;
@@ -57,7 +58,10 @@ mod upstream;
 
 pub use agent::{Agent, AgentBuilder, BuildError, DEFAULT_CHANNEL, RunError};
 pub use discovery::DescriptorError;
-pub use policy::{Policy, Profile, Rule, Rules};
+pub use policy::{
+    Access, AddressRule, AddressUse, CommandRule, Limit, PathRule, Policy, PolicyError, Profile,
+    Rule, Rules,
+};
 pub use port::Rebind;
 pub use router::GrpcService;
 pub use standstill::Standstill;

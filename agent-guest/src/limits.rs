@@ -509,6 +509,9 @@ pub const HOLE_STEP: u64 = 8 * 1024 * 1024;
 /// NFS) do not tell; also when a caller may try again after a transfer too many.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Links that one path may lead through in a root of the policy: the kernel's own limit (`MAXSYMLINKS`).
+pub const MAX_LINKS: usize = 40;
+
 /// Times that a path is resolved anew because directories were moved meanwhile.
 pub const RESOLVE_TRIES: usize = 64;
 

@@ -18,6 +18,7 @@ use tower_service::Service;
 use crate::{
     deadline, error,
     gate::Gate,
+    places,
     upstream::{Server, Upstreams},
 };
 
@@ -144,7 +145,7 @@ fn call<S: GrpcService>(mut service: S, request: Request<Body>) -> CallFuture {
 
 impl Router {
     /// Answers a request.
-    pub(crate) fn route(&self, request: Request<Body>) -> CallFuture {
+    pub(crate) fn route(&self, mut request: Request<Body>) -> CallFuture {
         // As gRPC's PROTOCOL-HTTP2.md wants it.
         if !is_grpc(request.headers().get(CONTENT_TYPE)) {
             return answer(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
@@ -162,17 +163,26 @@ impl Router {
             return answer(error::unknown_service(path).into_http());
         };
         let is_own = matches!(target, Target::Here(entry) if entry.is_own);
-        if let Err(refusal) = self.gate.admit(path, is_own) {
-            return answer(refusal.into_http());
+        let places = match self.gate.admit(path, is_own) {
+            Ok(places) => places,
+            Err(refusal) => return answer(refusal.into_http()),
+        };
+        if let Some(places) = &places {
+            // What outlives its call holds them as well.
+            request.extensions_mut().insert(places.clone());
         }
         let deadline = deadline::of(request.headers());
         let call = match target {
             Target::Here(entry) => (entry.call)(request),
             Target::Upstream(server) => server.call(request),
         };
-        match deadline {
+        let call = match deadline {
             None => call,
             Some(deadline) => deadline::limit(deadline, call),
+        };
+        match places {
+            None => call,
+            Some(places) => places::hold(places, call),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here looks at the guest: whether there is such a program or user is seen when it is spawned.
 
-use std::time::Duration;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use rustix::process::Signal;
 use tonic::Status;
@@ -18,6 +18,7 @@ use crate::{
         MAX_ARGUMENTS, MAX_ARGUMENTS_TOTAL, MAX_EXEC_TIMEOUT, MAX_KILL_GRACE, MAX_LABEL, MAX_NAME,
         MAX_OUTPUT_BUFFER, MAX_RUN_OUTPUT, MAX_RUN_STDIN, MAX_VARIABLES, MIN_OUTPUT_BUFFER,
     },
+    policy::Places,
     source::clock,
 };
 
@@ -62,6 +63,8 @@ pub(crate) struct Streams {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Command {
     pub(crate) argv: Vec<String>,
+    /// It came as a text for the shell.
+    pub(crate) is_shell: bool,
     pub(crate) environment: Vec<(String, Option<String>)>,
     pub(crate) clear_environment: bool,
     pub(crate) directory: Option<String>,
@@ -72,6 +75,15 @@ pub(crate) struct Command {
     pub(crate) keep_running: bool,
     pub(crate) label: String,
     pub(crate) streams: Streams,
+}
+
+/// What the policy has granted a command.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    /// The working directory itself, whatever its path leads to by now.
+    pub(crate) directory: Option<OwnedFd>,
+    /// Places in the limits, which a process holds until it has ended.
+    pub(crate) places: Option<Places>,
 }
 
 /// A command for Run, and its input.
@@ -179,6 +191,7 @@ fn command(
     }
     let some = |text: String| (!text.is_empty()).then_some(text);
     Ok(Command {
+        is_shell: !message.shell.is_empty(),
         argv: argv(message.argv, message.shell)?,
         environment: environment(message.environment)?,
         clear_environment: message.clear_environment,

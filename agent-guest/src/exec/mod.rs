@@ -65,7 +65,7 @@ pub(crate) use self::process::{Attached, Event, Process};
 use self::{
     channel::Channel,
     child::{Child, Outputs, Rules},
-    command::Command,
+    command::{Command, Granted},
     process::{About, End, lock},
     ring::{AttachError, Full, Ring},
     spawn::Spawned,
@@ -136,7 +136,11 @@ impl Registry {
     }
 
     /// Starts a command. If the future is dropped, the process is treated as one whose call has ended.
-    pub(crate) async fn start(&self, command: Command) -> Result<Attached, Status> {
+    pub(crate) async fn start(
+        &self,
+        command: Command,
+        granted: Granted,
+    ) -> Result<Attached, Status> {
         let place = Arc::clone(&self.shared.places).try_acquire_owned();
         let place = place.map_err(|_| {
             let message = format!(
@@ -147,7 +151,8 @@ impl Registry {
         let memory = self.reserve(&command)?;
         let shared = Arc::clone(&self.shared);
         // A task of its own: once the process is there, it must not be lost with the call.
-        let started = tokio::spawn(async move { shared.start(command, place, memory).await });
+        let started =
+            tokio::spawn(async move { shared.start(command, granted, place, memory).await });
         started.await.map_err(|error| {
             error::failure(Reason::Internal, format!("the agent failed: {error}"))
         })?
@@ -280,6 +285,7 @@ impl Shared {
     async fn start(
         self: Arc<Self>,
         command: Command,
+        granted: Granted,
         place: OwnedSemaphorePermit,
         memory: OwnedSemaphorePermit,
     ) -> Result<Attached, Status> {
@@ -290,7 +296,9 @@ impl Shared {
             return Err(error::agent_stopping());
         }
         ignored::catch();
-        let (spawned, command) = aside(move || (spawn::spawn(&command), command)).await?;
+        let Granted { directory, places } = granted;
+        let spawning = move || (spawn::spawn(&command, directory.as_ref()), command);
+        let (spawned, command) = aside(spawning).await?;
         drop(turn);
         let started = self.adopt(id, spawned?, command, memory);
         let (process, child, rules, outputs) = started.map_err(|error| {
@@ -312,7 +320,7 @@ impl Shared {
         }
         tokio::spawn(async move {
             child::attend(&process, child, rules, outputs).await;
-            drop(place);
+            drop((place, places));
             lock(&self.known).ended(&process);
             self.events
                 .publish(events_subscribe_response::Event::ProcessEnded(

@@ -9,7 +9,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd as _, OwnedFd},
         unix::{fs::PermissionsExt as _, process::CommandExt as _},
     },
     path::{Path, PathBuf},
@@ -26,7 +26,10 @@ use super::{
     process::lock,
     pty,
 };
-use crate::error::{self, Reason};
+use crate::{
+    error::{self, Reason},
+    files::path::by_descriptor,
+};
 
 /// Where programs are looked for if the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -55,12 +58,16 @@ pub(super) struct Parts {
     pub(super) stderr: Option<OwnedFd>,
 }
 
-/// Starts a command.
-pub(super) fn spawn(command: &Command) -> Result<Spawned, Status> {
+/// Starts a command, in the directory that it was granted, or else in the one that it says.
+pub(super) fn spawn(command: &Command, granted: Option<&OwnedFd>) -> Result<Spawned, Status> {
     let own = (geteuid().as_raw(), getegid().as_raw());
     let identity = identity::find(command, Path::new("/"), own)?;
     let variables = environment(command, &identity, env::vars_os());
-    let directory = directory(command, &identity)?;
+    let directory = match granted {
+        // Open here, and so in the child until it becomes the program.
+        Some(granted) => by_descriptor(granted.as_fd()).into(),
+        None => directory(command, &identity)?,
+    };
     let path = variables.get(OsStr::new("PATH"));
     let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
     // A command has at least one argument.

@@ -26,13 +26,28 @@ fn is_too_many(result: Result<Attached, Status>) -> bool {
 #[tokio::test]
 async fn a_process_too_many_is_refused_until_another_has_ended() {
     let registry = Registry::with(2, MAX_OUTPUT_KEPT, Bus::new());
-    let first = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
-    let _second = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
-    assert!(is_too_many(registry.start(cat(MIN_OUTPUT_BUFFER)).await));
+    let first = registry
+        .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
+    let _second = registry
+        .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
+    assert!(is_too_many(
+        registry
+            .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+            .await
+    ));
     first.process.end_input().await;
     let places = registry.shared.places.acquire().await.unwrap();
     drop(places);
-    assert!(registry.start(cat(MIN_OUTPUT_BUFFER)).await.is_ok());
+    assert!(
+        registry
+            .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -41,7 +56,10 @@ async fn a_start_that_fails_takes_no_place() {
     for _ in 0..3 {
         let mut command = cat(MIN_OUTPUT_BUFFER);
         command.argv = vec!["/no/such/program".to_owned()];
-        let status = registry.start(command).await.unwrap_err();
+        let status = registry
+            .start(command, Granted::default())
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
     }
     assert!(registry.list().is_empty());
@@ -51,9 +69,14 @@ async fn a_start_that_fails_takes_no_place() {
 #[tokio::test]
 async fn output_that_is_kept_gives_way_to_processes_that_run() {
     let registry = Registry::with(10, 4 * MIN_OUTPUT_BUFFER, Bus::new());
-    let mut ended = registry.start(cat(3 * MIN_OUTPUT_BUFFER)).await.unwrap();
+    let mut ended = registry
+        .start(cat(3 * MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
     assert!(is_too_many(
-        registry.start(cat(2 * MIN_OUTPUT_BUFFER)).await
+        registry
+            .start(cat(2 * MIN_OUTPUT_BUFFER), Granted::default())
+            .await
     ));
     let process = Arc::clone(&ended.process);
     process.give(&vec![b'x'; 2 * MIN_OUTPUT_BUFFER]).await;
@@ -61,17 +84,27 @@ async fn output_that_is_kept_gives_way_to_processes_that_run() {
     while !matches!(ended.next().await, Event::Exit(_)) {}
     drop((ended, process));
     // It keeps two parts of four.
-    let _second = registry.start(cat(2 * MIN_OUTPUT_BUFFER)).await.unwrap();
+    let _second = registry
+        .start(cat(2 * MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
     assert_eq!(registry.list().len(), 2);
-    let _third = registry.start(cat(2 * MIN_OUTPUT_BUFFER)).await.unwrap();
+    let _third = registry
+        .start(cat(2 * MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
     assert_eq!(registry.list().len(), 2, "the first is forgotten");
-    assert!(is_too_many(registry.start(cat(MIN_OUTPUT_BUFFER)).await));
+    assert!(is_too_many(
+        registry
+            .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+            .await
+    ));
 }
 
 #[tokio::test]
 async fn a_process_whose_start_nobody_waits_for_any_more_is_ended() {
     let registry = Registry::with(1, MAX_OUTPUT_KEPT, Bus::new());
-    let mut start = Box::pin(registry.start(cat(MIN_OUTPUT_BUFFER)));
+    let mut start = Box::pin(registry.start(cat(MIN_OUTPUT_BUFFER), Granted::default()));
     assert!(futures_util::poll!(&mut start).is_pending());
     drop(start);
     // It was started all the same, and its place is free when it has ended.
@@ -85,10 +118,16 @@ async fn a_process_whose_start_nobody_waits_for_any_more_is_ended() {
 #[tokio::test]
 async fn an_agent_that_stops_starts_nothing() {
     let registry = Registry::new(Bus::new());
-    let running = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap();
+    let running = registry
+        .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap();
     registry.stop().await;
     assert!(running.process.is_ended());
-    let status = registry.start(cat(MIN_OUTPUT_BUFFER)).await.unwrap_err();
+    let status = registry
+        .start(cat(MIN_OUTPUT_BUFFER), Granted::default())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
 

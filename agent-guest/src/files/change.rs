@@ -7,7 +7,10 @@ use std::{
 
 use prost_types::Timestamp;
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid},
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT,
+        Uid,
+    },
     io::Errno,
 };
 use tonic::Status;
@@ -52,15 +55,27 @@ pub(crate) fn make(
     tell(&made, path)
 }
 
-/// Gives something another name.
+/// Gives something another name, perhaps in another root.
 pub(crate) fn rename(
-    root: &Root,
-    from: &GuestPath,
-    to: &GuestPath,
+    (old_root, from): (&Root, &GuestPath),
+    (new_root, to): (&Root, &GuestPath),
     no_overwrite: bool,
 ) -> Result<(), Status> {
-    let (old_dir, old_name) = root.parent(from)?;
-    let (new_dir, new_name) = root.parent(to)?;
+    let (old_dir, old_name, old_guard) = old_root.parent_guarded(from)?;
+    let (new_dir, new_name, new_guard) = new_root.parent_guarded(to)?;
+    // What is closed must not be moved to where it is open, nor the other way round.
+    for (root, path, guard, name) in [
+        (old_root, from, old_guard, old_name),
+        (new_root, to, new_guard, new_name),
+    ] {
+        let is_directory = || {
+            rustix::fs::statat(&old_dir, old_name, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+        };
+        if guard.closes_below(name) && is_directory() {
+            return Err(root.unresolved(path, Errno::XDEV));
+        }
+    }
     let flags = match no_overwrite {
         true => RenameFlags::NOREPLACE,
         false => RenameFlags::empty(),

@@ -12,6 +12,7 @@ use super::{
     failure::{failed, told},
     info::Teller,
     path::{GuestPath, Root, os},
+    walk::Guard,
     work::{Step, Work},
 };
 use crate::{
@@ -27,6 +28,7 @@ pub(crate) struct Listing {
     names: Names,
     next: usize,
     teller: Teller,
+    guard: Guard,
 }
 
 /// Many names in one piece of memory.
@@ -39,7 +41,7 @@ struct Names {
 
 impl Listing {
     pub(crate) fn new(root: &Root, path: GuestPath, follow: bool) -> Result<Self, Status> {
-        let dir = root.directory(&path, follow)?;
+        let (dir, guard) = root.directory(&path, follow)?;
         let names = Names::read(&dir, &path)?;
         Ok(Self {
             dir,
@@ -47,6 +49,7 @@ impl Listing {
             names,
             next: 0,
             teller: Teller::new(),
+            guard,
         })
     }
 }
@@ -58,6 +61,7 @@ impl Work for Listing {
         let mut files = Vec::new();
         while let (Some(name), true) = (self.names.get(self.next), files.len() < LIST_MESSAGE) {
             match self.teller.entry(&self.dir, os(name)) {
+                _ if self.guard.hides(name) => {}
                 Ok(file) => files.push(file),
                 // It is gone by now.
                 Err(rustix::io::Errno::NOENT) => {}

@@ -3,12 +3,13 @@
 //! ```text
 //!    a call                                     services::files: messages in, messages out
 //!      │  path                                        │  a step at a time
-//!    path: the root and all opening             work: threads where a step may block
+//!    path, walk: the root and all opening       work: threads where a step may block
 //!      │  descriptors                                 │
 //!    info  list  read  write  change  remove  tree  watch: each a state that is moved on by steps
 //! ```
 //!
-//! Two rules keep this safe and small. A path is looked up once, by `openat2` below a root; all that follows is done
+//! Two rules keep this safe and small. A path is looked up once, by `openat2` below a root (and name by name if the policy
+//! has closed something there: [`walk`]); all that follows is done
 //! with descriptors, so that nobody in the guest can exchange a directory for a link in between. And what takes long is
 //! a state with a step ([`work::Work`]), which does a bounded piece of it: a caller who does not take the pieces holds a
 //! buffer and no thread, and one who is gone is noticed after a step.
@@ -24,6 +25,7 @@ pub(crate) mod remove;
 pub(crate) mod replace;
 pub(crate) mod start;
 pub(crate) mod tree;
+pub(crate) mod walk;
 pub(crate) mod watch;
 pub(crate) mod work;
 pub(crate) mod write;

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
 };
 
 use rustix::{
@@ -12,10 +13,14 @@ use rustix::{
 };
 use tonic::Status;
 
-use super::failure::{failed, unresolved, wrong_type};
+use super::{
+    failure::{failed, unresolved, wrong_type},
+    walk::Guard,
+};
 use crate::{
     error,
     limits::{MAX_PATH, RESOLVE_TRIES},
+    policy::{Access, Fence, Held},
 };
 
 /// A path as a caller gives it, checked: absolute, without `..`, and written without what means nothing.
@@ -64,24 +69,10 @@ impl GuestPath {
 
     /// The last name; "/" of the root.
     pub(crate) fn name(&self) -> &str {
-        match self.split() {
-            Some((_, name)) => name,
-            None => "/",
+        match self.text.rsplit_once('/') {
+            Some((_, name)) if !name.is_empty() => name,
+            _ => "/",
         }
-    }
-
-    /// The path below the root.
-    pub(super) fn relative(&self) -> &str {
-        match self.text.get(1..) {
-            None | Some("") => ".",
-            Some(path) => path,
-        }
-    }
-
-    /// The directory below the root, and the name in it; none for the root itself.
-    fn split(&self) -> Option<(&str, &str)> {
-        let path = self.text.get(1..).filter(|path| !path.is_empty())?;
-        Some(path.rsplit_once('/').unwrap_or((".", path)))
     }
 }
 
@@ -96,6 +87,10 @@ impl AsRef<[u8]> for GuestPath {
 pub(crate) struct Root {
     dir: OwnedFd,
     resolve: ResolveFlags,
+    /// Bytes of a path that are the root's own.
+    base: usize,
+    /// What the policy has closed in it.
+    guard: Guard,
 }
 
 impl Root {
@@ -105,6 +100,28 @@ impl Root {
         Ok(Self {
             dir: dir.map_err(|errno| failed("open", "/", errno))?,
             resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            base: 0,
+            guard: Guard::default(),
+        })
+    }
+
+    /// The root that the policy has found for a call's path; the guest's own if it has put no fence around one.
+    pub(crate) fn within(fence: Option<Arc<Fence>>) -> Result<Self, Status> {
+        let whole = Self::whole()?;
+        let Some(fence) = fence else {
+            return Ok(whole);
+        };
+        let root = fence.root();
+        let path = if root.is_empty() { "." } else { root.as_str() };
+        let dir = whole.open(path, PATH | OFlags::DIRECTORY, true);
+        let dir =
+            dir.map_err(|errno| failed("open the policy's root", format!("/{root}"), errno))?;
+        let base = if root.is_empty() { 0 } else { root.len() + 1 };
+        let guard = Guard::new(fence);
+        Ok(Self {
+            base,
+            guard,
+            ..Self::below(dir)
         })
     }
 
@@ -113,19 +130,54 @@ impl Root {
         Self {
             dir,
             resolve: ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+            base: 0,
+            guard: Guard::default(),
         }
     }
 
     /// The same directory, with the rule of this root if it is the root itself.
     pub(crate) fn at(&self, path: &GuestPath) -> Result<Self, Status> {
-        let dir = self.directory(path, false)?;
-        match path.split() {
-            Some(_) => Ok(Self::below(dir)),
-            None => Ok(Self {
-                dir,
-                resolve: self.resolve,
-            }),
+        let (dir, guard) = self.directory(path, false)?;
+        let below = Self::below(dir);
+        let resolve = match self.split(path) {
+            Some(_) => below.resolve,
+            None => self.resolve,
+        };
+        Ok(Self {
+            resolve,
+            guard,
+            ..below
+        })
+    }
+
+    /// A path below the root.
+    pub(super) fn relative<'a>(&self, path: &'a GuestPath) -> &'a str {
+        let below = path.text.get(self.base..).unwrap_or_default();
+        match below.trim_start_matches('/') {
+            "" => ".",
+            below => below,
         }
+    }
+
+    /// The directory of a path below the root, and the name in it; none for the root itself.
+    fn split<'a>(&self, path: &'a GuestPath) -> Option<(&'a str, &'a str)> {
+        match self.relative(path) {
+            "." => None,
+            below => Some(below.rsplit_once('/').unwrap_or((".", below))),
+        }
+    }
+
+    /// Why a path can't be opened.
+    pub(super) fn unresolved(&self, path: impl AsRef<[u8]>, errno: Errno) -> Status {
+        let refused = match errno {
+            Errno::XDEV => self.guard.refused(&path),
+            _ => None,
+        };
+        refused.unwrap_or_else(|| unresolved(path, errno))
+    }
+
+    pub(super) fn is_fenced(&self) -> bool {
+        !self.guard.is_open()
     }
 
     /// Has what is on its file system written to the disk.
@@ -140,14 +192,27 @@ impl Root {
         flags: OFlags,
         follow: bool,
     ) -> Result<OwnedFd, Errno> {
+        let (opened, _) = self.open_guarded(path.as_ref(), flags, follow)?;
+        Ok(opened)
+    }
+
+    /// The same, with what is closed below it.
+    pub(super) fn open_guarded(
+        &self,
+        path: &OsStr,
+        flags: OFlags,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Errno> {
+        if let Some(found) = self.guard.walk(&self.dir, path, flags, follow) {
+            return found;
+        }
         let mut flags = flags | OFlags::CLOEXEC;
         flags.set(OFlags::NOFOLLOW, !follow);
         for _ in 0..RESOLVE_TRIES {
-            let path = path.as_ref();
             match rustix::fs::openat2(&self.dir, path, flags, Mode::empty(), self.resolve) {
                 // Something was moved while the kernel was looking at "..".
                 Err(Errno::AGAIN) => {}
-                result => return result,
+                result => return Ok((result?, Guard::default())),
             }
         }
         Err(Errno::AGAIN)
@@ -155,26 +220,43 @@ impl Root {
 
     /// What is at a path, whatever it is: opened without touching it, so that a device does not notice.
     pub(crate) fn find(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
-        self.open(path.relative(), PATH, follow)
-            .map_err(|errno| unresolved(path, errno))
+        let (found, _) = self.find_guarded(path, follow)?;
+        Ok(found)
+    }
+
+    /// The same, with what is closed below it.
+    pub(super) fn find_guarded(
+        &self,
+        path: &GuestPath,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Status> {
+        self.open_guarded(OsStr::new(self.relative(path)), PATH, follow)
+            .map_err(|errno| self.unresolved(path, errno))
     }
 
     /// The same of a path that may be missing; a link at its end is not followed.
     pub(crate) fn look(&self, path: &GuestPath) -> Result<Option<OwnedFd>, Status> {
-        match self.open(path.relative(), PATH, false) {
+        match self.open(self.relative(path), PATH, false) {
             Err(Errno::NOENT) => Ok(None),
-            found => found.map(Some).map_err(|errno| unresolved(path, errno)),
+            found => found
+                .map(Some)
+                .map_err(|errno| self.unresolved(path, errno)),
         }
     }
 
-    /// A directory, to be read.
-    pub(crate) fn directory(&self, path: &GuestPath, follow: bool) -> Result<OwnedFd, Status> {
-        let found = self.find(path, follow)?;
+    /// A directory, to be read, with what is closed in it.
+    pub(crate) fn directory(
+        &self,
+        path: &GuestPath,
+        follow: bool,
+    ) -> Result<(OwnedFd, Guard), Status> {
+        let (found, guard) = self.find_guarded(path, follow)?;
         let (file_type, _) = stat(&found, path)?;
         if file_type != FileType::Directory {
             return Err(wrong_type(path, file_type, "directories"));
         }
-        open_again(&found).map_err(|errno| failed("read", path, errno))
+        let dir = open_again(&found).map_err(|errno| failed("read", path, errno))?;
+        Ok((dir, guard))
     }
 
     /// A regular file, opened with `flags`. Nothing else is ever opened: a pipe does not hang, a device does not start.
@@ -190,22 +272,41 @@ impl Root {
 
     /// The directory that a path's last name is in.
     pub(crate) fn parent<'a>(&self, path: &'a GuestPath) -> Result<(OwnedFd, &'a OsStr), Status> {
-        let (parent, name) = path.split().ok_or_else(|| {
-            error::invalid_field("path", "is the root itself, which this can't be done to")
+        let (dir, name, _) = self.parent_guarded(path)?;
+        Ok((dir, name))
+    }
+
+    /// The same, with what is closed in it; the name is not.
+    pub(super) fn parent_guarded<'a>(
+        &self,
+        path: &'a GuestPath,
+    ) -> Result<(OwnedFd, &'a OsStr, Guard), Status> {
+        let (parent, name) = self.split(path).ok_or_else(|| {
+            let refused = self.guard.refused(path);
+            refused.unwrap_or_else(|| {
+                error::invalid_field("path", "is the root itself, which this can't be done to")
+            })
         })?;
-        let dir = self
-            .open(parent, PATH | OFlags::DIRECTORY, true)
-            .map_err(|errno| unresolved(path, errno))?;
-        Ok((dir, OsStr::new(name)))
+        let (dir, guard) = self
+            .open_guarded(OsStr::new(parent), PATH | OFlags::DIRECTORY, true)
+            .map_err(|errno| self.unresolved(path, errno))?;
+        match guard.hides(name.as_bytes()) {
+            true => Err(self.unresolved(path, Errno::XDEV)),
+            false => Ok((dir, OsStr::new(name), guard)),
+        }
     }
 
     /// Makes the directories on the way to a path's last name that are missing.
     pub(crate) fn make_parents(&self, path: &GuestPath) -> Result<(), Status> {
-        match path.split() {
+        match self.split(path) {
             None => Ok(()),
-            Some((parent, _)) => self
-                .make_directories(OsStr::new(parent))
-                .map_err(|errno| failed("make the directories on the way to", path, errno)),
+            Some((parent, _)) => {
+                self.make_directories(OsStr::new(parent))
+                    .map_err(|errno| match errno {
+                        Errno::XDEV => self.unresolved(path, errno),
+                        errno => failed("make the directories on the way to", path, errno),
+                    })
+            }
         }
     }
 
@@ -231,6 +332,18 @@ impl Root {
         }
         Ok(())
     }
+}
+
+/// Whether the policy lets a file or a directory at this path be read, for a program that is given it.
+pub(crate) fn may_read(rules: &Held, path: &str) -> bool {
+    let found = || {
+        let path = GuestPath::parse("", path).ok()?;
+        let fence = rules.find_fence(path.as_str(), Access::Read).ok()?;
+        let root = Root::within(fence).ok()?;
+        let found = root.open(root.relative(&path), PATH, true).ok()?;
+        Some(stat(&found, &path).ok()?.0)
+    };
+    matches!(found(), Some(FileType::RegularFile | FileType::Directory))
 }
 
 /// Where the names of a path end.
@@ -311,137 +424,4 @@ pub(crate) fn by_descriptor(fd: BorrowedFd<'_>) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        fs,
-        io::Read as _,
-        sync::atomic::{AtomicBool, Ordering},
-        thread,
-    };
-
-    use rustix::fs::{RenameFlags, renameat_with};
-    use tonic::Code;
-
-    use super::*;
-
-    fn path(text: &str) -> GuestPath {
-        GuestPath::parse("path", text).unwrap()
-    }
-
-    /// A root with the file `dir/file`, and a place outside of it with `file`, which is a secret.
-    fn house() -> (tempfile::TempDir, Root) {
-        let temporary = tempfile::tempdir().unwrap();
-        let at = |name: &str| temporary.path().join(name);
-        fs::create_dir_all(at("root/dir")).unwrap();
-        fs::create_dir(at("outside")).unwrap();
-        fs::write(at("root/dir/file"), "open").unwrap();
-        fs::write(at("outside/file"), "secret").unwrap();
-        let root = Root::below(fs::File::open(at("root")).unwrap().into());
-        (temporary, root)
-    }
-
-    #[test]
-    fn a_path_is_absolute_and_has_one_spelling() {
-        for (text, clean, name) in [
-            ("/", "/", "/"),
-            ("//./", "/", "/"),
-            ("/a//b/./c/", "/a/b/c", "c"),
-            ("/.../..a", "/.../..a", "..a"),
-        ] {
-            let path = path(text);
-            assert_eq!((path.as_str(), path.name()), (clean, name));
-        }
-        let long = "/x".repeat(2049);
-        for wrong in ["", "a", "./a", "/a/../b", "/..", "/a\0b", &long] {
-            let status = GuestPath::parse("path", wrong).unwrap_err();
-            assert_eq!(status.code(), Code::InvalidArgument);
-            assert!(status.message().starts_with("path: "), "{status}");
-        }
-        assert!(GuestPath::parse("path", &"/x".repeat(2048)).is_ok());
-    }
-
-    #[test]
-    fn nothing_leads_out_of_a_root() {
-        let (temporary, root) = house();
-        let outside = temporary.path().join("outside");
-        let link = |to: &std::path::Path, name: &str| {
-            std::os::unix::fs::symlink(to, temporary.path().join("root").join(name)).unwrap();
-        };
-        link(&outside, "absolute");
-        link("../outside".as_ref(), "relative");
-        link("dir".as_ref(), "inside");
-        link(&outside.join("file"), "last");
-        for (text, follow) in [
-            ("/absolute/file", false),
-            ("/relative/file", false),
-            ("/last", true),
-        ] {
-            let status = root.regular(&path(text), OFlags::RDONLY, follow);
-            let status = status.unwrap_err();
-            assert_eq!(status.code(), Code::PermissionDenied, "{text}");
-            assert!(status.message().contains("leads out"), "{status}");
-        }
-        let mut text = String::new();
-        let file = root.regular(&path("/inside/file"), OFlags::RDONLY, false);
-        file.unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "open");
-        let status = root
-            .regular(&path("/last"), OFlags::RDONLY, false)
-            .unwrap_err();
-        assert_eq!(status.code(), Code::FailedPrecondition);
-    }
-
-    #[test]
-    fn a_link_that_is_swapped_in_at_any_moment_gives_no_secret() {
-        let (temporary, root) = house();
-        let at = |name: &str| temporary.path().join(name);
-        // What takes the place of the file, and of the directory.
-        std::os::unix::fs::symlink(at("outside/file"), at("root/dir/swap")).unwrap();
-        std::os::unix::fs::symlink(at("outside"), at("root/swap")).unwrap();
-        let stop = AtomicBool::new(false);
-        let (mut read, mut refused) = (0, 0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let dir = fs::File::open(at("root/dir")).unwrap();
-                let exchange = |dir: &fs::File, a: &str| {
-                    renameat_with(dir, a, dir, "swap", RenameFlags::EXCHANGE).unwrap();
-                };
-                let above = fs::File::open(at("root")).unwrap();
-                while !stop.load(Ordering::Relaxed) {
-                    exchange(&dir, "file");
-                    exchange(&above, "dir");
-                }
-            });
-            let path = path("/dir/file");
-            // Until both was seen: a thousand reads may be over before the other thread begins.
-            for turn in 0.. {
-                match root.regular(&path, OFlags::RDONLY, turn % 2 == 0) {
-                    Ok(mut file) => {
-                        let mut text = String::new();
-                        file.read_to_string(&mut text).unwrap();
-                        assert_eq!(text, "open");
-                        read += 1;
-                    }
-                    Err(_) => refused += 1,
-                }
-                if turn >= 1000 && read > 0 && refused > 0 {
-                    break;
-                }
-            }
-            stop.store(true, Ordering::Relaxed);
-        });
-        assert!(read > 0 && refused > 0);
-    }
-
-    #[test]
-    fn directories_on_the_way_are_made_and_never_outside() {
-        let (temporary, root) = house();
-        root.make_parents(&path("/new/a/b/file")).unwrap();
-        let made = temporary.path().join("root/new/a/b");
-        let mode = rustix::fs::stat(&made).unwrap().st_mode;
-        assert_eq!(mode & 0o7777, 0o755);
-        std::os::unix::fs::symlink("../outside", temporary.path().join("root/out")).unwrap();
-        assert!(root.make_parents(&path("/out/a/file")).is_err());
-        assert!(!temporary.path().join("outside/a").exists());
-    }
-}
+mod tests;

@@ -18,6 +18,7 @@ use super::{
     failure::{failed, told, unresolved},
     info::{attributes, device, file_type, is_mounted},
     path::{GuestPath, Root, os},
+    walk::Guard,
     work::{Step, Work},
 };
 use crate::{
@@ -37,6 +38,8 @@ pub(crate) struct Removal {
     /// The directories that are open, the innermost last.
     levels: Vec<Level>,
     removed: u64,
+    /// What is closed below `parent`.
+    guard: Guard,
 }
 
 /// A directory that is being emptied.
@@ -50,7 +53,7 @@ struct Level {
 
 impl Removal {
     pub(crate) fn new(root: &Root, path: GuestPath, recursive: bool) -> Result<Self, Status> {
-        let (parent, name) = root.parent(&path)?;
+        let (parent, name, guard) = root.parent_guarded(&path)?;
         let name = name.to_owned();
         let statx = attributes(&parent, &name).map_err(|errno| unresolved(&path, errno))?;
         let above = attributes(&parent, os(b"")).map_err(|errno| unresolved(&path, errno))?;
@@ -61,6 +64,7 @@ impl Removal {
             device: device(&above),
             levels: Vec::new(),
             removed: 0,
+            guard,
         };
         if file_type(&statx).is_dir() {
             if is_mounted(&statx, removal.device) {
@@ -88,6 +92,16 @@ impl Removal {
             shown.extend_from_slice(name.as_encoded_bytes());
         }
         shown
+    }
+
+    /// Refuses an entry of the innermost directory that the policy has closed.
+    fn check(&self, name: &OsString) -> Result<(), Status> {
+        let names = self.levels.iter().map(|level| &level.name).chain([name]);
+        let names: Vec<_> = names.map(|name| name.as_encoded_bytes()).collect();
+        match self.guard.hides(&names.join(&b'/')) {
+            true => self.guard.refused(self.shown(name)).map_or(Ok(()), Err),
+            false => Ok(()),
+        }
     }
 
     /// Does something in the innermost directory.
@@ -146,6 +160,7 @@ impl Removal {
         if name == "." || name == ".." {
             return Ok(());
         }
+        self.check(&name)?;
         let statx = match self.inner(|dir| attributes(dir, &name)) {
             Err(Errno::NOENT) => return Ok(()),
             looked => looked.map_err(|errno| failed("look at", self.shown(&name), errno))?,

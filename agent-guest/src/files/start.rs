@@ -25,6 +25,11 @@ pub(crate) struct Start {
 }
 
 impl Start {
+    /// Where it is to be written.
+    pub(crate) fn path(&self) -> &GuestPath {
+        &self.path
+    }
+
     pub(crate) fn parse(start: FilesWriteStart) -> Result<Self, Status> {
         let path = GuestPath::parse("start.path", &start.path)?;
         let wrong =

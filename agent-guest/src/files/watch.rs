@@ -32,6 +32,7 @@ use vbridge_api::guest::v1::{
 use super::{
     failure::{errno, failed, shown, told},
     path::{GuestPath, PATH, Root, by_descriptor, open_again, os, stat},
+    walk::Guard,
     work::{Step, Work},
 };
 use crate::{
@@ -61,6 +62,8 @@ pub(crate) struct Watch {
     /// Whether a link at the path's end is followed.
     follow: bool,
     top_watch: i32,
+    /// What is closed below the top, and is not told of.
+    guard: Guard,
     recursive: bool,
     /// The directories by the kernel's number.
     nodes: HashMap<i32, Node>,
@@ -104,7 +107,7 @@ impl Watch {
     ) -> Result<Self, Status> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
             .map_err(|errno| no_watch(&path, errno))?;
-        let found = root.find(&path, follow)?;
+        let (found, guard) = root.find_guarded(&path, follow)?;
         let (file_type, _) = stat(&found, &path)?;
         let top_watch = inotify::add_watch(&inotify, by_descriptor(found.as_fd()), MASK)
             .map_err(|errno| no_watch(&path, errno))?;
@@ -119,6 +122,7 @@ impl Watch {
             root,
             follow,
             top_watch,
+            guard,
             recursive,
             nodes: HashMap::from([(top_watch, top)]),
             scans: VecDeque::from_iter(recursive.then_some((top_watch, false))),
@@ -156,9 +160,15 @@ impl Watch {
         }
     }
 
+    /// Whether the policy has closed an entry of a watched directory.
+    fn hides(&self, watch: i32, name: &[u8]) -> bool {
+        let below = self.below(watch, name);
+        below.is_some_and(|below| self.guard.hides(&below))
+    }
+
     /// Opens a directory below the top, or the top itself.
     fn open(&self, below: &[u8]) -> Result<OwnedFd, Errno> {
-        let path = [self.path.relative().as_bytes(), below].join(&b'/');
+        let path = [self.root.relative(&self.path).as_bytes(), below].join(&b'/');
         let follow = below.is_empty() && self.follow;
         self.root.open(os(&path), PATH | OFlags::DIRECTORY, follow)
     }
@@ -244,6 +254,9 @@ impl Watch {
                     .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
                 file_type => file_type.is_dir(),
             };
+            if self.hides(watch, &name) {
+                continue;
+            }
             if tell && let Some(below) = self.below(watch, &name) {
                 let path = self.shown(&below);
                 told.push(change(FileEvent::Created, path, is_directory, 0));
@@ -317,6 +330,9 @@ impl Watch {
         let Some(below) = self.below(raw.watch, name) else {
             return Ok(());
         };
+        if self.guard.hides(&below) {
+            return Ok(());
+        }
         told.push(change(event, self.shown(&below), is_directory, raw.cookie));
         if is_directory && self.recursive {
             match event {

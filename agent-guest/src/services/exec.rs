@@ -4,7 +4,7 @@
 //! wait for each other: a task that gives the process what the caller sends, and the stream of its output. Both end with
 //! the stream, which hyper drops when the caller, the link or the deadline ends it.
 
-use std::sync::Arc;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use futures_util::{
     StreamExt as _,
@@ -20,14 +20,18 @@ use vbridge_api::guest::v1::{
     process_input::Input, process_output,
 };
 
+use super::aside;
 use crate::{
     error::{self, Reason},
     exec::{
-        Attached, Event, Process, Registry, command,
+        Attached, Event, Process, Registry,
+        command::{self, Command, Granted},
         ring::{Output, Piece},
         send,
     },
+    files::path::{GuestPath, Root, may_read},
     limits::{MAX_EXEC_REQUEST, STDIN_TOLD},
+    policy::{Access, Asked, Held, Places, Policy},
     router,
 };
 
@@ -35,6 +39,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Exec {
     processes: Registry,
+    policy: Policy,
 }
 
 /// A message of a caller who is with a process: input, unless it is a second first message.
@@ -58,9 +63,59 @@ struct InputTask {
 }
 
 impl Exec {
-    pub(crate) fn new(processes: Registry) -> Self {
-        Self { processes }
+    pub(crate) fn new(processes: Registry, policy: Policy) -> Self {
+        Self { processes, policy }
     }
+
+    /// Starts a command, if the policy allows it.
+    async fn begin(
+        &self,
+        mut command: Command,
+        places: Option<Places>,
+    ) -> Result<Attached, Status> {
+        let rules = self.policy.rules();
+        let directory = match rules.frees_commands() {
+            true => None,
+            false => {
+                let granted;
+                (command, granted) = aside(move || grant(&rules, command)).await??;
+                granted
+            }
+        };
+        let granted = Granted { directory, places };
+        self.processes.start(command, granted).await
+    }
+}
+
+/// Has a command run just what the policy allows, where it allows it. Looks at the guest's files.
+fn grant(rules: &Held, mut command: Command) -> Result<(Command, Option<OwnedFd>), Status> {
+    let asked = Asked {
+        argv: &command.argv,
+        is_shell: command.is_shell,
+        terminal: command
+            .streams
+            .terminal
+            .as_ref()
+            .map(|terminal| terminal.term.as_str()),
+        directory: command.directory.as_deref(),
+        user: command.user.as_deref(),
+        group: command.group.as_deref(),
+        environment: &command.environment,
+    };
+    let program = rules.program(&asked, &|path| may_read(rules, path))?;
+    let directory = match &command.directory {
+        None => None,
+        Some(path) => {
+            let path = GuestPath::parse("command.working_directory", path)?;
+            let fence = rules.fence(path.as_str(), Access::Read)?;
+            Some(Root::within(fence)?.directory(&path, true)?.0)
+        }
+    };
+    if let Some(name) = command.argv.first_mut() {
+        // One that is no text is not found, and none that the caller has named in another way is run in its place.
+        *name = program.to_string_lossy().into_owned();
+    }
+    Ok((command, directory))
 }
 
 #[tonic::async_trait]
@@ -72,8 +127,9 @@ impl exec_server::Exec for Exec {
         &self,
         request: Request<ExecRunRequest>,
     ) -> Result<Response<ExecRunResponse>, Status> {
+        let places = request.extensions().get().cloned();
         let (command, stdin) = command::run(request.into_inner())?;
-        let attached = self.processes.start(command).await?;
+        let attached = self.begin(command, places).await?;
         let process = Arc::clone(&attached.process);
         // A task of its own: a process that goes on without the call still gets its input.
         tokio::spawn(async move {
@@ -96,13 +152,14 @@ impl exec_server::Exec for Exec {
         &self,
         request: Request<Streaming<ExecStartRequest>>,
     ) -> Result<Response<Self::StartStream>, Status> {
+        let places = request.extensions().get().cloned();
         let mut messages = request.into_inner();
         let first = messages.message().await?.and_then(|it| it.message);
         let Some(exec_start_request::Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
         let command = command::start(start)?;
-        let attached = self.processes.start(command).await?;
+        let attached = self.begin(command, places).await?;
         let started = exec_start_response::Message::Started(ProcessStarted {
             id: attached.process.id().to_owned(),
             pid: attached.process.pid(),

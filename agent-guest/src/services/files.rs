@@ -1,6 +1,6 @@
 //! `vbridge.guest.v1.Files`: the guest's files, in messages. What is done with them is in [`crate::files`].
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc};
 
 use futures_util::{StreamExt as _, stream};
 use rustix::fs::OFlags;
@@ -36,6 +36,7 @@ use crate::{
         write::Upload,
     },
     limits::{HOLE_STEP, MAX_FILE_DATA},
+    policy::{Access, Fence, Policy},
     port::async_fd,
 };
 
@@ -43,11 +44,20 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Files {
     pool: Pool,
+    policy: Policy,
 }
 
 impl Files {
-    pub(crate) fn new() -> Self {
-        Self { pool: Pool::new() }
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            pool: Pool::new(),
+            policy,
+        }
+    }
+
+    /// What keeps a call in the root that its path lies in, if the policy lets that be done there.
+    fn fence(&self, path: &GuestPath, access: Access) -> Result<Option<Arc<Fence>>, Status> {
+        self.policy.rules().fence(path.as_str(), access)
     }
 
     /// The digest of a part of a file.
@@ -58,9 +68,10 @@ impl Files {
         hasher: Hasher,
         (offset, length): (u64, Option<u64>),
     ) -> Result<(Digest, u64), Status> {
+        let fence = self.fence(&path, Access::Read)?;
         let place = self.pool.transfer()?;
         let begin = move || {
-            let mut file = Root::whole()?.regular(&path, OFlags::RDONLY, follow)?;
+            let mut file = Root::within(fence)?.regular(&path, OFlags::RDONLY, follow)?;
             if offset > 0 {
                 std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(offset))
                     .map_err(|error| failed("find the offset in", &path, errno(&error)))?;
@@ -90,6 +101,7 @@ impl files_server::Files for Files {
     ) -> Result<Response<FilesStatResponse>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Read)?;
         let digest = match request.digest {
             None => None,
             Some(algorithm) => {
@@ -99,7 +111,7 @@ impl files_server::Files for Files {
             }
         };
         let stat = move || {
-            let found = Root::whole()?.find(&path, request.follow)?;
+            let found = Root::within(fence)?.find(&path, request.follow)?;
             tell(found, &path)
         };
         Ok(Response::new(FilesStatResponse {
@@ -114,8 +126,9 @@ impl files_server::Files for Files {
     ) -> Result<Response<Self::ListStream>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Read)?;
         let place = self.pool.transfer()?;
-        let begin = move || Listing::new(&Root::whole()?, path, request.follow_link);
+        let begin = move || Listing::new(&Root::within(fence)?, path, request.follow_link);
         let listing = self.pool.begin(place, begin).await?;
         Ok(Response::new(listing.pieces()))
     }
@@ -126,9 +139,10 @@ impl files_server::Files for Files {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Read)?;
         change::length("offset", request.offset)?;
         let place = self.pool.transfer()?;
-        let begin = move || Reading::new(&Root::whole()?, path, &request);
+        let begin = move || Reading::new(&Root::within(fence)?, path, &request);
         let reading = self.pool.begin(place, begin).await?;
         Ok(Response::new(reading.pieces()))
     }
@@ -145,7 +159,8 @@ impl files_server::Files for Files {
             return Err(error::invalid_field("start", "must be the first message"));
         };
         let start = Start::parse(start)?;
-        let begin = move || Upload::open(&Root::whole()?, start);
+        let fence = self.fence(start.path(), Access::Write)?;
+        let begin = move || Upload::open(&Root::within(fence)?, start);
         let mut upload = self.pool.begin(place, begin).await?;
         while !upload.run(Upload::prepare).await? {}
         let mut is_over = false;
@@ -175,9 +190,10 @@ impl files_server::Files for Files {
     ) -> Result<Response<FilesGetUploadResponse>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Write)?;
         check_id("upload_id", &request.upload_id)?;
         let look = move || {
-            let root = Root::whole()?;
+            let root = Root::within(fence)?;
             let (dir, _) = root.parent(&path)?;
             upload_size(&dir, &path, &request.upload_id)
         };
@@ -191,7 +207,8 @@ impl files_server::Files for Files {
     ) -> Result<Response<FilesMkdirResponse>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
-        let make = move || change::make(&Root::whole()?, &path, &request);
+        let fence = self.fence(&path, Access::Write)?;
+        let make = move || change::make(&Root::within(fence)?, &path, &request);
         let file = Some(self.pool.run(make).await?);
         Ok(Response::new(FilesMkdirResponse { file }))
     }
@@ -202,8 +219,9 @@ impl files_server::Files for Files {
     ) -> Result<Response<FilesRemoveResponse>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Write)?;
         let place = self.pool.transfer()?;
-        let begin = move || Removal::new(&Root::whole()?, path, request.recursive);
+        let begin = move || Removal::new(&Root::within(fence)?, path, request.recursive);
         let removed = match self.pool.begin(place, begin).await {
             Ok(removal) => removal.answer().await,
             Err(status) => Err(status),
@@ -226,7 +244,14 @@ impl files_server::Files for Files {
         let request = request.into_inner();
         let from = GuestPath::parse("from", &request.from)?;
         let to = GuestPath::parse("to", &request.to)?;
-        let rename = move || change::rename(&Root::whole()?, &from, &to, request.no_overwrite);
+        let fences = (
+            self.fence(&from, Access::Write)?,
+            self.fence(&to, Access::Write)?,
+        );
+        let rename = move || {
+            let roots = (Root::within(fences.0)?, Root::within(fences.1)?);
+            change::rename((&roots.0, &from), (&roots.1, &to), request.no_overwrite)
+        };
         self.pool.run(rename).await?;
         Ok(Response::new(FilesRenameResponse {}))
     }
@@ -237,7 +262,8 @@ impl files_server::Files for Files {
     ) -> Result<Response<FilesSetAttributesResponse>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
-        let set = move || change::set(&Root::whole()?, &path, &request);
+        let fence = self.fence(&path, Access::Write)?;
+        let set = move || change::set(&Root::within(fence)?, &path, &request);
         let file = Some(self.pool.run(set).await?);
         Ok(Response::new(FilesSetAttributesResponse { file }))
     }
@@ -263,8 +289,9 @@ impl files_server::Files for Files {
     ) -> Result<Response<Self::PullTreeStream>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Read)?;
         let place = self.pool.transfer()?;
-        let begin = move || Packer::new(&Root::whole()?, &path, request.one_file_system);
+        let begin = move || Packer::new(&Root::within(fence)?, &path, request.one_file_system);
         let packer = self.pool.begin(place, begin).await?;
         Ok(Response::new(packer.pieces()))
     }
@@ -280,7 +307,9 @@ impl files_server::Files for Files {
         let Some(Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
-        let begin = move || Unpacker::new(&Root::whole()?, &start);
+        let path = GuestPath::parse("start.path", &start.path)?;
+        let fence = self.fence(&path, Access::Write)?;
+        let begin = move || Unpacker::new(&Root::within(fence)?, &start);
         let mut unpacker = self.pool.begin(place, begin).await?;
         while let Some(message) = messages.message().await? {
             match message.message {
@@ -307,9 +336,10 @@ impl files_server::Files for Files {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         let path = GuestPath::parse("path", &request.path)?;
+        let fence = self.fence(&path, Access::Read)?;
         let place = self.pool.watch()?;
         let begin = move || {
-            let root = Root::whole()?;
+            let root = Root::within(fence)?;
             Watch::new(root, path, request.recursive, request.follow_link)
         };
         let mut worker = self.pool.begin(place, begin).await?;

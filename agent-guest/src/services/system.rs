@@ -87,8 +87,10 @@ impl System {
             .map(|error| error.to_string());
         let rules = self.policy.rules();
         let method = |name: &String| {
+            let obstacle = rules.obstacle(name);
             let reason = match rules.decide(name) {
                 Err(rule) => format!("the policy refuses it ({rule})"),
+                Ok(()) if obstacle.is_some() => obstacle.unwrap_or_default(),
                 Ok(()) if name.starts_with(NEEDS_PROC) => without_proc.clone().unwrap_or_default(),
                 Ok(()) => NEEDS_SYSTEMD
                     .iter()

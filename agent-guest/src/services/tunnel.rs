@@ -11,6 +11,7 @@ use vbridge_api::guest::v1::{
 use crate::{
     error::invalid_field,
     limits::TUNNEL_FIRST_MESSAGE,
+    policy::Policy,
     tunnel::{
         AnswerStream, Tunnels,
         address::Address,
@@ -22,11 +23,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     tunnels: Tunnels,
+    policy: Policy,
 }
 
 impl Tunnel {
-    pub(crate) fn new(tunnels: Tunnels) -> Self {
-        Self { tunnels }
+    pub(crate) fn new(tunnels: Tunnels, policy: Policy) -> Self {
+        Self { tunnels, policy }
     }
 }
 
@@ -42,6 +44,7 @@ impl tunnel_server::Tunnel for Tunnel {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let mut requests = request.into_inner();
         let tunnels = self.tunnels.clone();
+        let rules = self.policy.rules();
         Ok(Response::new(self.tunnels.serve(
             move |answers| async move {
                 use tunnel_connect_request::Message;
@@ -50,7 +53,7 @@ impl tunnel_server::Tunnel for Tunnel {
                     _ => return Err(not_first("connect")),
                 };
                 let _place = tunnels.connection()?;
-                let socket = tunnels.connect(&address).await?;
+                let socket = tunnels.connect(&address, rules).await?;
                 relay(socket, requests, &answers).await
             },
         )))
@@ -63,8 +66,9 @@ impl tunnel_server::Tunnel for Tunnel {
         let address = request.into_inner().address.unwrap_or_default();
         let address = Address::to_listen(address, "address")?;
         let tunnels = self.tunnels.clone();
+        let rules = self.policy.rules();
         Ok(Response::new(self.tunnels.serve(
-            move |answers| async move { tunnels.listen(&address, &answers).await },
+            move |answers| async move { tunnels.listen(&address, rules, &answers).await },
         )))
     }
 

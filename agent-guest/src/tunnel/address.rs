@@ -116,6 +116,11 @@ impl HostPort {
         }
     }
 
+    /// What the caller calls the host; empty for this machine.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// What it stands for: [`MAX_TUNNEL_ADDRESSES`] at most, and at least one.
     pub(crate) async fn look_up(&self, aside: &Aside) -> io::Result<Vec<SocketAddr>> {
         let port = self.port;
@@ -178,6 +183,11 @@ impl UnixPath {
             Some(name) => PathBuf::from(format!("\0{name}")),
             None => PathBuf::from(&self.0),
         }
+    }
+
+    /// Its name, if it is one without file.
+    pub(super) fn name(&self) -> &str {
+        self.0.strip_prefix('@').unwrap_or_default()
     }
 
     /// Its file, if it is one that has a file.

@@ -37,11 +37,12 @@ use super::{
     Answers, Aside, Tunnels,
     address::{Address, UnixPath},
     relay::Resetting,
-    socket::{Socket, prompt, unix_text},
+    socket::{ConnectError, Socket, permitted, prompt, site, unix_text},
 };
 use crate::{
     error::{self, Reason},
     limits::TUNNEL_ACCEPT_PAUSE,
+    policy::{AddressUse, Held, Site, Wanted},
 };
 
 /// The connections of all listeners that wait, by listener and in the order in which they came.
@@ -92,10 +93,11 @@ impl Tunnels {
     pub(crate) async fn listen(
         &self,
         address: &Address,
+        rules: Arc<Held>,
         answers: &Answers<TunnelListenResponse>,
     ) -> Result<(), Status> {
         let _place = self.listener()?;
-        let listener = self.bind(address).await?;
+        let listener = self.bind(address, rules).await?;
         let listening = Message::Listening(listener.address());
         let first = TunnelListenResponse {
             message: Some(listening),
@@ -154,17 +156,26 @@ impl Tunnels {
         })
     }
 
-    async fn bind(&self, address: &Address) -> Result<Listener, Status> {
+    async fn bind(&self, address: &Address, rules: Arc<Held>) -> Result<Listener, Status> {
         let limit = self.limits.connect_timeout;
         let bound = timeout(limit, async {
             match address {
                 Address::Tcp(host) => {
-                    let addresses = host.look_up(&self.aside).await?;
-                    Ok(Listener::Tcp(TcpListener::bind(&addresses[..]).await?))
+                    let found = host.look_up(&self.aside).await;
+                    let found = found.map_err(ConnectError::Other)?;
+                    let wanted = |address| Wanted::Tcp(host.host(), address);
+                    let addresses = permitted(&rules, found, AddressUse::Listen, wanted);
+                    let addresses = addresses.map_err(ConnectError::Refused)?;
+                    let listener = TcpListener::bind(&addresses[..]).await;
+                    listener.map(Listener::Tcp).map_err(ConnectError::Other)
                 }
-                Address::Unix(path) => bind_unix(path, &self.aside).await,
+                Address::Unix(path) => {
+                    let site = site(path, AddressUse::Listen, rules, &self.aside).await?;
+                    let bound = bind_unix(path, site, &self.aside).await;
+                    bound.map_err(ConnectError::Other)
+                }
                 // `Address::to_listen` gives none.
-                Address::Udp(_) => Err(io::ErrorKind::Unsupported.into()),
+                Address::Udp(_) => Err(ConnectError::Other(io::ErrorKind::Unsupported.into())),
             }
         });
         let failed = |reason, why: String| {
@@ -173,7 +184,7 @@ impl Tunnels {
         };
         match bound.await {
             Ok(Ok(listener)) => Ok(listener),
-            Ok(Err(error)) => Err(match error.kind() {
+            Ok(Err(ConnectError::Other(error))) => Err(match error.kind() {
                 io::ErrorKind::PermissionDenied => {
                     failed(Reason::PermissionDenied, error.to_string())
                 }
@@ -183,6 +194,7 @@ impl Tunnels {
                 ),
                 _ => failed(Reason::KernelRefused, error.to_string()),
             }),
+            Ok(Err(error)) => Err(error.status(address)),
             Err(_) => Err(failed(
                 Reason::KernelRefused,
                 format!("that takes longer than {limit:?}"),
@@ -223,14 +235,17 @@ async fn next<'a, A>(
 }
 
 /// Makes a socket and its file on a thread: a frozen file system would hold up the whole agent.
-async fn bind_unix(path: &UnixPath, aside: &Aside) -> io::Result<Listener> {
-    let Some(file) = path.file() else {
+async fn bind_unix(path: &UnixPath, site: Site, aside: &Aside) -> io::Result<Listener> {
+    let Some(mut file) = path.file() else {
         let listener = UnixListener::bind(path.to_system())?;
         return Ok(Listener::Unix {
             listener,
             _file: None,
         });
     };
+    if let Site::At(path) = site {
+        file = path;
+    }
     let remover = aside.clone();
     let made = aside.run(move || {
         let listener = std::os::unix::net::UnixListener::bind(&file)?;

@@ -1,6 +1,6 @@
 //! A connection in the guest, and what its failure is called.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr, os::fd::AsFd as _, sync::Arc};
 
 use tokio::{
     net::{TcpStream, UdpSocket, UnixStream, unix},
@@ -9,12 +9,14 @@ use tokio::{
 use tonic::Status;
 
 use super::{
-    Tunnels,
+    Aside, Tunnels,
     address::{Address, UnixPath},
 };
 use crate::{
     error::{self, Reason},
+    files::path::by_descriptor,
     limits::TUNNEL_CONNECT_RETRY,
+    policy::{self, AddressUse, Held, Site, Wanted},
 };
 
 /// A connection that stands.
@@ -27,20 +29,26 @@ pub(crate) enum Socket {
 
 /// A connection that could not be made.
 #[derive(Debug)]
-enum ConnectError {
+pub(super) enum ConnectError {
     /// The name could not be looked up.
     LookUp(io::Error),
     /// Nobody answers at one of its addresses; of several it is the last.
     Tcp(SocketAddr, io::Error),
     /// Nobody answers at a path, or no socket can be made.
     Other(io::Error),
+    /// This rule of the policy is against it.
+    Refused(String),
 }
 
 impl Tunnels {
     /// Connects to an address, within the time that it may take.
-    pub(crate) async fn connect(&self, address: &Address) -> Result<Socket, Status> {
+    pub(crate) async fn connect(
+        &self,
+        address: &Address,
+        rules: Arc<Held>,
+    ) -> Result<Socket, Status> {
         let limit = self.limits.connect_timeout;
-        match timeout(limit, self.reach(address)).await {
+        match timeout(limit, self.reach(address, rules)).await {
             Ok(Ok(socket)) => Ok(socket),
             Ok(Err(error)) => Err(error.status(address)),
             Err(_) => Err(error::failure(
@@ -50,13 +58,14 @@ impl Tunnels {
         }
     }
 
-    async fn reach(&self, address: &Address) -> Result<Socket, ConnectError> {
+    async fn reach(&self, address: &Address, rules: Arc<Held>) -> Result<Socket, ConnectError> {
         match address {
             Address::Tcp(host) => {
-                let addresses = host
-                    .look_up(&self.aside)
-                    .await
-                    .map_err(ConnectError::LookUp)?;
+                let found = host.look_up(&self.aside).await;
+                let found = found.map_err(ConnectError::LookUp)?;
+                let wanted = |address| Wanted::Tcp(host.host(), address);
+                let addresses = permitted(&rules, found, AddressUse::Connect, wanted)
+                    .map_err(ConnectError::Refused)?;
                 let mut failure = ConnectError::LookUp(io::ErrorKind::NotFound.into());
                 for address in addresses {
                     match TcpStream::connect(address).await {
@@ -70,10 +79,11 @@ impl Tunnels {
                 Err(failure)
             }
             Address::Udp(host) => {
-                let addresses = host
-                    .look_up(&self.aside)
-                    .await
-                    .map_err(ConnectError::LookUp)?;
+                let found = host.look_up(&self.aside).await;
+                let found = found.map_err(ConnectError::LookUp)?;
+                let wanted = |address| Wanted::Udp(host.host(), address);
+                let addresses = permitted(&rules, found, AddressUse::Connect, wanted)
+                    .map_err(ConnectError::Refused)?;
                 let mut failure = ConnectError::LookUp(io::ErrorKind::NotFound.into());
                 for address in addresses {
                     match datagrams(address).await {
@@ -83,10 +93,13 @@ impl Tunnels {
                 }
                 Err(failure)
             }
-            Address::Unix(path) => match unix(path).await {
-                Ok(stream) => Ok(Socket::Unix(stream)),
-                Err(error) => Err(ConnectError::Other(error)),
-            },
+            Address::Unix(path) => {
+                let site = site(path, AddressUse::Connect, rules, &self.aside).await?;
+                match unix(path, &site).await {
+                    Ok(stream) => Ok(Socket::Unix(stream)),
+                    Err(error) => Err(ConnectError::Other(error)),
+                }
+            }
         }
     }
 }
@@ -108,9 +121,52 @@ async fn datagrams(peer: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-async fn unix(path: &UnixPath) -> io::Result<UnixStream> {
+/// Those of a name's addresses that the policy lets be used, or the rule that is against the last.
+pub(super) fn permitted<'a>(
+    rules: &Held,
+    addresses: Vec<SocketAddr>,
+    purpose: AddressUse,
+    wanted: impl Fn(SocketAddr) -> Wanted<'a>,
+) -> Result<Vec<SocketAddr>, String> {
+    let (mut permitted, mut refused) = (Vec::new(), None);
+    for address in addresses {
+        match rules.site(wanted(address), purpose) {
+            Ok(_) => permitted.push(address),
+            Err(rule) => refused = Some(rule),
+        }
+    }
+    match refused {
+        Some(rule) if permitted.is_empty() => Err(rule),
+        _ => Ok(permitted),
+    }
+}
+
+/// Where the policy lets a Unix socket be.
+pub(super) async fn site(
+    path: &UnixPath,
+    purpose: AddressUse,
+    rules: Arc<Held>,
+    aside: &Aside,
+) -> Result<Site, ConnectError> {
+    let found = match path.file() {
+        None => rules.site(Wanted::Abstract(path.name()), purpose),
+        Some(file) if !rules.knows_addresses() => rules.site(Wanted::File(&file), purpose),
+        Some(file) => {
+            let look = move || Ok(rules.site(Wanted::File(&file), purpose));
+            aside.run(look).await.map_err(ConnectError::Other)?
+        }
+    };
+    found.map_err(ConnectError::Refused)
+}
+
+async fn unix(path: &UnixPath, site: &Site) -> io::Result<UnixStream> {
+    let path = match site {
+        Site::AsWritten => path.to_system(),
+        Site::At(path) => path.clone(),
+        Site::Socket(socket) => by_descriptor(socket.as_fd()).into(),
+    };
     loop {
-        match UnixStream::connect(path.to_system()).await {
+        match UnixStream::connect(&path).await {
             // Its backlog is full. The time limit ends this.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(TUNNEL_CONNECT_RETRY).await;
@@ -168,8 +224,11 @@ pub(crate) fn unix_text(address: &unix::SocketAddr) -> String {
 // === impl ConnectError ===
 
 impl ConnectError {
-    fn status(&self, address: &Address) -> Status {
+    pub(super) fn status(&self, address: &Address) -> Status {
         let message = match self {
+            Self::Refused(rule) => {
+                return policy::refused(rule, &format!("a tunnel at {address}"));
+            }
             Self::LookUp(error) => {
                 format!("the guest can't look up the name in {address}: {error}")
             }

@@ -27,6 +27,7 @@ use crate::{
         failure::failed,
         info::{attributes, device, file_type, is_mounted},
         path::{GuestPath, Root, open_again, open_regular, os},
+        walk::Guard,
         work::{Step, Work},
     },
     limits::{FILE_PIECE, MAX_TREE_DEPTH, MAX_TREE_LINKS, PULL_STEP},
@@ -47,6 +48,8 @@ pub(crate) struct Packer {
     summary: TreeSummary,
     /// The file system to stay on.
     device: Option<(u32, u32)>,
+    /// What is closed below the top, and how many bytes of a path in the archive are the top's own.
+    guard: (Guard, usize),
     state: State,
 }
 
@@ -90,7 +93,11 @@ impl Packer {
         path: &GuestPath,
         one_file_system: bool,
     ) -> Result<Self, Status> {
-        let found = root.find(path, false)?;
+        let (found, guard) = root.find_guarded(path, false)?;
+        let own = match path.as_str() {
+            "/" => 0,
+            _ => path.name().len() + 1,
+        };
         let statx = attributes(&found, os(b"")).map_err(|errno| failed("pack", path, errno))?;
         let mut packer = Self {
             out: Vec::with_capacity(FILE_PIECE),
@@ -100,6 +107,7 @@ impl Packer {
             accounts: Accounts::read(&mut Reader::new()),
             summary: TreeSummary::default(),
             device: one_file_system.then(|| device(&statx)),
+            guard: (guard, own),
             state: State::Walking,
         };
         if path.as_str() == "/" {
@@ -260,6 +268,11 @@ impl Packer {
         }
         let mut path = level.path.clone();
         path.extend_from_slice(name.as_encoded_bytes());
+        let (guard, own) = &self.guard;
+        if guard.hides(path.get(*own..).unwrap_or_default()) {
+            skip(&mut self.summary, &path, "closed by the guest's policy");
+            return Ok(());
+        }
         let found = level.dir.fd().and_then(|dir| look(dir, &name));
         match found {
             Ok((found, statx)) => self.add(&found, path, &statx)?,

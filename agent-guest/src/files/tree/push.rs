@@ -29,7 +29,7 @@ use crate::{
     error::{self, Reason},
     files::{
         change::{Attributes, Owner, entry},
-        failure::{errno, failed, told, unresolved},
+        failure::{errno, failed, told},
         path::{GuestPath, PATH, Root, make_directory, os},
         replace::{Replacement, put, random_name},
     },
@@ -130,7 +130,7 @@ impl Sink for Unpacked {
             }
             _ if is_directory => return self.directory(path, attributes),
             EntryType::Regular | EntryType::Continuous => {
-                let dir = self.parent(parent)?;
+                let dir = self.parent(parent, name)?;
                 let file = Replacement::new(dir, name);
                 let file = file.map_err(|errno| failed("unpack", &path, errno))?;
                 self.file = Some(Arriving {
@@ -151,7 +151,7 @@ impl Sink for Unpacked {
                 return Ok(());
             }
         }
-        let dir = self.parent(parent)?;
+        let dir = self.parent(parent, name)?;
         let fail = |errno| failed("unpack", &path, errno);
         let temporary = random_name().map_err(fail)?;
         match entry.kind {
@@ -163,7 +163,7 @@ impl Sink for Unpacked {
             EntryType::Link => {
                 let first = clean(&entry.link)?;
                 let (first_parent, first_name) = split(&first);
-                let first_dir = self.parent(first_parent)?;
+                let first_dir = self.parent(first_parent, first_name)?;
                 let flags = AtFlags::empty();
                 let made = rustix::fs::linkat(first_dir, first_name, &dir, &temporary, flags);
                 self.put(&dir, &temporary, name, made).map_err(fail)?;
@@ -242,12 +242,12 @@ impl Unpacked {
 
     fn directory(&mut self, path: Vec<u8>, attributes: Attributes) -> Result<(), Status> {
         let (parent, name) = split(&path);
-        let above = self.parent(parent)?;
+        let above = self.parent(parent, name)?;
         let dir = match self.root.open(os(&path), PATH | OFlags::DIRECTORY, true) {
             Err(Errno::NOENT) => make_directory(&above, name, 0o700),
             found => found,
         };
-        let dir = dir.map_err(|errno| refused(&path, errno))?;
+        let dir = dir.map_err(|errno| self.refused(&path, errno))?;
         if self.open.len() >= MAX_TREE_DEPTH {
             let what =
                 format!("lies deeper than {MAX_TREE_DEPTH} directories: unpack it on its own");
@@ -262,15 +262,31 @@ impl Unpacked {
         Ok(())
     }
 
-    /// Opens the directory of an entry, and makes it if the archive does not have it.
-    fn parent(&self, path: &[u8]) -> Result<OwnedFd, Status> {
+    /// Opens the directory of the entry `name`, and makes it if the archive does not have it.
+    fn parent(&self, path: &[u8], name: &OsStr) -> Result<OwnedFd, Status> {
         let path = if path.is_empty() { b"." } else { path };
-        let open = || self.root.open(os(path), PATH | OFlags::DIRECTORY, true);
+        let flags = PATH | OFlags::DIRECTORY;
+        let open = || self.root.open_guarded(os(path), flags, true);
         let opened = match open() {
             Err(Errno::NOENT) => self.root.make_directories(os(path)).and_then(|()| open()),
             opened => opened,
         };
-        opened.map_err(|errno| refused(path, errno))
+        let (dir, guard) = opened.map_err(|errno| self.refused(path, errno))?;
+        match guard.hides(name.as_encoded_bytes()) {
+            true => {
+                let path = [path, name.as_encoded_bytes()].join(&b'/');
+                Err(self.refused(&path, Errno::XDEV))
+            }
+            false => Ok(dir),
+        }
+    }
+
+    /// A path that can't be opened below the target.
+    fn refused(&self, path: &[u8], errno: Errno) -> Status {
+        match errno {
+            Errno::XDEV if !self.root.is_fenced() => leads_out(path),
+            errno => self.root.unresolved(path, errno),
+        }
     }
 
     /// Gives something its name that was made under a hidden one.
@@ -293,14 +309,6 @@ impl Drop for Unpacked {
         // What was unpacked until a call broke off stays, with the attributes that it should have.
         self.file = None;
         let _ = self.leave(b"");
-    }
-}
-
-/// A path that can't be opened below the target.
-fn refused(path: &[u8], errno: Errno) -> Status {
-    match errno {
-        Errno::XDEV => leads_out(path),
-        errno => unresolved(path, errno),
     }
 }
 

@@ -1,0 +1,252 @@
+//! Paths: which root a caller's path lies in, and what is closed below it.
+//!
+//! The innermost root decides, however the rules are ordered; of two for one directory it is the first. A root is a place
+//! to begin at, and no prefix to be compared: [`crate::files`] opens it and walks down from there, name by name, and asks the
+//! [`Fence`] at each whether it is closed. A link that leads out of the root is refused, wherever it leads to.
+
+use super::{PolicyError, pattern::matches};
+
+/// What may be done with what lies in a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Nothing.
+    None,
+    /// It may be read, and looked at.
+    Read,
+    /// It may be changed as well.
+    Write,
+}
+
+/// A root, and what may be done below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRule {
+    pub(super) name: String,
+    root: Vec<String>,
+    pub(super) access: Access,
+    closed: Vec<Closed>,
+}
+
+/// What is closed below a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Closed {
+    /// What lies at this path below it; each name is a pattern.
+    At(Vec<String>),
+    /// What has such a name, wherever it lies.
+    Named(String),
+}
+
+/// What keeps a call in its root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fence {
+    /// The rule, for refusals.
+    pub(crate) rule: String,
+    root: Vec<String>,
+    closed: Vec<Closed>,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// All of them by name.
+    pub const ALL: [(&'static str, Self); 3] = [
+        ("none", Self::None),
+        ("read", Self::Read),
+        ("write", Self::Write),
+    ];
+}
+
+// === impl PathRule ===
+
+impl PathRule {
+    /// Lets this be done with what lies in the directory `root`, an absolute path.
+    ///
+    /// # Errors
+    /// It is no absolute path, or has `..` in it.
+    pub fn new(name: impl Into<String>, root: &str, access: Access) -> Result<Self, PolicyError> {
+        Ok(Self {
+            name: name.into(),
+            root: names(root)?,
+            access,
+            closed: Vec::new(),
+        })
+    }
+
+    /// Closes this below it: an absolute path, each name of which may have `*`, or a bare name, which is closed at any depth.
+    ///
+    /// # Errors
+    /// It does not lie below the root, or is neither of these.
+    pub fn deny(
+        mut self,
+        closed: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Self, PolicyError> {
+        for text in closed {
+            let text = text.as_ref();
+            let closed = match text.contains('/') {
+                false if matches!(text, "" | "." | "..") => {
+                    return Err(PolicyError::new(format!("{text:?} is no name")));
+                }
+                false => Closed::Named(text.to_owned()),
+                true => match names(text)?.strip_prefix(self.root.as_slice()) {
+                    None | Some([]) => {
+                        let root = self.root.join("/");
+                        return Err(PolicyError::new(format!(
+                            "{text:?} does not lie below \"/{root}\", the root that it is denied in"
+                        )));
+                    }
+                    Some(below) => Closed::At(below.to_vec()),
+                },
+            };
+            self.closed.push(closed);
+        }
+        Ok(self)
+    }
+
+    pub(super) fn is_everything(&self) -> bool {
+        self.root.is_empty()
+    }
+}
+
+/// The root that a path lies in, if there is one, and whether `access` is more than it gives.
+pub(super) fn find<'a>(rules: &'a [PathRule], path: &str) -> Option<&'a PathRule> {
+    let path: Vec<&str> = split(path).collect();
+    let holds = |rule: &PathRule| {
+        path.len() >= rule.root.len() && rule.root.iter().zip(&path).all(|(a, b)| a == b)
+    };
+    // `max_by_key` gives the last of equals.
+    let found = rules.iter().rev().filter(|rule| holds(rule));
+    found.max_by_key(|rule| rule.root.len())
+}
+
+/// The fence of a root: what its rule closes, and the other roots that lie in it.
+pub(super) fn fence(rules: &[PathRule], rule: &PathRule) -> Fence {
+    let mut closed = rule.closed.clone();
+    let inner = rules
+        .iter()
+        .filter_map(|other| other.root.strip_prefix(rule.root.as_slice()));
+    closed.extend(
+        inner
+            .filter(|below| !below.is_empty())
+            .map(|below| Closed::At(below.to_vec())),
+    );
+    Fence {
+        rule: rule.name.clone(),
+        root: rule.root.clone(),
+        closed,
+    }
+}
+
+fn split(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !matches!(*name, "" | "."))
+}
+
+fn names(path: &str) -> Result<Vec<String>, PolicyError> {
+    let names: Vec<String> = split(path).map(str::to_owned).collect();
+    match path.starts_with('/') && !names.iter().any(|name| name == "..") {
+        true => Ok(names),
+        false => Err(PolicyError::new(format!(
+            "{path:?} is no absolute path without \"..\""
+        ))),
+    }
+}
+
+// === impl Fence ===
+
+impl Fence {
+    /// The root, below the guest's own.
+    pub(crate) fn root(&self) -> String {
+        self.root.join("/")
+    }
+
+    /// Whether it is the guest's own root, which absolute links start from.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.root.is_empty()
+    }
+
+    /// Whether what lies at `place`, the names from the root on, is closed. Those above it have been asked about already.
+    pub(crate) fn closes(&self, place: &[Vec<u8>]) -> bool {
+        self.closed.iter().any(|closed| match closed {
+            Closed::Named(pattern) => place.last().is_some_and(|name| is(pattern, name)),
+            Closed::At(path) => {
+                path.len() == place.len() && path.iter().zip(place).all(|(a, b)| is(a, b))
+            }
+        })
+    }
+
+    /// Whether something can be closed below the directory at `place` that would not be at another place.
+    pub(crate) fn closes_below(&self, place: &[Vec<u8>]) -> bool {
+        self.closed.iter().any(|closed| match closed {
+            Closed::Named(_) => false,
+            Closed::At(path) => {
+                path.len() > place.len() && path.iter().zip(place).all(|(a, b)| is(a, b))
+            }
+        })
+    }
+}
+
+fn is(pattern: &str, name: &[u8]) -> bool {
+    matches(pattern, &String::from_utf8_lossy(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(path: &str) -> Vec<Vec<u8>> {
+        split(path).map(|name| name.as_bytes().to_vec()).collect()
+    }
+
+    fn rules() -> Vec<PathRule> {
+        let rule = |name: &str, root, access| PathRule::new(name, root, access).unwrap();
+        vec![
+            rule("all", "/", Access::Read).deny(["*.key"]).unwrap(),
+            rule("home", "/home/", Access::Write)
+                .deny(["/home/*/.ssh"])
+                .unwrap(),
+            rule("ann", "/home/ann", Access::None),
+            rule("late", "/home", Access::Read),
+        ]
+    }
+
+    #[test]
+    fn the_innermost_root_decides_and_of_equals_the_first() {
+        let rules = rules();
+        for (path, expected) in [
+            ("/", "all"),
+            ("/homes", "all"),
+            ("/home", "home"),
+            ("/home/bob/x", "home"),
+            ("/home/ann", "ann"),
+            ("/home/ann/x", "ann"),
+            ("/home/annie", "home"),
+        ] {
+            assert_eq!(find(&rules, path).unwrap().name, expected, "{path}");
+        }
+        assert!(find(&rules[1..], "/etc").is_none());
+    }
+
+    #[test]
+    fn what_is_denied_and_other_roots_are_closed() {
+        let rules = rules();
+        let home = fence(&rules, &rules[1]);
+        assert!(home.closes(&place("/bob/.ssh")));
+        assert!(home.closes(&place("/ann")), "a root of its own");
+        assert!(!home.closes(&place("/bob/ssh")));
+        assert!(!home.closes(&place("/bob/sub/.ssh")));
+        assert!(home.closes_below(&place("/bob")));
+        assert!(!home.closes_below(&place("/bob/sub")));
+        let all = fence(&rules, &rules[0]);
+        assert!(all.closes(&place("/home")) && all.closes(&place("/deep/in/x.key")));
+        assert!(!all.closes_below(&place("/deep")));
+    }
+
+    #[test]
+    fn a_root_and_what_is_closed_in_it_are_checked() {
+        for wrong in ["", "tmp", "/tmp/../etc"] {
+            assert!(PathRule::new("x", wrong, Access::Read).is_err(), "{wrong}");
+        }
+        let rule = PathRule::new("x", "/etc", Access::Read).unwrap();
+        for wrong in ["/etc", "/tmp/x", "a/b", "..", ""] {
+            assert!(rule.clone().deny([wrong]).is_err(), "{wrong}");
+        }
+    }
+}
