@@ -14,6 +14,7 @@
 //! | 126, 127 | it can't be run, or is not there, as with a shell |
 //! | 255 | the guest or the bridge can't be reached, or does not want it, as with ssh(1) |
 
+mod escape;
 mod input;
 mod list;
 mod session;
@@ -30,6 +31,7 @@ use super::{
     failure::Failure,
     output::Output,
 };
+use escape::Choice;
 use session::{Begin, Session};
 
 /// Exit status for what is not the command's doing.
@@ -49,6 +51,8 @@ pub(super) struct Options {
     guest: GuestOptions,
     #[command(flatten)]
     how: HowOptions,
+    #[command(flatten)]
+    way_out: EscapeOptions,
     /// Run it in a terminal of its own, as interactive programs want it
     #[arg(long, short = 't')]
     tty: bool,
@@ -84,6 +88,16 @@ pub(super) struct ShellOptions {
     guest: GuestOptions,
     #[command(flatten)]
     how: HowOptions,
+    #[command(flatten)]
+    way_out: EscapeOptions,
+}
+
+/// How to get away from a guest that does not answer.
+#[derive(Debug, Args)]
+struct EscapeOptions {
+    /// In a terminal this character, typed at the beginning of a line, and then a dot leave the command; none: nothing does
+    #[arg(long, value_name = "CHAR", default_value = escape::USUAL)]
+    escape: Choice,
 }
 
 /// As whom and where a command runs.
@@ -138,6 +152,7 @@ async fn exec(mut options: Options) -> Result<(), Failure> {
         begin,
         terminal: options.tty,
         input: !options.no_stdin,
+        escape: options.way_out.escape,
         keep_running: options.keep_running || options.detach,
         detach: options.detach,
     };
@@ -160,6 +175,7 @@ pub(super) async fn shell(options: ShellOptions) -> Result<(), Failure> {
             })),
             terminal: terminal::is_here(),
             input: true,
+            escape: options.way_out.escape,
             keep_running: false,
             detach: false,
         };

@@ -21,7 +21,7 @@ use super::{
         place::GuestPath,
         service,
     },
-    Options, PIECE, QUEUE, here, progress,
+    Options, PIECE, QUEUE, here, progress, shown,
 };
 
 /// Packs a directory here, and unpacks it in the guest as `parent/name`.
@@ -194,7 +194,7 @@ impl Unpack {
             }
             Ok(there) if self.overwrite && is_directory == there.is_dir() => fs::rename(from, to),
             Ok(_) => {
-                let sentence = format!("{} is there already", to.display());
+                let sentence = format!("{} is there already", shown(to));
                 Err(io::Error::new(io::ErrorKind::AlreadyExists, sentence))
             }
         }

@@ -21,7 +21,11 @@ use vbridge_api::guest::v1::{
 
 use super::{
     super::{
-        super::{client::Client, failure::Failure},
+        super::{
+            client::Client,
+            failure::{Failure, is_final},
+            output::printable,
+        },
         failure, look,
         place::GuestPath,
         service,
@@ -131,11 +135,19 @@ async fn upload(
     let call = files.write(client.request(ReceiverStream::new(pieces)));
     let written = call.await;
     bar.finish_and_clear();
+    let there = printable(path);
     // The call has ended, so that nobody takes pieces any more and the reader ends, too.
     match (reader.await, written) {
-        (Ok(Err(error)), _) => Err(Failure::new(format!("{path}: can't read it here: {error}"))),
-        (_, Err(status)) => Err(failure(client, path, &status)),
-        (Err(error), _) => Err(Failure::new(format!("{path}: {error}"))),
+        (Ok(Err(error)), _) => Err(Failure::new(format!("{there}: can't read it here: {error}"))),
+        (_, Err(status)) if is_final(status.code()) => Err(failure(client, path, &status)),
+        (_, Err(status)) => {
+            let failure = failure(client, path, &status);
+            let sentence = failure.sentence().unwrap_or_default();
+            Err(Failure::new(format!(
+                "{sentence}; the same command goes on with what has arrived"
+            )))
+        }
+        (Err(error), _) => Err(Failure::new(format!("{there}: {error}"))),
         (Ok(Ok(())), Ok(_)) => Ok(()),
     }
 }
