@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsStr,
-    os::fd::AsFd as _,
     path::Path,
     process::{Child, ExitStatus},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,11 +12,14 @@ use pty_process::{
     Size,
     blocking::{self, Pty},
 };
-use rustix::termios::{self, LocalModes};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    termios::{self, LocalModes},
+};
 use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{Interest, unix::AsyncFd},
     sync::watch,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -26,16 +28,19 @@ use crate::process::PATIENCE;
 /// A program that runs on a terminal. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Terminal {
-    /// None when its end was waited for.
-    child: Option<Child>,
-    input: File,
-    pty: Pty,
+    program: Program,
+    pty: Arc<AsyncFd<Pty>>,
+    collector: JoinHandle<()>,
     shown: Arc<Mutex<Vec<u8>>>,
     /// Changes when more appears; an error, when nothing more can.
     more: watch::Receiver<()>,
     /// Up to where it was looked at.
     seen: usize,
 }
+
+/// None when its end was waited for.
+#[derive(Debug)]
+struct Program(Option<Child>);
 
 /// How a terminal treats what is typed and what appears; two that are equal do the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,15 +77,15 @@ impl Terminal {
         pty.resize(Size::new(rows, columns))?;
         let command = blocking::Command::new(program).args(arguments);
         let child = command.env_remove("VBRIDGE_ADDRESS").spawn(pts)?;
-        let end = || anyhow::Ok(File::from_std(pty.as_fd().try_clone_to_owned()?.into()));
-        let (read, input) = (end()?, end()?);
+        rustix::io::ioctl_fionbio(&pty, true)?;
+        let pty = Arc::new(AsyncFd::new(pty)?);
         let shown = Arc::default();
         let (appears, more) = watch::channel(());
-        tokio::spawn(collect(read, Arc::clone(&shown), appears));
+        let collector = tokio::spawn(collect(Arc::clone(&pty), Arc::clone(&shown), appears));
         Ok(Self {
-            child: Some(child),
-            input,
+            program: Program(Some(child)),
             pty,
+            collector,
             shown,
             more,
             seen: 0,
@@ -91,13 +96,19 @@ impl Terminal {
     ///
     /// # Errors
     /// The program does not take it.
-    pub async fn types(&mut self, text: &str) -> Result<()> {
+    pub async fn types(&self, text: &str) -> Result<()> {
+        let mut rest = text.as_bytes();
         let typed = async {
-            self.input.write_all(text.as_bytes()).await?;
-            self.input.flush().await
+            while !rest.is_empty() {
+                let write = |pty: &Pty| Ok(rustix::io::write(pty, rest)?);
+                let count = self.pty.async_io(Interest::WRITABLE, write).await?;
+                rest = &rest[count..];
+            }
+            anyhow::Ok(())
         };
-        let typed = timeout(PATIENCE, typed).await;
-        Ok(typed.context("nobody takes what is typed")??)
+        timeout(PATIENCE, typed)
+            .await
+            .context("nobody takes what is typed")?
     }
 
     /// Waits until these words appear, behind those that were waited for before.
@@ -127,6 +138,17 @@ impl Terminal {
         }
     }
 
+    /// What appears up to these words and with them, from where it was looked at last.
+    ///
+    /// # Errors
+    /// They do not within [`PATIENCE`].
+    pub async fn until(&mut self, words: &str) -> Result<String> {
+        let start = self.seen;
+        self.shows(words).await?;
+        let shown = lock(&self.shown);
+        Ok(String::from_utf8_lossy(&shown[start..self.seen]).into_owned())
+    }
+
     /// Where they end, behind what was looked at.
     fn find(&self, words: &str) -> Option<usize> {
         let shown = lock(&self.shown);
@@ -146,7 +168,7 @@ impl Terminal {
     /// # Errors
     /// The kernel refuses.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        Ok(self.pty.resize(Size::new(rows, columns))?)
+        Ok(self.pty.get_ref().resize(Size::new(rows, columns))?)
     }
 
     /// Its modes.
@@ -154,12 +176,21 @@ impl Terminal {
     /// # Errors
     /// The kernel refuses.
     pub fn modes(&self) -> Result<Modes> {
-        let modes = termios::tcgetattr(&self.pty)?;
+        let modes = termios::tcgetattr(self.pty.get_ref())?;
         Ok(Modes {
             input: modes.input_modes,
             output: modes.output_modes,
             local: modes.local_modes,
         })
+    }
+
+    /// Sends the program a signal.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.program.0.as_ref().context("it has ended")?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
     }
 
     /// Waits for the program's end.
@@ -172,14 +203,35 @@ impl Terminal {
             bail!("no end within {PATIENCE:?}:\n{}", self.screen());
         }
         // It has left the terminal, which it does at its end.
-        let mut child = self.child.take().context("it has ended before")?;
+        self.program.wait().await
+    }
+
+    /// Takes the terminal away, and waits for the program's end.
+    ///
+    /// # Errors
+    /// It does not end within [`PATIENCE`].
+    pub async fn hang_up(mut self) -> Result<ExitStatus> {
+        self.collector.abort();
+        // Its end of the terminal goes with it.
+        let _ = self.collector.await;
+        drop(self.pty);
+        let ended = timeout(PATIENCE, self.program.wait()).await;
+        ended.context("it goes on without a terminal")?
+    }
+}
+
+// === impl Program ===
+
+impl Program {
+    async fn wait(&mut self) -> Result<ExitStatus> {
+        let mut child = self.0.take().context("it has ended before")?;
         Ok(tokio::task::spawn_blocking(move || child.wait()).await??)
     }
 }
 
-impl Drop for Terminal {
+impl Drop for Program {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.0.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -191,9 +243,17 @@ fn lock(shown: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 }
 
 /// Takes what appears, until the last program has closed the terminal, which reads as an error.
-async fn collect(mut read: File, shown: Arc<Mutex<Vec<u8>>>, appears: watch::Sender<()>) {
+async fn collect(
+    pty: Arc<AsyncFd<Pty>>,
+    shown: Arc<Mutex<Vec<u8>>>,
+    appears: watch::Sender<()>,
+) {
     let mut piece = vec![0; 4096];
-    while let Ok(count @ 1..) = read.read(&mut piece).await {
+    loop {
+        let read = pty.async_io(Interest::READABLE, |pty| {
+            Ok(rustix::io::read(pty, &mut piece)?)
+        });
+        let Ok(count @ 1..) = read.await else { return };
         lock(&shown).extend_from_slice(&piece[..count]);
         appears.send_replace(());
     }

@@ -12,7 +12,7 @@
 //! | 128 + N | signal N has ended it, or us |
 //! | 124 | its `--time-limit` has passed, as with timeout(1) |
 //! | 126, 127 | it can't be run, or is not there, as with a shell |
-//! | 255 | the guest or the bridge can't be reached, or does not want it, as with ssh(1) |
+//! | 255 | the guest or the bridge can't be reached, or does not want it, or the command line makes no sense, as with ssh(1) |
 
 mod escape;
 mod input;
@@ -35,13 +35,18 @@ use escape::Choice;
 use session::{Begin, Session};
 
 /// Exit status for what is not the command's doing.
-const OURS: u8 = 255;
+pub(super) const OURS: u8 = 255;
 
 /// Whose login shell it is, the guest knows.
 const LOGIN_SHELL: &str = r#"exec "${SHELL:-/bin/sh}" -l"#;
 
+/// The same for who asks for help.
+const EXIT_STATUS: &str = "Exit status: the command's; 128 + N, signal N has ended it, or this program; 124, its --time-limit has
+passed; 126, it can't be run; 127, it is not there; 255, anything else that is not the command's doing.";
+
 #[derive(Debug, Args)]
 #[command(
+    after_help = EXIT_STATUS,
     override_usage = "vbridge exec [OPTIONS] [NAME] -- COMMAND [ARGUMENT...]
        vbridge exec [OPTIONS] [NAME] --line LINE
        vbridge exec [OPTIONS] [NAME] --attach ID | --list"
@@ -83,6 +88,7 @@ pub(super) struct Options {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(super) struct ShellOptions {
     #[command(flatten)]
     guest: GuestOptions,
