@@ -69,12 +69,7 @@ pub fn stream_of_json(text: &str) -> Result<Vec<Value>> {
 ///
 /// # Errors
 /// It is not there, or does not end.
-pub async fn grpcurl(
-    place: &Place,
-    flags: &[&str],
-    what: &[&str],
-    input: &str,
-) -> Result<Outcome> {
+pub async fn grpcurl(place: &Place, flags: &[&str], what: &[&str], input: &str) -> Result<Outcome> {
     let mut command = Command::new(tool(tools::grpcurl())?);
     command.args(["-plaintext", "-authority", place.authority()]);
     command.args(["-connect-timeout", "10"]);

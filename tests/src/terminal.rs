@@ -2,22 +2,21 @@
 
 use std::{
     ffi::OsStr,
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, ExitStatus},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail};
-use pty_process::{
-    Size,
-    blocking::{self, Pty},
-};
+use pty_process::{Size, blocking};
 use rustix::{
     process::{Pid, Signal, kill_process},
-    termios::{self, LocalModes},
+    termios::{self, LocalModes, Winsize},
 };
 use tokio::{
-    io::{Interest, unix::AsyncFd},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::unix::pipe,
     sync::watch,
     task::JoinHandle,
     time::timeout,
@@ -29,7 +28,9 @@ use crate::process::PATIENCE;
 #[derive(Debug)]
 pub struct Terminal {
     program: Program,
-    pty: Arc<AsyncFd<Pty>>,
+    keyboard: pipe::Sender,
+    /// The same end of the terminal: its size and its modes are asked and set there.
+    pty: OwnedFd,
     collector: JoinHandle<()>,
     shown: Arc<Mutex<Vec<u8>>>,
     /// Changes when more appears; an error, when nothing more can.
@@ -77,13 +78,16 @@ impl Terminal {
         pty.resize(Size::new(rows, columns))?;
         let command = blocking::Command::new(program).args(arguments);
         let child = command.env_remove("VBRIDGE_ADDRESS").spawn(pts)?;
-        rustix::io::ioctl_fionbio(&pty, true)?;
-        let pty = Arc::new(AsyncFd::new(pty)?);
+        let pty = OwnedFd::from(pty);
+        // No pipe, but read and written like one.
+        let screen = pipe::Receiver::from_owned_fd_unchecked(pty.try_clone()?)?;
+        let keyboard = pipe::Sender::from_owned_fd_unchecked(pty.try_clone()?)?;
         let shown = Arc::default();
         let (appears, more) = watch::channel(());
-        let collector = tokio::spawn(collect(Arc::clone(&pty), Arc::clone(&shown), appears));
+        let collector = tokio::spawn(collect(screen, Arc::clone(&shown), appears));
         Ok(Self {
             program: Program(Some(child)),
+            keyboard,
             pty,
             collector,
             shown,
@@ -96,19 +100,9 @@ impl Terminal {
     ///
     /// # Errors
     /// The program does not take it.
-    pub async fn types(&self, text: &str) -> Result<()> {
-        let mut rest = text.as_bytes();
-        let typed = async {
-            while !rest.is_empty() {
-                let write = |pty: &Pty| Ok(rustix::io::write(pty, rest)?);
-                let count = self.pty.async_io(Interest::WRITABLE, write).await?;
-                rest = &rest[count..];
-            }
-            anyhow::Ok(())
-        };
-        timeout(PATIENCE, typed)
-            .await
-            .context("nobody takes what is typed")?
+    pub async fn types(&mut self, text: &str) -> Result<()> {
+        let typed = timeout(PATIENCE, self.keyboard.write_all(text.as_bytes())).await;
+        Ok(typed.context("nobody takes what is typed")??)
     }
 
     /// Waits until these words appear, behind those that were waited for before.
@@ -168,7 +162,13 @@ impl Terminal {
     /// # Errors
     /// The kernel refuses.
     pub fn resize(&self, rows: u16, columns: u16) -> Result<()> {
-        Ok(self.pty.get_ref().resize(Size::new(rows, columns))?)
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        Ok(termios::tcsetwinsize(&self.pty, size)?)
     }
 
     /// Its modes.
@@ -176,7 +176,7 @@ impl Terminal {
     /// # Errors
     /// The kernel refuses.
     pub fn modes(&self) -> Result<Modes> {
-        let modes = termios::tcgetattr(self.pty.get_ref())?;
+        let modes = termios::tcgetattr(&self.pty)?;
         Ok(Modes {
             input: modes.input_modes,
             output: modes.output_modes,
@@ -214,7 +214,7 @@ impl Terminal {
         self.collector.abort();
         // Its end of the terminal goes with it.
         let _ = self.collector.await;
-        drop(self.pty);
+        drop((self.keyboard, self.pty));
         let ended = timeout(PATIENCE, self.program.wait()).await;
         ended.context("it goes on without a terminal")?
     }
@@ -244,16 +244,12 @@ fn lock(shown: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 
 /// Takes what appears, until the last program has closed the terminal, which reads as an error.
 async fn collect(
-    pty: Arc<AsyncFd<Pty>>,
+    mut screen: pipe::Receiver,
     shown: Arc<Mutex<Vec<u8>>>,
     appears: watch::Sender<()>,
 ) {
     let mut piece = vec![0; 4096];
-    loop {
-        let read = pty.async_io(Interest::READABLE, |pty| {
-            Ok(rustix::io::read(pty, &mut piece)?)
-        });
-        let Ok(count @ 1..) = read.await else { return };
+    while let Ok(count @ 1..) = screen.read(&mut piece).await {
         lock(&shown).extend_from_slice(&piece[..count]);
         appears.send_replace(());
     }

@@ -118,7 +118,9 @@ impl Between {
         let shared = Arc::clone(&passage);
         tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
-                let Ok(there) = TcpStream::connect(bridge).await else { continue };
+                let Ok(there) = TcpStream::connect(bridge).await else {
+                    continue;
+                };
                 let (here_read, here_write) = here.into_split();
                 let (there_read, there_write) = there.into_split();
                 tokio::spawn(pass(here_read, there_write, Arc::clone(&shared)));
@@ -188,7 +190,9 @@ async fn goes_on(world: &mut World, from: &str, to: &str, folder: &Path, word: &
     })
     .await?;
     world.bridge.kill9().await?;
-    let output = timeout(PATIENCE, first).await.context("it takes for ever")???;
+    let output = timeout(PATIENCE, first)
+        .await
+        .context("it takes for ever")???;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(1), "{output:?}");
     ensure!(said.contains("the same command goes on"), "{said}");
@@ -198,7 +202,10 @@ async fn goes_on(world: &mut World, from: &str, to: &str, folder: &Path, word: &
 
     let between = Between::start(world.bridge.address(), u64::MAX).await?;
     let output = world.run_through(&words, between.address).await?;
-    ensure!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    ensure!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
     let sent = between.passed();
     ensure!(
         sent < SIZE - ARRIVED + MIB && sent > MIB,
@@ -209,7 +216,10 @@ async fn goes_on(world: &mut World, from: &str, to: &str, folder: &Path, word: &
 }
 
 fn bulk(path: &Path) -> Result<()> {
-    Ok(fs::write(path, content::bytes(3, 0, usize::try_from(SIZE)?))?)
+    Ok(fs::write(
+        path,
+        content::bytes(3, 0, usize::try_from(SIZE)?),
+    )?)
 }
 
 #[test]
@@ -222,7 +232,10 @@ fn an_upload_that_the_bridges_death_broke_off_goes_on_where_it_was() {
         let to = folder.join("new");
         let from_text = from.display().to_string();
         goes_on(&mut world, &from_text, &there(&to), &folder, "upload").await?;
-        ensure!(fs::read(&to)? == fs::read(&from)?, "other bytes have arrived");
+        ensure!(
+            fs::read(&to)? == fs::read(&from)?,
+            "other bytes have arrived"
+        );
         Ok(())
     });
 }
@@ -237,7 +250,10 @@ fn a_download_that_the_bridges_death_broke_off_goes_on_where_it_was() {
         let to = folder.join("new");
         let to_text = to.display().to_string();
         goes_on(&mut world, &there(&from), &to_text, &folder, ".part").await?;
-        ensure!(fs::read(&to)? == fs::read(&from)?, "other bytes have arrived");
+        ensure!(
+            fs::read(&to)? == fs::read(&from)?,
+            "other bytes have arrived"
+        );
         Ok(())
     });
 }
@@ -264,7 +280,11 @@ fn a_bar_is_drawn_on_a_terminal_and_wiped_away_unless_it_is_not_wanted() {
             terminal.shows(" % ").await?;
             between.open();
             ensure!(terminal.ended().await?.success(), "{}", terminal.screen());
-            ensure!(terminal.screen().ends_with(r"\u{1b}[2K"), "{}", terminal.screen());
+            ensure!(
+                terminal.screen().ends_with(r"\u{1b}[2K"),
+                "{}",
+                terminal.screen()
+            );
         }
 
         let (from, to) = (from.display().to_string(), there(&world.path("quiet")));
@@ -286,18 +306,30 @@ fn a_bar_is_gone_before_a_failure_is_told() {
         bulk(&from)?;
         let between = Between::start(world.bridge.address(), FIRST).await?;
         let (address, to) = (between.address.to_string(), world.path("down"));
-        let words = ["cp", &there(&from), to.to_str().unwrap(), "--bridge", &address];
-        let mut terminal =
-            Terminal::start(&programs::host().await?.bridge, words, (24, 120))?;
+        let words = [
+            "cp",
+            &there(&from),
+            to.to_str().unwrap(),
+            "--bridge",
+            &address,
+        ];
+        let mut terminal = Terminal::start(&programs::host().await?.bridge, words, (24, 120))?;
         terminal.shows(" % ").await?;
         between.is_full().await?;
         world.bridge.kill9().await?;
         between.open();
         terminal.shows("\x1b[2Kvbridge: ").await?;
-        ensure!(terminal.ended().await?.code() == Some(1), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(1),
+            "{}",
+            terminal.screen()
+        );
         let screen = terminal.screen();
         let (_, end) = screen.rsplit_once("vbridge: ").context("it is there")?;
-        ensure!(!end.contains(" % "), "a bar is drawn behind the sentence: {screen}");
+        ensure!(
+            !end.contains(" % "),
+            "a bar is drawn behind the sentence: {screen}"
+        );
         Ok(())
     });
 }
@@ -383,18 +415,28 @@ fn trees_keep_owners_modes_and_times_both_ways_if_they_are_to() {
         let arrived = kept(&world.path("guest/tree"))?;
         ensure!(arrived == expected, "{arrived:#?}\n{expected:#?}");
         let back = world.path("back").display().to_string();
-        world.good(&["cp", "-rp", &format!("{up}/tree"), &back]).await?;
+        world
+            .good(&["cp", "-rp", &format!("{up}/tree"), &back])
+            .await?;
         let returned = kept(&world.path("back"))?;
         ensure!(returned == expected, "{returned:#?}\n{expected:#?}");
 
         // Else files are their new owner's, and new.
         let plain = world.path("plain").display().to_string();
-        world.good(&["cp", "-r", &format!("{up}/tree"), &plain]).await?;
-        let mine = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        world
+            .good(&["cp", "-r", &format!("{up}/tree"), &plain])
+            .await?;
+        let mine = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
         for Kept(path, mode, owners, time, _) in kept(&world.path("plain"))? {
             ensure!(owners == mine, "{path:?} belongs to {owners:?}");
             ensure!(mode & 0o4000 == 0, "{path:?} has the mode {mode:o}");
-            ensure!(time.is_none_or(|time| time > 1_100_000_000), "{path:?} is of {time:?}");
+            ensure!(
+                time.is_none_or(|time| time > 1_100_000_000),
+                "{path:?} is of {time:?}"
+            );
         }
         Ok(())
     });
@@ -433,7 +475,10 @@ fn names_can_not_control_the_terminal_in_what_is_said_of_them() {
             let output = world.run(words).await?;
             let said = String::from_utf8(output.stderr)?;
             ensure!(output.status.code() == Some(1), "{words:?}: {said}");
-            ensure!(said.ends_with('\n') && said.lines().count() == 1, "{words:?}: {said:?}");
+            ensure!(
+                said.ends_with('\n') && said.lines().count() == 1,
+                "{words:?}: {said:?}"
+            );
             ensure!(
                 said.contains("\\u{1b}[2J\\n\\u{202e}") && !said.contains(['\u{1b}', '\u{202e}']),
                 "{words:?}: {said:?}"

@@ -182,7 +182,9 @@ fn a_server_in_python_is_called_through_the_agent_like_its_own_services() {
         let all = world.answers(&format!("{NOTES}/List"), json!({})).await?;
         let texts: Vec<_> = all.iter().map(|note| &note["text"]).collect();
         ensure!(texts == ["milk", "bread"], "{all:?}");
-        let absent = world.call(&format!("{NOTES}/Get"), &json!({ "id": 9 })).await?;
+        let absent = world
+            .call(&format!("{NOTES}/Get"), &json!({ "id": 9 }))
+            .await?;
         ensure!(absent.status == Some(NOT_FOUND), "{absent:?}");
         ensure!(absent.stderr.contains("there is no note 9"), "{absent:?}");
 
@@ -206,7 +208,9 @@ fn a_server_that_dies_is_missed_and_its_return_noticed_without_touching_the_agen
 
         let mut server = self::server(&here).await?;
         ensure!(watched.next().await? == "SERVING");
-        let how = world.answers("grpc.health.v1.Health/Check", health.clone()).await?;
+        let how = world
+            .answers("grpc.health.v1.Health/Check", health.clone())
+            .await?;
         ensure!(how == [json!({ "status": "SERVING" })], "{how:?}");
         let add = format!("{NOTES}/Add");
         world.answers(&add, json!({ "text": "milk" })).await?;
@@ -269,14 +273,22 @@ fn a_program_that_embeds_the_agent_serves_its_own_service_beside_the_agents() {
         let empty = world.call(&pop, &json!({})).await?;
         ensure!(empty.status == Some(NOT_FOUND), "{empty:?}");
 
-        let info = world.answers("vbridge.guest.v1.System/GetInfo", json!({})).await?;
+        let info = world
+            .answers("vbridge.guest.v1.System/GetInfo", json!({}))
+            .await?;
         let methods = info[0]["methods"].as_array().context("no methods")?;
-        let own = methods.iter().find(|method| method["name"] == format!("{JOBS}/Push"));
+        let own = methods
+            .iter()
+            .find(|method| method["name"] == format!("{JOBS}/Push"));
         ensure!(own.context("it is not listed")?["enabled"] == true);
         let health = json!({ "service": JOBS });
         let how = world.answers("grpc.health.v1.Health/Check", health).await?;
         ensure!(how == [json!({ "status": "SERVING" })], "{how:?}");
-        ensure!(world.agent.terminate().await?.success(), "{}", world.agent.log());
+        ensure!(
+            world.agent.terminate().await?.success(),
+            "{}",
+            world.agent.log()
+        );
         Ok(())
     });
 }

@@ -84,7 +84,11 @@ fn a_shell_has_the_terminals_size_and_follows_it_and_ctrl_c_is_the_guests() {
         terminal.types("echo al\"\"ive\r").await?;
         terminal.shows("alive").await?;
         terminal.types("exit 7\r").await?;
-        ensure!(terminal.ended().await?.code() == Some(7), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(7),
+            "{}",
+            terminal.screen()
+        );
         Ok(())
     });
 }
@@ -96,7 +100,8 @@ fn the_terminal_is_as_it_was_after_a_shell_that_ends() {
         // Nothing has touched this one.
         let address = world.bridge.address().to_string();
         let ping = ["ping", "local", "--count", "1", "--bridge", &address];
-        let untouched = Terminal::start(&programs::host().await?.bridge, ping, (24, 80))?.modes()?;
+        let untouched =
+            Terminal::start(&programs::host().await?.bridge, ping, (24, 80))?.modes()?;
         ensure!(!untouched.is_raw());
         let mut terminal = world.shell(&[]).await?;
         ensure!(terminal.modes()? != untouched);
@@ -107,7 +112,11 @@ fn the_terminal_is_as_it_was_after_a_shell_that_ends() {
 
         let mut terminal = world.shell(&[]).await?;
         terminal.types("kill -9 $$\r").await?;
-        ensure!(terminal.ended().await?.code() == Some(137), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(137),
+            "{}",
+            terminal.screen()
+        );
         ensure!(terminal.modes()? == untouched, "{:?}", terminal.modes()?);
         Ok(())
     });
@@ -121,7 +130,11 @@ fn the_terminal_is_given_back_and_a_sentence_said_when_the_bridge_dies_under_a_s
         world.bridge.kill9().await?;
         terminal.shows("vbridge: ").await?;
         terminal.shows("the bridge may have been stopped").await?;
-        ensure!(terminal.ended().await?.code() == Some(255), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(255),
+            "{}",
+            terminal.screen()
+        );
         ensure!(!terminal.modes()?.is_raw(), "{:?}", terminal.modes()?);
         Ok(())
     });
@@ -139,11 +152,19 @@ fn a_shell_in_a_guest_that_hangs_is_left_with_the_escape_however_much_was_typed_
         }
         terminal.types("~.").await?;
         terminal.shows("you have left guest \"local\"").await?;
-        ensure!(terminal.ended().await?.code() == Some(255), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(255),
+            "{}",
+            terminal.screen()
+        );
         ensure!(!terminal.modes()?.is_raw(), "{:?}", terminal.modes()?);
         other.types("~.\r%.").await?;
         other.shows("you have left").await?;
-        ensure!(other.ended().await?.code() == Some(255), "{}", other.screen());
+        ensure!(
+            other.ended().await?.code() == Some(255),
+            "{}",
+            other.screen()
+        );
         world.agent.process().signal(Signal::CONT)
     });
 }
@@ -157,7 +178,11 @@ fn a_tilde_that_is_none_of_ours_reaches_the_guest() {
         terminal.shows("not found").await?;
         terminal.shows(PROMPT).await?;
         terminal.types("exit\r").await?;
-        ensure!(terminal.ended().await?.code() == Some(127), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(127),
+            "{}",
+            terminal.screen()
+        );
 
         let mut terminal = world.shell(&[]).await?;
         // At the beginning of a line one of two goes on; within a line all do.
@@ -178,11 +203,17 @@ fn a_terminal_that_is_closed_takes_the_shell_with_it() {
         let world = World::start().await?;
         let mut terminal = world.shell(&[]).await?;
         let mark = world.here.path().join("gone");
-        let line = format!("trap 'echo > {}; exit' HUP; echo re\"\"ady\r", mark.display());
+        let line = format!(
+            "trap 'echo > {}; exit' HUP; echo re\"\"ady\r",
+            mark.display()
+        );
         terminal.types(&line).await?;
         terminal.shows("ready").await?;
         ensure!(!terminal.hang_up().await?.success());
-        eventually("the shell hears of it", PATIENCE, || async { Ok(mark.exists()) }).await
+        eventually("the shell hears of it", PATIENCE, || async {
+            Ok(mark.exists())
+        })
+        .await
     });
 }
 
@@ -197,7 +228,10 @@ fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
         terminal.shows("\x1b[?1049h").await?;
         for _ in 0..3 {
             let picture = terminal.until(DRAWN).await?;
-            ensure!(picture.contains("\x1b[Hlocal  ") && picture.contains("memory"), "{picture:?}");
+            ensure!(
+                picture.contains("\x1b[Hlocal  ") && picture.contains("memory"),
+                "{picture:?}"
+            );
         }
         terminal.types("\x03").await?;
         terminal.shows("\x1b[?1049l").await?;
@@ -211,10 +245,19 @@ fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
         let picture = terminal.until(DRAWN).await?;
         let lines: Vec<_> = picture.split("\x1b[K").collect();
         ensure!(lines.len() == 3, "{lines:?}");
-        ensure!(lines[0].strip_prefix("\x1b[H").is_some_and(|it| it.len() == 12), "{lines:?}");
+        ensure!(
+            lines[0]
+                .strip_prefix("\x1b[H")
+                .is_some_and(|it| it.len() == 12),
+            "{lines:?}"
+        );
         terminal.signal(Signal::TERM)?;
         terminal.shows("\x1b[?1049l").await?;
-        ensure!(terminal.ended().await?.code() == Some(143), "{}", terminal.screen());
+        ensure!(
+            terminal.ended().await?.code() == Some(143),
+            "{}",
+            terminal.screen()
+        );
         Ok(())
     });
 }

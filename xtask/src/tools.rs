@@ -259,7 +259,8 @@ fn ensure_python() -> Result<()> {
                     .args(PYTHON_PACKAGES),
             )?;
             command::capture(
-                Command::new(python()).args(["-c", "import grpc_tools, grpc_health, grpc_reflection"]),
+                Command::new(python())
+                    .args(["-c", "import grpc_tools, grpc_health, grpc_reflection"]),
             )
             .map(drop)
         },

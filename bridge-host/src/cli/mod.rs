@@ -223,14 +223,21 @@ mod tests {
         };
         let mut program = Cli::command();
         program.build();
-        check(program.get_about().filter(|about| !about.to_string().is_empty()), "vbridge");
+        check(
+            program
+                .get_about()
+                .filter(|about| !about.to_string().is_empty()),
+            "vbridge",
+        );
         for command in program.get_subcommands() {
             let name = command.get_name();
             check(command.get_about(), name);
             for argument in command.get_arguments() {
                 check(argument.get_help(), &format!("{name} {argument}"));
                 for value in argument.get_value_names().into_iter().flatten() {
-                    let is_loud = value.chars().all(|c| c.is_ascii_uppercase() || ":[]=.-".contains(c));
+                    let is_loud = value
+                        .chars()
+                        .all(|c| c.is_ascii_uppercase() || ":[]=.-".contains(c));
                     let is_flag = !argument.get_action().takes_values();
                     assert!(is_loud || is_flag, "{name} {argument}: {value}");
                 }

@@ -109,7 +109,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .add_service(JobsServer::new(Jobs::new()))
         .descriptor_set(DESCRIPTORS);
     if let Some(place) = env::args().nth(1) {
-        let path = place.strip_prefix("unix:").ok_or("usage: embedded [unix:PATH]")?;
+        let path = place
+            .strip_prefix("unix:")
+            .ok_or("usage: embedded [unix:PATH]")?;
         agent = agent.listen(path);
     }
     let mut terminate = signal(SignalKind::terminate())?;

@@ -55,8 +55,10 @@ pub(super) async fn up(
     });
     let request = client.request(tokio_stream::once(start).chain(data));
     let pushed = service(client).push_tree(request).await;
+    // The call has ended, so that nobody takes pieces any more and the packer ends, too.
+    let packed = packer.await;
     bar.finish_and_clear();
-    match (packer.await, pushed) {
+    match (packed, pushed) {
         // What the guest says of it comes first: a packer that nobody listens to fails only for that.
         (_, Err(status)) => Err(failure(client, parent, &status)),
         (Ok(Err(error)), _) => Err(here(from, error)),

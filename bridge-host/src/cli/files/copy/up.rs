@@ -88,57 +88,24 @@ async fn upload(
     metadata: &Metadata,
     path: &str,
 ) -> Result<(), Failure> {
-    let size = metadata.size();
-    let upload_id = identity(&[
-        path.as_bytes(),
-        &size.to_le_bytes(),
-        &metadata.mtime().to_le_bytes(),
-        &metadata.mtime_nsec().to_le_bytes(),
-        &metadata.ino().to_le_bytes(),
-        &metadata.dev().to_le_bytes(),
-    ]);
-    let mut files = service(client);
-    let request = client.request_in_time(FilesGetUploadRequest {
-        path: path.to_owned(),
-        upload_id: upload_id.clone(),
-    });
-    let offset = match files.get_upload(request).await {
-        // More than the file has is not of this file.
-        Ok(answer) => Some(answer.into_inner().size)
-            .filter(|there| *there <= size)
-            .unwrap_or(0),
-        Err(status) if status.code() == Code::NotFound => 0,
-        Err(status) => return Err(failure(client, path, &status)),
-    };
-    let modified = Timestamp {
-        seconds: metadata.mtime(),
-        nanos: i32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
-    };
-    let start = FilesWriteStart {
-        path: path.to_owned(),
-        mode: WriteMode::Replace.into(),
-        permissions: options.preserve.then_some(metadata.mode() & 0o7777),
-        no_overwrite: options.no_overwrite,
-        size: Some(size),
-        offset,
-        upload_id,
-        modified: options.preserve.then_some(modified),
-        ..FilesWriteStart::default()
-    };
-    let bar = progress::bar(options, path, Some(size));
+    let start = start(options, client, metadata, path).await?;
+    let bar = progress::bar(options, path, start.size);
     let (to, pieces) = mpsc::channel(QUEUE);
     let reader = {
         let bar = bar.clone();
         tokio::task::spawn_blocking(move || read(file, start, &to, &bar))
     };
     // When the file can't be read to its end, the upload is short, and stays until it is tried again.
-    let call = files.write(client.request(ReceiverStream::new(pieces)));
-    let written = call.await;
+    let request = client.request(ReceiverStream::new(pieces));
+    let written = service(client).write(request).await;
+    // The call has ended, so that nobody takes pieces any more and the reader ends, too.
+    let read = reader.await;
     bar.finish_and_clear();
     let there = printable(path);
-    // The call has ended, so that nobody takes pieces any more and the reader ends, too.
-    match (reader.await, written) {
-        (Ok(Err(error)), _) => Err(Failure::new(format!("{there}: can't read it here: {error}"))),
+    match (read, written) {
+        (Ok(Err(error)), _) => Err(Failure::new(format!(
+            "{there}: can't read it here: {error}"
+        ))),
         (_, Err(status)) if is_final(status.code()) => Err(failure(client, path, &status)),
         (_, Err(status)) => {
             let failure = failure(client, path, &status);
@@ -150,6 +117,51 @@ async fn upload(
         (Err(error), _) => Err(Failure::new(format!("{there}: {error}"))),
         (Ok(Ok(())), Ok(_)) => Ok(()),
     }
+}
+
+/// What is to be written, and from where on: an earlier call may have sent some of it.
+async fn start(
+    options: &Options,
+    client: &Client,
+    metadata: &Metadata,
+    path: &str,
+) -> Result<FilesWriteStart, Failure> {
+    let size = metadata.size();
+    let upload_id = identity(&[
+        path.as_bytes(),
+        &size.to_le_bytes(),
+        &metadata.mtime().to_le_bytes(),
+        &metadata.mtime_nsec().to_le_bytes(),
+        &metadata.ino().to_le_bytes(),
+        &metadata.dev().to_le_bytes(),
+    ]);
+    let request = client.request_in_time(FilesGetUploadRequest {
+        path: path.to_owned(),
+        upload_id: upload_id.clone(),
+    });
+    let offset = match service(client).get_upload(request).await {
+        // More than the file has is not of this file.
+        Ok(answer) => Some(answer.into_inner().size)
+            .filter(|there| *there <= size)
+            .unwrap_or(0),
+        Err(status) if status.code() == Code::NotFound => 0,
+        Err(status) => return Err(failure(client, path, &status)),
+    };
+    let modified = Timestamp {
+        seconds: metadata.mtime(),
+        nanos: i32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
+    };
+    Ok(FilesWriteStart {
+        path: path.to_owned(),
+        mode: WriteMode::Replace.into(),
+        permissions: options.preserve.then_some(metadata.mode() & 0o7777),
+        no_overwrite: options.no_overwrite,
+        size: Some(size),
+        offset,
+        upload_id,
+        modified: options.preserve.then_some(modified),
+        ..FilesWriteStart::default()
+    })
 }
 
 /// Sends a file's content from where the other end is, its holes as holes, and at last its digest.
