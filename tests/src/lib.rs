@@ -14,6 +14,8 @@
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
 //! | [`clients`] | grpcurl, Python and Node |
+//! | [`load`] | many callers at once, callers that go, and large files |
+//! | [`qga`] | the QEMU guest agent, to compare with |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
 //! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
@@ -28,10 +30,12 @@ pub mod content;
 pub mod exercise;
 pub mod fixture;
 pub mod libvirt;
+pub mod load;
 pub mod matrix;
 pub mod place;
 pub mod process;
 pub mod programs;
+pub mod qga;
 pub mod raw;
 pub mod snapshot;
 pub mod suite;

@@ -1,13 +1,16 @@
 //! Where our programs are. They are built once for each test program, which costs cargo's check where nothing has
 //! changed; `cargo xtask test` builds all of them before, and says so with `VBRIDGE_PREBUILT`.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
 use xtask::{
-    build::{self, BRIDGE, Profile, RAW, TEST_AGENT},
-    image::Image,
+    build::{self, AGENT, BRIDGE, Profile, RAW, TEST_AGENT},
+    image::{Image, ImageBuilder},
 };
 
 /// Our programs on the host.
@@ -40,22 +43,45 @@ pub async fn host() -> Result<&'static Programs> {
         .await
 }
 
+/// Builds or finds `vbridge-agent`, for the host: the agent as it is shipped, without the tests' services.
+///
+/// # Errors
+/// cargo fails.
+pub async fn agent() -> Result<&'static Path> {
+    static AGENT_PATH: OnceCell<PathBuf> = OnceCell::const_new();
+    let path = AGENT_PATH.get_or_try_init(|| async {
+        let built = tokio::task::spawn_blocking(|| build::host(Profile::Dev, &[AGENT])).await??;
+        let (_, path) = built
+            .into_iter()
+            .next()
+            .context("the agent was not built")?;
+        anyhow::Ok(path)
+    });
+    Ok(path.await?)
+}
+
 /// Builds or finds the guest's image: with the test agent and the bare channel's peer.
 ///
 /// # Errors
 /// cargo fails, or the image can't be built.
 pub async fn image() -> Result<&'static Image> {
     static IMAGE: OnceCell<Image> = OnceCell::const_new();
-    IMAGE
-        .get_or_try_init(|| async {
-            tokio::task::spawn_blocking(|| {
-                let mut image = Image::builder();
-                for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
-                    image = image.binary(format!("/bin/{}", binary.name), path);
-                }
-                image.build()
-            })
-            .await?
-        })
-        .await
+    IMAGE.get_or_try_init(|| image_with(Ok)).await
+}
+
+/// The same with more in it. What adds it may block.
+///
+/// # Errors
+/// As [`image`], or what adds something fails.
+pub async fn image_with(
+    add: impl FnOnce(ImageBuilder) -> Result<ImageBuilder> + Send + 'static,
+) -> Result<Image> {
+    tokio::task::spawn_blocking(|| {
+        let mut image = Image::builder();
+        for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
+            image = image.binary(format!("/bin/{}", binary.name), path);
+        }
+        add(image)?.build()
+    })
+    .await?
 }
