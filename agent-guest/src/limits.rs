@@ -52,6 +52,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 // === messages ===
 
+/// Bytes of an error's message. It travels in a header, with up to three bytes for each of its own, and beside details that
+/// may repeat it; clients take 8 to 16 KiB of headers. The middle of a longer one is left out.
+pub const MAX_ERROR_MESSAGE: usize = 1024;
+
 /// Payload of a Ping, as `system.proto` promises.
 pub const MAX_PING_PAYLOAD: usize = 64 * 1024;
 

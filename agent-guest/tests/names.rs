@@ -36,7 +36,7 @@ use vbridge_api::guest::v1::{
 const HOSTILE: [&str; 14] = [
     "-x",
     "--help",
-    "..",
+    "../..",
     "../../etc/passwd",
     "no/../such",
     "nul\0nul",
