@@ -40,7 +40,7 @@ struct Memory {
 
 impl World {
     async fn start() -> Result<Self> {
-        let agent = LocalAgent::shipped(&[]).await?;
+        let agent = LocalAgent::shipped(&["--log", "debug"]).await?;
         let bridge = Bridge::start([agent.seat(NAME)]).await?;
         bridge.ready(NAME).await?;
         Ok(Self {
@@ -147,15 +147,15 @@ async fn abandoned() -> Result<()> {
     let uploads = world.path("uploads")?;
     let bridge = world.bridge.descriptors()?;
     let agent = world.agent.process();
-    calls
-        .run(&place, async || {
-            Ok(Traces {
-                descriptors: agent.descriptors()?,
-                children: agent.children()?,
-                files: fs::read_dir(&uploads)?.count(),
-            })
+    let run = calls.run(&place, async || {
+        Ok(Traces {
+            descriptors: agent.descriptors()?,
+            children: agent.children()?,
+            files: fs::read_dir(&uploads)?.count(),
         })
-        .await?;
+    });
+    run.await
+        .with_context(|| format!("{}{}", world.bridge.log(), agent.log()))?;
     accepting.abort();
     ensure!(
         world.bridge.descriptors()? <= bridge + 1,

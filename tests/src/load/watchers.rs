@@ -75,11 +75,13 @@ impl Watchers {
         is_on_time(&all)?;
         self.is_one_sampler(&all)?;
         stalled().await?;
+        // All at once: they share the window of one connection, which those would hold that still do not read.
+        let mut tasks = JoinSet::new();
         for stream in stuck {
-            let accounted = self.accounts(stream);
-            timeout(self.patience(), accounted)
-                .await
-                .context("one that was stuck gets nothing")??;
+            tasks.spawn(timeout(self.patience(), self.accounts(stream)));
+        }
+        while let Some(accounted) = tasks.join_next().await {
+            accounted?.context("one that was stuck gets nothing")??;
         }
         Ok(())
     }
