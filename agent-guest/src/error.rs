@@ -39,7 +39,7 @@ use std::{collections::HashMap, fmt, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::source::SourceError;
+use crate::{limits::MAX_ERROR_MESSAGE, source::SourceError};
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "vbridge";
@@ -187,7 +187,7 @@ impl Reason {
 
 /// A field that is outside its documented range.
 pub(crate) fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Status {
-    let (field, description) = (field.into(), description.into());
+    let (field, description) = (field.into(), bounded(description.into()));
     let message = format!("{field}: {description}");
     let mut details = details(Reason::InvalidField);
     details.add_bad_request_violation(field, description);
@@ -316,7 +316,28 @@ fn details(reason: Reason) -> ErrorDetails {
 }
 
 fn status(reason: Reason, message: impl Into<String>, details: ErrorDetails) -> Status {
-    Status::with_error_details(reason.code(), message, details)
+    Status::with_error_details(reason.code(), bounded(message.into()), details)
+}
+
+/// The message, without its middle if it is longer than a header can carry: what a caller has sent may be repeated in it.
+fn bounded(message: String) -> String {
+    if message.len() <= MAX_ERROR_MESSAGE {
+        return message;
+    }
+    // The reason, and what to do about it, stand at the end.
+    let (mut head, mut tail) = (
+        MAX_ERROR_MESSAGE / 4 * 3,
+        message.len() - MAX_ERROR_MESSAGE / 4,
+    );
+    // A character has at most four bytes.
+    while !message.is_char_boundary(head) {
+        head -= 1;
+    }
+    while !message.is_char_boundary(tail) {
+        tail += 1;
+    }
+    let (head, tail) = (message.get(..head), message.get(tail..));
+    format!("{}…{}", head.unwrap_or_default(), tail.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -339,6 +360,25 @@ mod tests {
             .expect("BadRequest is there")
             .field_violations;
         assert_eq!(violations[0].field, "interval");
+    }
+
+    #[test]
+    fn a_message_that_repeats_too_much_loses_its_middle() {
+        for letter in ["x", "ü", "€", "\u{1f980}"] {
+            for extra in 0..4 {
+                let name = letter.repeat(MAX_ERROR_MESSAGE) + &"y".repeat(extra);
+                let status = failure(Reason::NotFound, format!("no {name:?}: look for it"));
+                let text = status.message();
+                assert!(
+                    text.len() <= MAX_ERROR_MESSAGE + "…".len(),
+                    "{}",
+                    text.len()
+                );
+                assert!(text.starts_with("no ") && text.ends_with(": look for it"));
+            }
+        }
+        let short = "x".repeat(MAX_ERROR_MESSAGE);
+        assert_eq!(failure(Reason::NotFound, short.clone()).message(), short);
     }
 
     #[test]

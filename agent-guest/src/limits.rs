@@ -33,8 +33,10 @@ pub const MAX_HEADER_LIST: u32 = 64 * 1024;
 /// reset can make the agent hold.
 pub const MAX_PENDING_RESETS: usize = 1024;
 
-/// Resets that the agent sends because of the peer's protocol errors before it ends the session.
-pub const MAX_LOCAL_RESETS: usize = 1024;
+/// Frames that come for calls that the agent has ended and forgotten, and other errors of the peer's that concern one call.
+/// Each is answered with a reset; more end the session, which bounds the answers that are held for a host that does not
+/// read. Every upload that is refused while its bytes are on their way causes some, and a session may last for months.
+pub const MAX_LOCAL_RESETS: usize = 64 * 1024;
 
 /// Response bytes of one call that wait for the channel. At the limit the service is not asked for more. All streams
 /// together hold 128 MiB at worst, and only if the bridge opens its windows and then stops reading.
@@ -51,6 +53,10 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
 // === messages ===
+
+/// Bytes of an error's message. It travels in a header, with up to three bytes for each of its own, and beside details that
+/// may repeat it; clients take 8 to 16 KiB of headers. The middle of a longer one is left out.
+pub const MAX_ERROR_MESSAGE: usize = 1024;
 
 /// Payload of a Ping, as `system.proto` promises.
 pub const MAX_PING_PAYLOAD: usize = 64 * 1024;

@@ -4,6 +4,7 @@
 //! | part | measures | beside |
 //! |---|---|---|
 //! | `link` | calls and streams to a real guest, through everything | the raw channel |
+//! | `guest` | files and commands of a real guest, through everything | the QEMU guest agent in the same guest |
 //! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon, and the channel's own socket |
 //! | | its decoder | one that goes byte by byte |
 //!
@@ -16,6 +17,7 @@
 
 mod decode;
 mod grpc;
+mod guest;
 mod libvirt;
 mod link;
 mod raw;
@@ -49,6 +51,7 @@ struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Part {
     Link,
+    Guest,
     Libvirt,
 }
 
@@ -68,6 +71,9 @@ async fn run(options: &Options) -> Result<()> {
     let mut reports = BTreeMap::new();
     if wanted(Part::Link) {
         reports.insert("link", link::run(options).await?);
+    }
+    if wanted(Part::Guest) {
+        reports.insert("guest", guest::run(options).await?);
     }
     if wanted(Part::Libvirt) {
         reports.insert("libvirt", libvirt::run(options).await?);

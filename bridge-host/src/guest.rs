@@ -51,8 +51,8 @@ use crate::{
     forward::RequestBody,
     limits::{
         CONNECT_TIMEOUT, CONNECTION_WINDOW, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_CALLS_PER_GUEST,
-        MAX_FRAME, MAX_HEADER_LIST, PARTING, PARTING_QUIET, RECONNECT_FIRST, RECONNECT_MAX,
-        SEND_BUFFER, STREAM_WINDOW,
+        MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES, MAX_RESETS_KNOWN, PARTING, PARTING_QUIET,
+        RECONNECT_FIRST, RECONNECT_MAX, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
     },
     monitor,
 };
@@ -624,6 +624,9 @@ async fn handshake(
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buf_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(MAX_RESETS_KNOWN)
+        .reset_stream_duration(RESET_KNOWN)
+        .max_local_error_reset_streams(MAX_LATE_FRAMES)
         .handshake(TokioIo::new(session))
         .await?;
     let task = tokio::spawn(async move {

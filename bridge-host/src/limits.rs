@@ -70,6 +70,18 @@ pub const MAX_HEADER_LIST: u32 = 64 * 1024;
 /// Streams that a peer may open and reset before they are looked at. More ends its connection ("rapid reset").
 pub const MAX_PENDING_RESETS: usize = 64;
 
+/// Calls that were cancelled and whose late frames from the guest are still recognised, and ignored. As many as can be
+/// cancelled within [`RESET_KNOWN`] by clients in a hurry; a kilobyte each.
+pub const MAX_RESETS_KNOWN: usize = 8 * 1024;
+
+/// ... and for how long. What was on its way when the guest heard of it has arrived by then, unless the guest was paused.
+pub const RESET_KNOWN: Duration = Duration::from_secs(5);
+
+/// Frames of a session that come for calls that are not recognised any more. Each is answered with a reset; more end the
+/// session, for a guest that sends nothing else would have us hold the answers. It must be far above what a long life of
+/// cancelled calls and pauses adds up to: the session is all clients'.
+pub const MAX_LATE_FRAMES: usize = 64 * 1024;
+
 /// Client connections that say nothing are asked for a sign of life so often.
 pub const CLIENT_KEEPALIVE: Duration = Duration::from_secs(60);
 

@@ -30,7 +30,10 @@ use vbridge_api::host::v1::{
     GetGuestRequest, Guest as GuestMessage, GuestState, WatchGuestsRequest,
     bridge_client::BridgeClient,
 };
-use xtask::qemu::Vm;
+use xtask::{
+    image::Image,
+    qemu::{Vm, VmBuilder},
+};
 
 use crate::{
     place::Place,
@@ -320,6 +323,7 @@ fn listening(line: &str) -> Option<SocketAddr> {
 #[derive(Debug)]
 pub struct LocalAgent {
     process: Process,
+    program: PathBuf,
     channel: PathBuf,
     arguments: Vec<String>,
     _directory: TempDir,
@@ -339,13 +343,26 @@ impl LocalAgent {
     /// # Errors
     /// It does not listen.
     pub async fn start_with(arguments: &[&str]) -> Result<Self> {
+        Self::run(&programs::host().await?.agent, arguments).await
+    }
+
+    /// Starts the agent that is shipped, without the tests' services, with further arguments.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn shipped(arguments: &[&str]) -> Result<Self> {
+        Self::run(programs::agent().await?, arguments).await
+    }
+
+    async fn run(program: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("vb").tempdir()?;
         let channel = directory.path().join("agent");
         let mut all = vec!["--listen".to_owned(), format!("unix:{}", channel.display())];
         all.extend(arguments.iter().map(ToString::to_string));
-        let process = listen(&all, &channel).await?;
+        let process = listen(program, &all, &channel).await?;
         Ok(Self {
             process,
+            program: program.to_owned(),
             channel,
             arguments: all,
             _directory: directory,
@@ -365,7 +382,7 @@ impl LocalAgent {
     /// # Errors
     /// It does not listen.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process = listen(&self.arguments, &self.channel).await?;
+        self.process = listen(&self.program, &self.arguments, &self.channel).await?;
         Ok(())
     }
 
@@ -385,8 +402,8 @@ impl LocalAgent {
     }
 }
 
-async fn listen(arguments: &[String], channel: &Path) -> Result<Process> {
-    let mut process = Process::start(&programs::host().await?.agent, arguments)?;
+async fn listen(program: &Path, arguments: &[String], channel: &Path) -> Result<Process> {
+    let mut process = Process::start(program, arguments)?;
     let started = Instant::now();
     // Connecting would take the one place that the socket has; the kernel's table tells as much.
     while !is_listening(channel) {
@@ -428,14 +445,20 @@ impl Guest {
     /// # Errors
     /// It can't be built or booted.
     pub async fn boot(cpus: u32) -> Result<Self> {
-        let image = programs::image().await?;
+        Self::boot_as(programs::image().await?, |vm| vm.cpus(cpus)).await
+    }
+
+    /// Boots a guest with another image, or with other hardware, as soon as no other test program has one.
+    ///
+    /// # Errors
+    /// It can't be booted.
+    pub async fn boot_as(
+        image: &Image,
+        configure: impl FnOnce(VmBuilder) -> VmBuilder,
+    ) -> Result<Self> {
         let turn = turn().await?;
-        let vm = Vm::builder()
-            .cpus(cpus)
-            .image(image)
-            .agent(GUEST_AGENT)
-            .boot()
-            .await?;
+        let builder = Vm::builder().image(image).agent(GUEST_AGENT);
+        let vm = configure(builder).boot().await?;
         Ok(Self { vm, _turn: turn })
     }
 
@@ -510,13 +533,34 @@ impl Guest {
     /// # Errors
     /// The guest does not answer.
     pub async fn agent_resident_bytes(&self) -> Result<u64> {
-        let line = self
-            .exec("grep VmRSS /proc/$(cat /run/agent.pid)/status")
+        self.agent_status_bytes("VmRSS").await
+    }
+
+    /// The most memory that the agent has held resident since [`Self::forget_agent_peak`], in bytes.
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn agent_peak_bytes(&self) -> Result<u64> {
+        self.agent_status_bytes("VmHWM").await
+    }
+
+    /// Lets the agent's peak begin anew with what it holds now (proc_pid_clear_refs(5)).
+    ///
+    /// # Errors
+    /// The guest does not answer.
+    pub async fn forget_agent_peak(&self) -> Result<()> {
+        self.exec("echo 5 >/proc/$(cat /run/agent.pid)/clear_refs")
             .await?;
-        let kib: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .context("there is no VmRSS")?
+        Ok(())
+    }
+
+    async fn agent_status_bytes(&self, field: &str) -> Result<u64> {
+        let line = self
+            .exec(&format!("grep {field} /proc/$(cat /run/agent.pid)/status"))
+            .await?;
+        let kib = line.split_whitespace().nth(1);
+        let kib: u64 = kib
+            .with_context(|| format!("there is no {field}"))?
             .parse()?;
         Ok(kib * 1024)
     }

@@ -16,6 +16,8 @@
 //! | [`outside`] | programs that are not ours: grpcurl, Python |
 //! | [`terminal`] | a terminal of a program's own |
 //! | [`clients`] | grpcurl, Python and Node |
+//! | [`load`] | many callers at once, callers that go, and large files |
+//! | [`qga`] | the QEMU guest agent, to compare with |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
 //! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
@@ -30,11 +32,13 @@ pub mod content;
 pub mod exercise;
 pub mod fixture;
 pub mod libvirt;
+pub mod load;
 pub mod matrix;
 pub mod outside;
 pub mod place;
 pub mod process;
 pub mod programs;
+pub mod qga;
 pub mod raw;
 pub mod snapshot;
 pub mod suite;

@@ -197,11 +197,45 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that it has held resident since its start or since [`Self::forget_peak`], in bytes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Lets the peak begin anew with what it holds now (proc_pid_clear_refs(5)).
+    ///
+    /// # Errors
+    /// It is gone, or not ours.
+    pub fn forget_peak(&self) -> Result<()> {
+        Ok(fs::write(self.proc("clear_refs"), "5")?)
+    }
+
+    /// Processes that it has started, and that are still there.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn children(&self) -> Result<usize> {
+        let mut children = 0;
+        for task in fs::read_dir(self.proc("task"))? {
+            // A thread may end meanwhile.
+            let list = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+            children += list.split_whitespace().count();
+        }
+        Ok(children)
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = fs::read_to_string(self.proc("status"))?;
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .context("there is no VmRSS")?;
+            .find_map(|line| line.strip_prefix(field))
+            .with_context(|| format!("there is no {field}"))?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib * 1024)
     }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
 use xtask::{
     build::{self, AGENT, BRIDGE, Binary, EMBEDDED, Profile, RAW, TEST_AGENT},
-    image::Image,
+    image::{Image, ImageBuilder},
 };
 
 /// Our programs on the host.
@@ -77,16 +77,22 @@ async fn one(known: &'static OnceCell<PathBuf>, binary: Binary) -> Result<&'stat
 /// cargo fails, or the image can't be built.
 pub async fn image() -> Result<&'static Image> {
     static IMAGE: OnceCell<Image> = OnceCell::const_new();
-    IMAGE
-        .get_or_try_init(|| async {
-            tokio::task::spawn_blocking(|| {
-                let mut image = Image::builder();
-                for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
-                    image = image.binary(format!("/bin/{}", binary.name), path);
-                }
-                image.build()
-            })
-            .await?
-        })
-        .await
+    IMAGE.get_or_try_init(|| image_with(Ok)).await
+}
+
+/// The same with more in it. What adds it may block.
+///
+/// # Errors
+/// As [`image`], or what adds something fails.
+pub async fn image_with(
+    add: impl FnOnce(ImageBuilder) -> Result<ImageBuilder> + Send + 'static,
+) -> Result<Image> {
+    tokio::task::spawn_blocking(|| {
+        let mut image = Image::builder();
+        for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
+            image = image.binary(format!("/bin/{}", binary.name), path);
+        }
+        add(image)?.build()
+    })
+    .await?
 }

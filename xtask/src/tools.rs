@@ -5,8 +5,8 @@
 //! installed once.
 //!
 //! Of libvirt the daemon's program and its drivers are installed, not `libvirt-daemon-system`, which would set
-//! up system services: the tests run daemons of their own. Of OpenSSH's server only the program is unpacked,
-//! for the same reason.
+//! up system services: the tests run daemons of their own. Of OpenSSH's server and of QEMU's guest agent only
+//! the programs are unpacked, for the same reason.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ const SYSTEM_PYTHON: &str = "/usr/bin/python3";
 /// The Debian package of which [`sshd`] is unpacked.
 const SSH_SERVER: &str = "openssh-server";
 
+/// The Debian package of which [`guest_agent`] is unpacked.
+const GUEST_AGENT: &str = "qemu-guest-agent";
+
 /// The folder of the Node clients, with their `package.json` and `package-lock.json`.
 const NODE_CLIENTS: &str = "tests/clients/node";
 
@@ -56,7 +59,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 26] = [
+const PACKAGES: [Package; 29] = [
     guest("qemu-system-x86", qemu_is_installed),
     guest("busybox-static", || image::find_busybox().is_ok()),
     all("golang-go", || has("go")),
@@ -99,6 +102,10 @@ const PACKAGES: [Package; 26] = [
     all("netcat-openbsd", || has("nc.openbsd")),
     // What sshd needs beyond the client's libraries.
     all("libwrap0", || has_library("libwrap.so.0")),
+    // What the QEMU guest agent needs beyond QEMU's libraries.
+    all("libudev1", || has_library("libudev.so.1")),
+    all("liburing2", || has_library("liburing.so.2")),
+    all("libnuma1", || has_library("libnuma.so.1")),
     // libFuzzer is C++.
     Package {
         name: "g++",
@@ -140,6 +147,7 @@ pub fn ensure(scope: Scope) -> Result<()> {
         ensure_python()?;
         ensure_node()?;
         ensure_sshd()?;
+        guest_agent()?;
     }
     Ok(())
 }
@@ -162,6 +170,26 @@ pub fn system_python() -> PathBuf {
 /// OpenSSH's server, once [`ensure`] has unpacked it. It is a program alone: no configuration, key or service.
 pub fn sshd() -> PathBuf {
     tools_dir().join("openssh/usr/sbin/sshd")
+}
+
+/// The QEMU guest agent: a program for the guest, to compare with.
+#[derive(Debug)]
+pub struct GuestAgent {
+    /// The program.
+    pub program: PathBuf,
+    /// The libraries that it needs, by their paths, which are the same in the guest.
+    pub libraries: Vec<PathBuf>,
+}
+
+/// The QEMU guest agent, unpacked if need be.
+///
+/// # Errors
+/// It can't be downloaded, or lacks a library here.
+pub fn guest_agent() -> Result<GuestAgent> {
+    let program = tools_dir().join("qemu-guest-agent/usr/sbin/qemu-ga");
+    unpack(GUEST_AGENT, "qemu-guest-agent", || Ok(()))?;
+    let libraries = libraries(&program)?;
+    Ok(GuestAgent { program, libraries })
 }
 
 /// The folder of the Node clients; `node` finds the gRPC packages from there.
@@ -300,31 +328,7 @@ fn ensure_node() -> Result<()> {
 }
 
 fn ensure_sshd() -> Result<()> {
-    let target = tools_dir().join("openssh");
-    // Whatever apt offers serves; the mark only tells that it is unpacked.
-    once(&tools_dir().join(".openssh"), SSH_SERVER, || {
-        say(&format!("apt-get download {SSH_SERVER}"));
-        let staging = tempfile::TempDir::new_in(tools_dir())?;
-        let mut fetch = Command::new("apt-get");
-        fetch
-            .args(["download", "--quiet", SSH_SERVER])
-            .current_dir(staging.path());
-        if rustix::process::geteuid().is_root() {
-            // Else apt warns that its own user can't write here.
-            fetch.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        command::capture(&mut fetch)?;
-        let package = fs::read_dir(staging.path())?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .with_context(|| format!("`apt-get download {SSH_SERVER}` left no package"))?;
-        let tree = staging.path().join("tree");
-        command::capture(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&tree))?;
-        if target.exists() {
-            fs::remove_dir_all(&target)?;
-        }
-        fs::rename(&tree, &target)?;
+    unpack(SSH_SERVER, "openssh", || {
         // It has no option that only shows its version, but it prints one with its usage, unless a library is missing.
         let usage = Command::new(sshd()).arg("-?").output()?;
         let said = String::from_utf8_lossy(&usage.stderr);
@@ -333,6 +337,54 @@ fn ensure_sshd() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Unpacks a Debian package into a folder of its own, once: it is not installed, and nothing of it is set up.
+fn unpack(package: &str, folder: &str, check: impl FnOnce() -> Result<()>) -> Result<()> {
+    let target = tools_dir().join(folder);
+    // Whatever apt offers serves; the mark only tells that it is unpacked.
+    once(&tools_dir().join(format!(".{folder}")), package, || {
+        say(&format!("apt-get download {package}"));
+        let staging = tempfile::TempDir::new_in(tools_dir())?;
+        let mut fetch = Command::new("apt-get");
+        fetch
+            .args(["download", "--quiet", package])
+            .current_dir(staging.path());
+        if rustix::process::geteuid().is_root() {
+            // Else apt warns that its own user can't write here.
+            fetch.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command::capture(&mut fetch)?;
+        let archive = fs::read_dir(staging.path())?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| format!("`apt-get download {package}` left no package"))?;
+        let tree = staging.path().join("tree");
+        command::capture(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&tree))?;
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        fs::rename(&tree, &target)?;
+        check()
+    })
+}
+
+/// The shared libraries of a program, and what loads them, as the loader of this machine finds them.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = command::capture_text(Command::new("ldd").arg(program))?;
+    let mut found = Vec::new();
+    // `NAME => PATH (ADDRESS)`; the loader itself is `PATH (ADDRESS)`, and what the kernel brings has no path.
+    for line in listed.lines() {
+        if line.contains("not found") {
+            bail!("{} needs a library: {}", program.display(), line.trim());
+        }
+        let path = line.split("=>").last().unwrap_or(line).trim();
+        if let Some(path) = path.split(' ').next().filter(|path| path.starts_with('/')) {
+            found.push(PathBuf::from(path));
+        }
+    }
+    Ok(found)
 }
 
 /// Runs an installation unless a mark says that this very version was installed; then leaves the mark.

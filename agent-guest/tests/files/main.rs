@@ -9,6 +9,7 @@
 mod common;
 
 mod change;
+mod race;
 mod read;
 mod tree;
 mod watch;
