@@ -50,7 +50,7 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
 /// Builds what is run on both sides.
 fn prepare(host: Profile) -> Result<Vec<(Binary, PathBuf)>> {
     eprintln!("xtask: building the programs and the guest's image");
-    let mut built = build::host(host, &[build::BRIDGE, build::TEST_AGENT, build::AGENT])?;
+    let mut built = build::host(host, &[build::BRIDGE, build::TEST_AGENT])?;
     built.extend(build::guest(&[
         build::AGENT,
         build::TEST_AGENT,
