@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, Result};
 use xtask::workspace;
 
 /// The documents whose tables name tests.
@@ -28,12 +29,12 @@ struct Source {
 }
 
 #[test]
-fn every_test_that_a_document_names_is_there() {
-    let sources = sources();
+fn every_test_that_a_document_names_is_there() -> Result<()> {
+    let sources = sources()?;
     let mut named = 0;
     let mut missing = Vec::new();
     for document in DOCUMENTS {
-        let text = fs::read_to_string(workspace::root().join(document)).unwrap();
+        let text = read(&workspace::root().join(document))?;
         for (file, test) in tests_named(&text) {
             named += 1;
             if !sources.iter().any(|source| source.has(file, test)) {
@@ -43,6 +44,7 @@ fn every_test_that_a_document_names_is_there() {
     }
     assert!(missing.is_empty(), "{missing:#?}");
     assert!(named > 30, "only {named} tests are named");
+    Ok(())
 }
 
 impl Source {
@@ -67,30 +69,34 @@ fn tests_named(text: &str) -> impl Iterator<Item = (&str, &str)> {
         .filter(move |(file, test)| file.chars().all(is_word) && test.chars().all(is_word))
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let mut folders: Vec<PathBuf> = FOLDERS.map(|folder| workspace::root().join(folder)).into();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
-                sources.push(source(&path));
+                sources.push(source(&path)?);
             }
         }
     }
-    sources
+    Ok(sources)
 }
 
-fn source(path: &Path) -> Source {
-    let text = fs::read_to_string(path).unwrap();
+fn source(path: &Path) -> Result<Source> {
+    let text = read(path)?;
     let name = path.with_extension("").display().to_string();
     let folder = name
         .strip_suffix("/mod")
         .or_else(|| name.strip_suffix("/main"));
-    Source {
+    Ok(Source {
         name: folder.unwrap_or(&name).to_owned(),
         text,
-    }
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("can't read {}", path.display()))
 }
