@@ -65,14 +65,14 @@ impl Scene {
         let pid = started.pid;
         Ok(Sleeper {
             pid,
-            _call: (inputs, outputs),
+            call: (inputs, outputs),
         })
     }
 }
 
 struct Sleeper {
     pid: u32,
-    _call: (
+    call: (
         mpsc::UnboundedSender<ExecStartRequest>,
         Streaming<ExecStartResponse>,
     ),
@@ -85,7 +85,7 @@ impl Sleeper {
 }
 
 /// Whether a call was refused by this limit, for this reason, with a time to wait.
-#[track_caller]
+#[trackcaller]
 fn limited<T>(result: Result<T, Status>, reason: &str, rule: &str) {
     let Err(status) = result else {
         panic!("it was let in");
@@ -178,10 +178,10 @@ async fn a_fork_bomb_gets_as_many_processes_as_the_limit_has_and_leaves_none() {
 }
 
 #[tokio::test]
-async fn a_process_that_outlives_its_call_counts_until_it_has_ended() {
+async fn a_process_that_outlives_itscall_counts_until_it_has_ended() {
     let limit = Limit::new("processes", ["vbridge.guest.v1.Exec/Start"]).concurrent(1);
     let scene = Scene::new(Rules::default().limit(limit)).await;
-    let Sleeper { pid, _call: call } = scene.sleeper(true).await.unwrap();
+    let Sleeper { pid, call } = scene.sleeper(true).await.unwrap();
     drop(call);
     for _ in 0..20 {
         limited(scene.sleeper(true).await, "TOO_MANY", "processes");
@@ -232,6 +232,6 @@ async fn thousands_of_abandoned_streams_leave_no_place_taken() {
     }
     limited(scene.watch().await, "TOO_MANY", "many");
     println!("{opened} opened, {refusals} refused meanwhile");
-    drop((held, scene.channel, scene._host));
+    drop((held, scene.channel, scene.host));
     scene.agent.until_quiet().await;
 }

@@ -28,7 +28,7 @@ use vbridge_api::guest::v1::{
 /// An agent with a policy, and a directory for its work.
 struct Scene {
     agent: Running,
-    _host: Host,
+    host: Host,
     channel: Channel,
     policy: Policy,
     dir: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Scene {
         let channel = host.channel().await;
         Self {
             agent,
-            _host: host,
+            host,
             channel,
             policy,
             dir,

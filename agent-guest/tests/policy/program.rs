@@ -20,7 +20,7 @@ struct Program {
     child: Child,
     channel: Channel,
     _host: Host,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Program {
@@ -41,13 +41,13 @@ impl Program {
             child,
             channel,
             _host: host,
-            _dir: dir,
+            dir,
         }
     }
 
     fn log(&self) -> String {
         let mut log = String::new();
-        let mut file = fs::File::open(self._dir.path().join("log")).unwrap();
+        let mut file = fs::File::open(self.dir.path().join("log")).unwrap();
         file.read_to_string(&mut log).unwrap();
         log
     }
