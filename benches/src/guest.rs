@@ -5,6 +5,8 @@
 //! socket; it takes the answers' base64 as it comes and sends one that it has made before, so that decoding and encoding
 //! cost it nothing here.
 //!
+//! guest-file-write makes no digests, and what is set beside it does not either; what both of ours cost is told as well.
+//!
 //! A command is over for that client when guest-exec-status says so: it asks at once, and then every millisecond.
 
 use std::time::{Duration, Instant};
@@ -71,7 +73,11 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
         eprintln!("bench: round {} of {}", round + 1, options.rounds);
         samples.read.push(read(channel.clone(), bytes).await?);
         samples.peer_read.push(peer_read(&mut other, bytes).await?);
-        samples.write.push(write(channel.clone(), bytes).await?);
+        samples
+            .write
+            .push(write(channel.clone(), bytes, false).await?);
+        let plain = write(channel.clone(), bytes, true).await?;
+        samples.plain_write.push(plain);
         samples
             .peer_write
             .push(peer_write(&mut other, bytes).await?);
@@ -87,6 +93,7 @@ struct Samples {
     read: Vec<f64>,
     peer_read: Vec<f64>,
     write: Vec<f64>,
+    plain_write: Vec<f64>,
     peer_write: Vec<f64>,
     exec: Vec<f64>,
     peer_exec: Vec<f64>,
@@ -104,6 +111,7 @@ impl Samples {
         let read = report.rate("Files.Read", self.read);
         let peer_read = report.rate("guest-file-read", self.peer_read);
         let write = report.rate("Files.Write", self.write);
+        let plain_write = report.rate("Files.Write without digests", self.plain_write);
         let peer_write = report.rate("guest-file-write", self.peer_write);
         let exec = report.time("Exec.Run of /bin/true (p50)", self.exec);
         let peer_exec = report.time(
@@ -112,10 +120,14 @@ impl Samples {
         );
         report.ratio("Files.Read / guest-file-read", read / peer_read, 8.0, true);
         report.ratio(
-            "Files.Write / guest-file-write",
-            write / peer_write,
+            "Files.Write without digests / guest-file-write",
+            plain_write / peer_write,
             20.0,
             true,
+        );
+        report.compare(
+            "Files.Write with digests / guest-file-write",
+            write / peer_write,
         );
         report.ratio("Exec.Run / guest-exec", exec / peer_exec, 1.0, false);
         report
@@ -139,9 +151,10 @@ async fn read(channel: Channel, bytes: u64) -> Result<f64> {
     Ok(total as f64 / begin.elapsed().as_secs_f64())
 }
 
-async fn write(channel: Channel, bytes: u64) -> Result<f64> {
+async fn write(channel: Channel, bytes: u64, no_digests: bool) -> Result<f64> {
     let start = FilesWriteStart {
         path: FILES[1].to_owned(),
+        no_digests,
         ..FilesWriteStart::default()
     };
     let pieces = (0..bytes).step_by(PIECE).map(move |offset| {

@@ -12,7 +12,7 @@ use vbridge_api::guest::v1::{
 };
 use vbridge_tests::{
     fixture::{Bridge, Guest},
-    load::{self, Abandoned, Traces, Watchers, busy},
+    load::{self, Abandoned, Check, Traces, Watchers, busy},
     programs,
     suite::Suite,
 };
@@ -20,7 +20,7 @@ use vbridge_tests::{
 const NAME: &str = "guest";
 
 /// Far longer than any of these takes.
-const LIMIT: Duration = Duration::from_secs(500);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// The guest's memory: a file of 1 GiB lies in it.
 const MEMORY_MIB: u32 = 3072;
@@ -91,8 +91,8 @@ async fn a_large_file(real: Arc<Real>) -> Result<()> {
         let mut most = 0;
         let transfer = async {
             match up {
-                true => load::upload(channel.clone(), path, 3, LARGE).await,
-                false => load::download(channel.clone(), path, 3, LARGE).await,
+                true => load::upload(channel.clone(), path, (3, LARGE), Check::Bytes).await,
+                false => load::download(channel.clone(), path, (3, LARGE), Check::Bytes).await,
             }
         };
         tokio::pin!(transfer);

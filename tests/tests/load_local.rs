@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::{io::AsyncReadExt as _, net::TcpListener, time::timeout};
 use vbridge_tests::{
     fixture::{Bridge, LocalAgent},
-    load::{self, Abandoned, Traces, Watchers},
+    load::{self, Abandoned, Check, Traces, Watchers},
     suite::Suite,
 };
 
@@ -114,13 +114,13 @@ async fn a_large_file() -> Result<()> {
     let channel = world.bridge.place(NAME).channel().await?;
     let path = world.path("large")?;
     // What is made with the first transfer is made once.
-    load::upload(channel.clone(), &path, 1, 1 << 20).await?;
-    load::download(channel.clone(), &path, 1, 1 << 20).await?;
+    load::upload(channel.clone(), &path, (1, 1 << 20), Check::Digests).await?;
+    load::download(channel.clone(), &path, (1, 1 << 20), Check::Digests).await?;
     let before = world.memory()?;
-    load::upload(channel.clone(), &path, 2, LARGE).await?;
+    load::upload(channel.clone(), &path, (2, LARGE), Check::Digests).await?;
     world.has_grown_less("1 GiB to the guest", before, TRANSFER_MEMORY)?;
     let before = world.memory()?;
-    load::download(channel, &path, 2, LARGE).await?;
+    load::download(channel, &path, (2, LARGE), Check::Digests).await?;
     world.has_grown_less("1 GiB from the guest", before, TRANSFER_MEMORY)
 }
 

@@ -20,6 +20,7 @@ pub(crate) struct Start {
     pub(super) make_parents: bool,
     pub(super) size: Option<u64>,
     pub(super) digest: Option<Digest>,
+    pub(super) no_digests: bool,
     pub(super) offset: u64,
     pub(super) upload_id: String,
 }
@@ -62,6 +63,9 @@ impl Start {
             check_id("start.upload_id", &start.upload_id)?;
         }
         if let Some(digest) = &start.digest {
+            if start.no_digests {
+                return wrong("digest", "goes not with no_digests");
+            }
             digest::check("start.digest", digest)?;
         }
         Ok(Self {
@@ -80,6 +84,7 @@ impl Start {
                 .map(|size| length("start.size", size))
                 .transpose()?,
             digest: start.digest,
+            no_digests: start.no_digests,
             offset: length("start.offset", start.offset)?,
             upload_id: start.upload_id,
         })
@@ -116,7 +121,7 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_refused_with_the_field() {
         assert!(start(|_| {}).is_ok());
-        let wrong: [(&str, Change); 13] = [
+        let wrong: [(&str, Change); 14] = [
             ("start.path", |start| start.path = "x".to_owned()),
             ("start.mode", |start| start.mode = 9),
             ("start.permissions", |start| {
@@ -144,6 +149,9 @@ mod tests {
             }),
             ("start.digest.value", |start| {
                 start.digest = Some(Digest::default())
+            }),
+            ("start.digest", |start| {
+                (start.digest, start.no_digests) = (Some(Digest::default()), true);
             }),
             ("start.modified", |start| {
                 start.modified = Some(prost_types::Timestamp {

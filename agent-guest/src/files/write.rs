@@ -44,7 +44,8 @@ pub(crate) struct Upload {
     no_overwrite: bool,
     size: Option<u64>,
     expected: Vec<Digest>,
-    digests: Both,
+    /// None if nobody wants them.
+    digests: Option<Both>,
     /// How far what is there of a resumed upload has been read again, and how much there is.
     again: (u64, u64),
     /// Where the next byte belongs.
@@ -107,7 +108,8 @@ impl Upload {
                 Target::InPlace(existing(root, &path, OFlags::empty(), &mut attributes)?)
             }
         };
-        let is_resumed = matches!(target, Target::Replace(_));
+        // Only for the digests is anything read again.
+        let counts = matches!(target, Target::Replace(_)) && !start.no_digests;
         Ok(Self {
             path,
             target,
@@ -115,8 +117,8 @@ impl Upload {
             no_overwrite: start.no_overwrite,
             size: start.size,
             expected: start.digest.into_iter().collect(),
-            digests: Both::default(),
-            again: (0, if is_resumed { start.offset } else { 0 }),
+            digests: (!start.no_digests).then(Both::default),
+            again: (0, if counts { start.offset } else { 0 }),
             position: start.offset,
         })
     }
@@ -134,7 +136,9 @@ impl Upload {
             let bytes = buffer.get_mut(..want).unwrap_or_default();
             file.read_exact_at(bytes, at)
                 .map_err(|error| failed("read the upload of", &self.path, errno(&error)))?;
-            self.digests.update(bytes);
+            if let Some(digests) = &mut self.digests {
+                digests.update(bytes);
+            }
             at = at.saturating_add(want as u64);
         }
         self.again = (at, end);
@@ -154,7 +158,9 @@ impl Upload {
             Target::InPlace(file) => file.write_all_at(bytes, self.position),
         };
         written.map_err(|error| failed("write", &self.path, errno(&error)))?;
-        self.digests.update(bytes);
+        if let Some(digests) = &mut self.digests {
+            digests.update(bytes);
+        }
         self.position = end;
         Ok(())
     }
@@ -176,7 +182,9 @@ impl Upload {
             Target::InPlace(file) => punch(file, self.position, end),
         };
         made.map_err(|errno| failed("make a hole in", &self.path, errno))?;
-        self.digests.zeros(count);
+        if let Some(digests) = &mut self.digests {
+            digests.zeros(count);
+        }
         self.position = end;
         Ok(())
     }
@@ -184,6 +192,9 @@ impl Upload {
     /// Takes the digest that all must have.
     pub(crate) fn expect(&mut self, digest: Digest) -> Result<(), Status> {
         digest::check("digest", &digest)?;
+        if self.digests.is_none() {
+            return Err(error::invalid_field("digest", "goes not with no_digests"));
+        }
         self.expected.push(digest);
         Ok(())
     }
@@ -195,7 +206,8 @@ impl Upload {
             let description = format!("is {size}, and only {} bytes have come", self.position);
             return Err(error::invalid_field("start.size", description));
         }
-        let (sha256, md5) = self.digests.finish();
+        let digests = self.digests.as_ref().map(Both::finish);
+        let (sha256, md5) = digests.unwrap_or_default();
         for expected in &self.expected {
             let (name, is) = match expected.algorithm() {
                 DigestAlgorithm::Md5 => ("MD5", &md5),

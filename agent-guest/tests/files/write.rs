@@ -152,6 +152,22 @@ async fn an_upload_with_an_id_is_resumed_where_it_broke_off() {
 }
 
 #[tokio::test]
+async fn without_digests_the_same_is_written_and_none_is_told_or_expected() {
+    let guest = Guest::start().await;
+    let bytes = noise(300_000);
+    let start = || FilesWriteStart {
+        no_digests: true,
+        ..guest.upload("file")
+    };
+    let answer = guest.write(start(), data(&bytes)).await.unwrap();
+    assert!(answer.sha256.is_empty() && answer.md5.is_empty());
+    assert_eq!(fs::read(guest.at("file")).unwrap(), bytes);
+    let digest = Message::Digest(expected(&bytes));
+    let refused = guest.write(start(), data(&bytes).chain([digest])).await;
+    assert_eq!(reason(&refused.unwrap_err()), "INVALID_FIELD");
+}
+
+#[tokio::test]
 async fn a_wrong_digest_or_length_changes_nothing() {
     let guest = Guest::start().await;
     fs::write(guest.at("file"), "old").unwrap();

@@ -17,7 +17,7 @@ use vbridge_api::guest::v1::{
     process_output::Output,
 };
 
-use super::{download, upload};
+use super::{Check, download, upload};
 use crate::{content::Random, place::Place};
 
 /// Bytes in one message of input.
@@ -42,9 +42,12 @@ pub async fn busy(
         let size = (4 << 20) + random.below(4 << 20);
         let (path, seed) = (format!("{directory}/{number}"), random.number());
         if number % 2 == 0 {
-            timeout(limit, upload(channel.clone(), &path, seed, size))
-                .await
-                .with_context(|| format!("{path} takes for ever"))??;
+            timeout(
+                limit,
+                upload(channel.clone(), &path, (seed, size), Check::Digests),
+            )
+            .await
+            .with_context(|| format!("{path} takes for ever"))??;
         }
         files.push((path, seed, size, number % 2 == 0));
     }
@@ -59,8 +62,8 @@ pub async fn busy(
         tasks.spawn(async move {
             all_run.wait().await;
             match is_there {
-                true => download(channel, &path, seed, size).await,
-                false => upload(channel, &path, seed, size).await,
+                true => download(channel, &path, (seed, size), Check::Digests).await,
+                false => upload(channel, &path, (seed, size), Check::Digests).await,
             }
         });
     }

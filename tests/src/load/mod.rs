@@ -9,5 +9,5 @@ mod watchers;
 
 pub use abandon::{Abandoned, Traces};
 pub use busy::busy;
-pub use transfer::{download, upload};
+pub use transfer::{Check, download, upload};
 pub use watchers::Watchers;
