@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
@@ -202,24 +202,20 @@ fn a_terminal_that_is_closed_takes_the_shell_with_it() {
     story(async {
         let world = World::start().await?;
         let mut terminal = world.shell(&[]).await?;
-        let mark = world.here.path().join("gone");
-        let line = format!(
-            "trap 'echo > {}; exit' HUP; echo re\"\"ady\r",
-            mark.display()
-        );
-        terminal.types(&line).await?;
-        terminal.shows("ready").await?;
+        terminal.types("echo it\"\" is $$ there\r").await?;
+        terminal.shows("it is ").await?;
+        let pid = terminal.until(" there").await?;
+        let process = Path::new("/proc").join(pid.trim_end_matches(" there"));
+        ensure!(process.exists(), "{pid}");
         ensure!(!terminal.hang_up().await?.success());
-        eventually("the shell hears of it", PATIENCE, || async {
-            Ok(mark.exists())
-        })
-        .await
+        eventually("it is gone", PATIENCE, || async { Ok(!process.exists()) }).await
     });
 }
 
 #[test]
 fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
-    const DRAWN: &str = "\x1b[J";
+    const BEGIN: &str = "\x1b[H\x1b[Klocal  ";
+    const END: &str = "\x1b[J";
     story(async {
         let world = World::start().await?;
         let top = ["top", "local", "--interval", "100ms"];
@@ -227,11 +223,9 @@ fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
         // Another screen, and there one picture over the other.
         terminal.shows("\x1b[?1049h").await?;
         for _ in 0..3 {
-            let picture = terminal.until(DRAWN).await?;
-            ensure!(
-                picture.contains("\x1b[Hlocal  ") && picture.contains("memory"),
-                "{picture:?}"
-            );
+            terminal.shows(BEGIN).await?;
+            let picture = terminal.until(END).await?;
+            ensure!(picture.contains("memory"), "{picture:?}");
         }
         terminal.types("\x03").await?;
         terminal.shows("\x1b[?1049l").await?;
@@ -240,18 +234,14 @@ fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
         // No second picture would come of itself.
         let top = ["top", "local", "--interval", "1h"];
         let mut terminal = world.vbridge(&top).await?;
-        terminal.shows(DRAWN).await?;
-        terminal.resize(2, 12)?;
-        let picture = terminal.until(DRAWN).await?;
-        let lines: Vec<_> = picture.split("\x1b[K").collect();
-        ensure!(lines.len() == 3, "{lines:?}");
-        ensure!(
-            lines[0]
-                .strip_prefix("\x1b[H")
-                .is_some_and(|it| it.len() == 12),
-            "{lines:?}"
-        );
+        terminal.shows(END).await?;
+        terminal.resize(1, 12)?;
+        terminal.shows(BEGIN).await?;
         terminal.signal(Signal::TERM)?;
+        // The cursor is shown again.
+        let rest = terminal.until("\x1b[?25h").await?;
+        let line = rest.trim_end_matches("\x1b[?25h");
+        ensure!(line.len() == 12 - "local  ".len(), "{line:?}");
         terminal.shows("\x1b[?1049l").await?;
         ensure!(
             terminal.ended().await?.code() == Some(143),

@@ -223,12 +223,6 @@ mod tests {
         };
         let mut program = Cli::command();
         program.build();
-        check(
-            program
-                .get_about()
-                .filter(|about| !about.to_string().is_empty()),
-            "vbridge",
-        );
         for command in program.get_subcommands() {
             let name = command.get_name();
             check(command.get_about(), name);
