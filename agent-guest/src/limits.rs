@@ -574,6 +574,9 @@ pub const UPSTREAM_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long one may take to say what it serves or how it is. Then it counts as one that does not say, or is not well.
 pub const UPSTREAM_ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long whoever watches its health waits before looking again for one that is not there. Nothing tells when it comes.
+pub const UPSTREAM_RETRY: Duration = Duration::from_secs(1);
+
 /// Services that are listed of one.
 pub const MAX_UPSTREAM_LISTED: usize = 256;
 

@@ -1,5 +1,5 @@
 //! `grpc.health.v1.Health`: everything that the agent serves is serving, until it stops. How an upstream is, its own server
-//! says; Watch knows nothing of these.
+//! says, and nobody is there to say it where that has gone.
 
 use std::{
     collections::BTreeSet,
@@ -9,8 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::sync::watch;
-use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_server,
@@ -75,13 +78,19 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthWatch>, Status> {
-        // Unknown services are answered too, by the protocol's definition: they may yet appear.
-        let status = self
-            .status(&request.get_ref().service)
-            .unwrap_or(ServingStatus::ServiceUnknown);
+        let name = &request.get_ref().service;
+        let statuses = match self.status(name) {
+            Some(status) => unchanged(status),
+            // Unknown services are answered too, by the protocol's definition: they may yet appear.
+            None => self
+                .upstreams
+                .watch_health(name)
+                .unwrap_or_else(|| unchanged(ServingStatus::ServiceUnknown)),
+        };
         let mut stopping = self.stopping.subscribe();
         Ok(Response::new(HealthWatch {
-            next: Next::Status(status),
+            state: State::Watching,
+            statuses,
             stopping: Box::pin(async move {
                 // An error means that the agent is gone altogether.
                 let _ = stopping.wait_for(|stopping| *stopping).await;
@@ -90,51 +99,57 @@ impl health_server::Health for Health {
     }
 }
 
+/// It is so, and nothing else comes.
+fn unchanged(status: ServingStatus) -> BoxStream<'static, ServingStatus> {
+    let once = stream::once(std::future::ready(status));
+    once.chain(stream::pending()).boxed()
+}
+
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse {
         status: status.into(),
     }
 }
 
-/// The status now; when the agent stops, NOT_SERVING and the end.
+/// The status now, and each that it changes to; when the agent stops, NOT_SERVING and the end.
 pub(crate) struct HealthWatch {
-    next: Next,
+    state: State,
+    /// Without end.
+    statuses: BoxStream<'static, ServingStatus>,
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
-enum Next {
-    Status(ServingStatus),
-    Stop,
-    End,
-    Nothing,
+enum State {
+    Watching,
+    /// That the agent stops was told; the call's own end is left.
+    Stopped,
+    Over,
 }
 
 impl Stream for HealthWatch {
     type Item = Result<HealthCheckResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.next {
-            Next::Status(status) => {
-                self.next = Next::Stop;
-                Poll::Ready(Some(Ok(answer(status))))
+        match self.state {
+            State::Watching => {
+                if self.stopping.as_mut().poll(cx).is_ready() {
+                    self.state = State::Stopped;
+                    return Poll::Ready(Some(Ok(answer(ServingStatus::NotServing))));
+                }
+                let status = std::task::ready!(self.statuses.poll_next_unpin(cx));
+                Poll::Ready(status.map(|status| Ok(answer(status))))
             }
-            Next::Stop => {
-                std::task::ready!(self.stopping.as_mut().poll(cx));
-                self.next = Next::End;
-                Poll::Ready(Some(Ok(answer(ServingStatus::NotServing))))
-            }
-            Next::End => {
-                self.next = Next::Nothing;
+            State::Stopped => {
+                self.state = State::Over;
                 Poll::Ready(Some(Err(error::agent_stopping())))
             }
-            Next::Nothing => Poll::Ready(None),
+            State::Over => Poll::Ready(None),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio_stream::StreamExt as _;
     use tonic::Code;
     use tonic_health::pb::health_server::Health as _;
 

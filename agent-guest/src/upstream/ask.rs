@@ -1,4 +1,4 @@
-//! What the agent asks an upstream on its own account, within a bounded time: what it serves, and how it is.
+//! What the agent asks an upstream on its own account, within a bounded time: what it serves.
 
 use std::{
     collections::HashMap,
@@ -15,9 +15,6 @@ use prost::Message as _;
 use tokio::time::timeout;
 use tokio_stream as stream;
 use tonic::{Code, Status, body::Body};
-use tonic_health::pb::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, ServerReflectionResponse,
     server_reflection_client::ServerReflectionClient, server_reflection_request::MessageRequest,
@@ -42,7 +39,7 @@ struct Kept {
 
 /// A server as tonic's clients take it.
 #[derive(Clone)]
-struct Callee {
+pub(super) struct Callee {
     server: Arc<Server>,
     /// The method's path, if another one than the client's is to be called.
     path: Option<&'static str>,
@@ -64,27 +61,6 @@ impl Upstreams {
         all.sort_by(|one, other| one.service.cmp(&other.service));
         all.dedup_by(|one, other| one.service == other.service);
         all
-    }
-
-    /// How the server of a service is; `None` if no upstream has it.
-    pub(crate) async fn health(&self, service: &str) -> Option<Result<ServingStatus, Status>> {
-        let server = self.find(service)?;
-        if server.connection().await.is_err() {
-            return Some(Ok(ServingStatus::NotServing));
-        }
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
-        let mut client = HealthClient::new(Callee::new(server));
-        let answer = timeout(UPSTREAM_ASK_TIMEOUT, client.check(request)).await;
-        Some(match answer {
-            Ok(Ok(answer)) => Ok(answer.into_inner().status()),
-            // It has no health, and lives.
-            Ok(Err(status)) if status.code() == Code::Unimplemented => Ok(ServingStatus::Serving),
-            Ok(Err(status)) if status.code() == Code::Unavailable => Ok(ServingStatus::NotServing),
-            Ok(Err(status)) => Err(status),
-            Err(_) => Ok(ServingStatus::NotServing),
-        })
     }
 }
 
@@ -207,7 +183,7 @@ impl Known {
 // === impl Callee ===
 
 impl Callee {
-    fn new(server: &Arc<Server>) -> Self {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
         Self {
             server: Arc::clone(server),
             path: None,

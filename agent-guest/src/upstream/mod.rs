@@ -13,12 +13,14 @@
 //! |---|---|
 //! | [`config`] | what is said of an upstream, and what makes sense |
 //! | [`forward`] | calls, as bytes |
-//! | [`ask`] | what the agent itself asks: reflection, health |
+//! | [`ask`] | what the agent itself asks: reflection |
+//! | [`health`] | how they are, once and from now on |
 //! | [`reflection`] | the agent's reflection with theirs |
 
 mod ask;
 mod config;
 mod forward;
+mod health;
 pub(crate) mod reflection;
 
 use std::{
@@ -32,6 +34,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    sync::watch,
     time::timeout,
 };
 use tonic::{Status, body::Body};
@@ -63,6 +66,8 @@ struct Connection {
     sender: http2::SendRequest<Body>,
     /// What it has said of itself.
     known: Known,
+    /// Its task has the other half, and drops it.
+    end: watch::Receiver<()>,
 }
 
 // === impl Upstreams ===
@@ -170,7 +175,7 @@ impl Server {
     }
 
     async fn connect(&self) -> io::Result<Arc<Connection>> {
-        let sender = match self.upstream.place() {
+        let (sender, end) = match self.upstream.place() {
             Address::Unix(path) => handshake(UnixStream::connect(path).await?).await?,
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
@@ -181,6 +186,7 @@ impl Server {
         let connection = Arc::new(Connection {
             sender,
             known: Known::default(),
+            end,
         });
         *self.lock() = Some(Arc::clone(&connection));
         tracing::debug!(upstream = self.upstream.name(), "connected");
@@ -205,9 +211,20 @@ impl Server {
     }
 }
 
+// === impl Connection ===
+
+impl Connection {
+    /// Waits until it is no more.
+    async fn ended(&self) {
+        // Nothing is ever sent: an error means that the task has ended.
+        let _ = self.end.clone().changed().await;
+    }
+}
+
+/// Whoever calls, and what ends with the connection.
 async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-) -> io::Result<http2::SendRequest<Body>> {
+) -> io::Result<(http2::SendRequest<Body>, watch::Receiver<()>)> {
     let mut http = http2::Builder::new(TokioExecutor::new());
     http.timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
@@ -221,11 +238,13 @@ async fn handshake(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
+    let (alive, end) = watch::channel(());
     tokio::spawn(async move {
         // Each call is told by itself.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "an upstream's connection ended");
         }
+        drop(alive);
     });
-    Ok(sender)
+    Ok((sender, end))
 }

@@ -304,6 +304,26 @@ async fn health_is_the_servers_own_and_info_lists_its_services() {
 }
 
 #[tokio::test]
+async fn whoever_watches_its_health_sees_it_come_die_and_return() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let (_agent, _host, channel) = agent(&format!("unix:{}", path.display())).await;
+    let mut client = HealthClient::new(channel);
+    let service = "org.example.Echo".to_owned();
+    let watched = within(client.watch(HealthCheckRequest { service })).await;
+    let mut statuses = watched.unwrap().into_inner();
+    let mut next = async || within(statuses.message()).await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    let mut server = Server::start_at(&path).await;
+    assert_eq!(next().await, ServingStatus::Serving);
+    server.die().await;
+    assert_eq!(next().await, ServingStatus::NotServing);
+    std::fs::remove_file(&path).unwrap();
+    let _server = Server::start_at(&path).await;
+    assert_eq!(next().await, ServingStatus::Serving);
+}
+
+#[tokio::test]
 async fn the_policy_holds_for_them_too() {
     let server = Server::start(Place::Unix).await;
     let allowed = Rule::allow("echo", ["org.example.Echo/Echo"]);
