@@ -4,22 +4,23 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::Stdio,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+use tokio::process::Command;
 use tonic_reflection::pb;
 use xtask::{tools, workspace};
 
-use crate::{content, matrix::unique, place::Place, suite::Suite};
-
-/// For everything that one client program does. The largest part are 64 MiB messages through an emulated guest.
-const CLIENT_LIMIT: Duration = Duration::from_secs(180);
+use crate::{
+    content,
+    matrix::unique,
+    outside::{generate_python, grpcurl, run, stream_of_json, tool},
+    place::Place,
+    suite::Suite,
+};
 
 /// The services that the test agent offers.
 const SERVICES: [&str; 17] = [
@@ -266,90 +267,6 @@ async fn grpcurl_sees_metadata_failures_and_deadlines(place: &Place) -> Result<(
     Ok(())
 }
 
-/// What a program did.
-#[derive(Debug)]
-struct Outcome {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Outcome {
-    /// What it wrote, if it succeeded.
-    fn success(self) -> Result<String> {
-        ensure!(
-            self.status == Some(0),
-            "it ended with {:?}\n{}{}",
-            self.status,
-            self.stdout,
-            self.stderr
-        );
-        Ok(self.stdout)
-    }
-
-    /// The JSON values that it wrote, if it succeeded.
-    fn json(self) -> Result<Vec<Value>> {
-        stream_of_json(&self.success()?)
-    }
-}
-
-fn stream_of_json(text: &str) -> Result<Vec<Value>> {
-    let values = serde_json::Deserializer::from_str(text).into_iter();
-    values
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("not JSON:\n{text}"))
-}
-
-async fn grpcurl(place: &Place, flags: &[&str], what: &[&str], input: &str) -> Result<Outcome> {
-    let mut command = Command::new(tool(tools::grpcurl())?);
-    command.args(["-plaintext", "-authority", place.authority()]);
-    command.args(["-connect-timeout", "10"]);
-    if !flags.contains(&"-max-time") {
-        command.args(["-max-time", "60"]);
-    }
-    command
-        .args(flags)
-        .arg(place.address().to_string())
-        .args(what);
-    run(command, input).await
-}
-
-/// A tool that `cargo xtask test` installs.
-fn tool(path: PathBuf) -> Result<PathBuf> {
-    if !path.exists() {
-        bail!(
-            "{} is missing: run `cargo xtask test`, which installs it",
-            path.display()
-        );
-    }
-    Ok(path)
-}
-
-async fn run(mut command: Command, input: &str) -> Result<Outcome> {
-    let shown = format!("{:?}", command.as_std());
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("can't run {shown}"))?;
-    let mut stdin = child.stdin.take().context("it has no input")?;
-    let input = input.to_owned();
-    // A program that ends without reading its input may.
-    let feed = tokio::spawn(async move { _ = stdin.write_all(input.as_bytes()).await });
-    let output = timeout(CLIENT_LIMIT, child.wait_with_output())
-        .await
-        .with_context(|| format!("{shown}: no end within {CLIENT_LIMIT:?}"))??;
-    feed.abort();
-    Ok(Outcome {
-        status: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
-}
-
 // === Reflection ===
 
 async fn reflection_v1alpha_describes_the_same_as_v1(place: &Place) -> Result<()> {
@@ -401,20 +318,12 @@ async fn reflection_v1alpha_describes_the_same_as_v1(place: &Place) -> Result<()
 async fn a_python_client_sees_what_it_should(place: &Place) -> Result<()> {
     let python = tool(tools::python())?;
     let generated = tempfile::tempdir()?;
-    let mut protoc = Command::new(&python);
-    protoc.args(["-m", "grpc_tools.protoc"]);
-    for folder in proto_folders() {
-        protoc.arg(format!("-I{}", folder.display()));
-    }
-    for flag in ["--python_out", "--grpc_python_out"] {
-        protoc.arg(format!("{flag}={}", generated.path().display()));
-    }
-    protoc.args([
+    let protos = [
         "vbridge/test/v1/exercise.proto",
         "vbridge/guest/v1/system.proto",
         "vbridge/guest/v1/metrics.proto",
-    ]);
-    run(protoc, "").await?.success().context("grpcio-tools")?;
+    ];
+    generate_python(&proto_folders(), &protos, generated.path()).await?;
     let mut client = Command::new(python);
     client.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python/client.py"));
     client

@@ -13,6 +13,7 @@
 //! | [`matrix`] | every kind of call, told as a transcript that can be compared |
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
+//! | [`outside`] | programs that are not ours: grpcurl, Python |
 //! | [`clients`] | grpcurl, Python and Node |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
@@ -29,6 +30,7 @@ pub mod exercise;
 pub mod fixture;
 pub mod libvirt;
 pub mod matrix;
+pub mod outside;
 pub mod place;
 pub mod process;
 pub mod programs;

@@ -1,12 +1,15 @@
 //! Where our programs are. They are built once for each test program, which costs cargo's check where nothing has
 //! changed; `cargo xtask test` builds all of them before, and says so with `VBRIDGE_PREBUILT`.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::OnceCell;
 use xtask::{
-    build::{self, BRIDGE, Profile, RAW, TEST_AGENT},
+    build::{self, AGENT, BRIDGE, Binary, EMBEDDED, Profile, RAW, TEST_AGENT},
     image::Image,
 };
 
@@ -38,6 +41,34 @@ pub async fn host() -> Result<&'static Programs> {
             Ok(Programs { bridge, agent })
         })
         .await
+}
+
+/// Builds or finds the agent as it is shipped, but for this machine.
+///
+/// # Errors
+/// cargo fails.
+pub async fn agent() -> Result<&'static Path> {
+    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+    one(&PROGRAM, AGENT).await
+}
+
+/// Builds or finds the example that embeds the agent.
+///
+/// # Errors
+/// cargo fails.
+pub async fn embedded() -> Result<&'static Path> {
+    static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
+    one(&PROGRAM, EMBEDDED).await
+}
+
+async fn one(known: &'static OnceCell<PathBuf>, binary: Binary) -> Result<&'static Path> {
+    let build = || async {
+        let build = move || build::host(Profile::Dev, &[binary]);
+        let built = tokio::task::spawn_blocking(build).await??;
+        let (_, path) = built.into_iter().next().context("it was not built")?;
+        Ok(path)
+    };
+    known.get_or_try_init(build).await.map(PathBuf::as_path)
 }
 
 /// Builds or finds the guest's image: with the test agent and the bare channel's peer.

@@ -48,6 +48,12 @@ pub const TEST_AGENT: Binary = Binary {
     name: "vbridge-test-agent",
 };
 
+/// The example that embeds the agent.
+pub const EMBEDDED: Binary = Binary {
+    package: "vbridge-example-embedded",
+    name: "vbridge-example-embedded",
+};
+
 /// The raw port's peer.
 pub const RAW: Binary = Binary {
     package: "vbridge-tests",

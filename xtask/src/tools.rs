@@ -19,9 +19,10 @@ use crate::{command, image, qemu, workspace};
 const GRPCURL_MODULE: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
 const GRPCURL_VERSION: &str = "v1.9.4";
 
-/// The Python client's packages; pip adds what they depend on.
-const PYTHON_PACKAGES: [&str; 4] = [
+/// The packages of the Python client and of the server in `agent-guest/examples`; pip adds what they depend on.
+const PYTHON_PACKAGES: [&str; 5] = [
     "grpcio==1.85.1",
+    "grpcio-health-checking==1.85.1",
     "grpcio-tools==1.85.1",
     "grpcio-reflection==1.85.1",
     "protobuf==7.36.2",
@@ -258,7 +259,8 @@ fn ensure_python() -> Result<()> {
                     .args(PYTHON_PACKAGES),
             )?;
             command::capture(
-                Command::new(python()).args(["-c", "import grpc_tools, grpc_reflection"]),
+                Command::new(python())
+                    .args(["-c", "import grpc_tools, grpc_health, grpc_reflection"]),
             )
             .map(drop)
         },

@@ -13,7 +13,8 @@ use xtask::tools::{self, Scope};
 /// Runs the tests of all packages.
 pub(super) fn test(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
-    let built = prepare(Profile::Dev)?;
+    let mut built = prepare(Profile::Dev)?;
+    built.extend(build::host(Profile::Dev, &[build::AGENT, build::EMBEDDED])?);
     let mut prebuilt: Vec<PathBuf> = built.into_iter().map(|(_, path)| path).collect();
     if arguments.is_empty() {
         // cargo builds every package's examples before it runs the first test, unless it is to run some tests only.
