@@ -14,6 +14,7 @@
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
 //! | [`outside`] | programs that are not ours: grpcurl, Python |
+//! | [`terminal`] | a terminal of a program's own |
 //! | [`clients`] | grpcurl, Python and Node |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
@@ -37,3 +38,4 @@ pub mod programs;
 pub mod raw;
 pub mod snapshot;
 pub mod suite;
+pub mod terminal;

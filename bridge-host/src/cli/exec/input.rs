@@ -8,10 +8,13 @@ use tokio::{
 };
 use vbridge_api::guest::v1::{ProcessInput, process_input::Input};
 
-use super::{super::failure::Failure, terminal};
+use super::{super::failure::Failure, escape::Escape, terminal};
 
 /// Bytes of standard input in one message.
 const PIECE: usize = 32 * 1024;
+
+/// Bytes that are read of what is typed while the guest takes none of it: so long the operator can leave.
+const AHEAD: usize = 64 * 1024;
 
 /// Messages that may wait on their way to the guest: when the command does not read, neither do we.
 pub(super) const QUEUE: usize = 4;
@@ -30,6 +33,34 @@ pub(super) async fn stdin(to: Sender<ProcessInput>) {
         };
         room.send(input(Input::Stdin(bytes.to_vec())));
     }
+}
+
+/// Passes on what is typed, to its end, and looks for the escape. If the operator leaves, says so.
+pub(super) async fn keyboard(to: Sender<ProcessInput>, mut escape: Escape, leave: Sender<()>) {
+    let mut stdin = tokio::io::stdin();
+    let mut piece = vec![0; PIECE];
+    let mut typed = Vec::new();
+    let mut is_over = false;
+    while !is_over || !typed.is_empty() {
+        tokio::select! {
+            // Also while nothing of it can be passed on: a guest that hangs is what the escape is for.
+            read = stdin.read(&mut piece), if !is_over && typed.len() < AHEAD => {
+                let read = piece.get(..read.unwrap_or(0)).unwrap_or_default();
+                is_over = read.is_empty();
+                if escape.pass(read, &mut typed) {
+                    // If nobody listens, the command has ended.
+                    let _ = leave.send(()).await;
+                    return;
+                }
+            }
+            room = to.reserve(), if !typed.is_empty() => {
+                let Ok(room) = room else { return };
+                let rest = typed.split_off(typed.len().min(PIECE));
+                room.send(input(Input::Stdin(std::mem::replace(&mut typed, rest))));
+            }
+        }
+    }
+    let _ = to.send(input(Input::StdinClosed(true))).await;
 }
 
 /// The signals that are the command's as much as ours.

@@ -12,8 +12,9 @@
 //! | 128 + N | signal N has ended it, or us |
 //! | 124 | its `--time-limit` has passed, as with timeout(1) |
 //! | 126, 127 | it can't be run, or is not there, as with a shell |
-//! | 255 | the guest or the bridge can't be reached, or does not want it, as with ssh(1) |
+//! | 255 | the guest or the bridge can't be reached, or does not want it, or the command line makes no sense, as with ssh(1) |
 
+mod escape;
 mod input;
 mod list;
 mod session;
@@ -30,16 +31,22 @@ use super::{
     failure::Failure,
     output::Output,
 };
+use escape::Choice;
 use session::{Begin, Session};
 
 /// Exit status for what is not the command's doing.
-const OURS: u8 = 255;
+pub(super) const OURS: u8 = 255;
 
 /// Whose login shell it is, the guest knows.
 const LOGIN_SHELL: &str = r#"exec "${SHELL:-/bin/sh}" -l"#;
 
+/// The same for who asks for help.
+const EXIT_STATUS: &str = "Exit status: the command's; 128 + N, signal N has ended it, or this program; 124, its --time-limit has
+passed; 126, it can't be run; 127, it is not there; 255, anything else that is not the command's doing.";
+
 #[derive(Debug, Args)]
 #[command(
+    after_help = EXIT_STATUS,
     override_usage = "vbridge exec [OPTIONS] [NAME] -- COMMAND [ARGUMENT...]
        vbridge exec [OPTIONS] [NAME] --line LINE
        vbridge exec [OPTIONS] [NAME] --attach ID | --list"
@@ -49,6 +56,8 @@ pub(super) struct Options {
     guest: GuestOptions,
     #[command(flatten)]
     how: HowOptions,
+    #[command(flatten)]
+    way_out: EscapeOptions,
     /// Run it in a terminal of its own, as interactive programs want it
     #[arg(long, short = 't')]
     tty: bool,
@@ -79,11 +88,22 @@ pub(super) struct Options {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(super) struct ShellOptions {
     #[command(flatten)]
     guest: GuestOptions,
     #[command(flatten)]
     how: HowOptions,
+    #[command(flatten)]
+    way_out: EscapeOptions,
+}
+
+/// How to get away from a guest that does not answer.
+#[derive(Debug, Args)]
+struct EscapeOptions {
+    /// In a terminal this character, typed at the beginning of a line, and then a dot leave the command; none: nothing does
+    #[arg(long, value_name = "CHAR", default_value = escape::USUAL)]
+    escape: Choice,
 }
 
 /// As whom and where a command runs.
@@ -138,6 +158,7 @@ async fn exec(mut options: Options) -> Result<(), Failure> {
         begin,
         terminal: options.tty,
         input: !options.no_stdin,
+        escape: options.way_out.escape,
         keep_running: options.keep_running || options.detach,
         detach: options.detach,
     };
@@ -160,6 +181,7 @@ pub(super) async fn shell(options: ShellOptions) -> Result<(), Failure> {
             })),
             terminal: terminal::is_here(),
             input: true,
+            escape: options.way_out.escape,
             keep_running: false,
             detach: false,
         };

@@ -25,7 +25,9 @@ use super::{
         output::{print, printable},
         say,
     },
-    OURS, input,
+    OURS,
+    escape::Choice,
+    input,
     terminal::{self, Raw},
 };
 
@@ -51,6 +53,8 @@ pub(super) struct Session {
     pub(super) terminal: bool,
     /// It gets our standard input.
     pub(super) input: bool,
+    /// With what it is left, if it has a terminal and ours is one.
+    pub(super) escape: Choice,
     /// It goes on without us.
     pub(super) keep_running: bool,
     /// We only start it.
@@ -96,8 +100,16 @@ impl Session {
             false => Ok(None),
         };
         let raw = raw.map_err(|error| Failure::new(format!("can't use the terminal: {error}")))?;
-        if self.input {
-            tokio::spawn(input::stdin(to_guest.clone()));
+        // Only the keyboard sends there.
+        let (leave, mut left) = mpsc::channel(1);
+        match (raw.is_some(), self.escape.escape()) {
+            (true, Some(escape)) => {
+                tokio::spawn(input::keyboard(to_guest.clone(), escape, leave));
+            }
+            _ if self.input => {
+                tokio::spawn(input::stdin(to_guest.clone()));
+            }
+            _ => {}
         }
         let end = loop {
             tokio::select! {
@@ -111,6 +123,7 @@ impl Session {
                     Some(Err(status)) => break Err(self.lost(client, &status, &id)),
                     None => break Err(Failure::new("the guest does not say how the command ended")),
                 },
+                Some(()) = left.recv() => break Err(self.left(client, &id)),
                 heard = signals.next() => match heard {
                     input::Heard::Pass(message) => {
                         let to_guest = to_guest.clone();
@@ -167,14 +180,22 @@ impl Session {
 
     /// The call has failed while the command ran.
     fn lost(&self, client: &Client, status: &Status, id: &str) -> Failure {
-        let mut sentence = client.sentence(status);
-        if self.keep_running {
-            let (name, id) = (client.name(), printable(id));
-            sentence.push_str(&format!(
-                "; the command goes on: `vbridge exec {name} --attach {id}` finds it again"
-            ));
+        Failure::new(client.sentence(status) + &self.aftermath(client, id))
+    }
+
+    /// The operator does not want it any more.
+    fn left(&self, client: &Client, id: &str) -> Failure {
+        let sentence = format!("you have left guest \"{}\"", client.name());
+        Failure::new(sentence + &self.aftermath(client, id))
+    }
+
+    /// What becomes of the command when nobody is with it.
+    fn aftermath(&self, client: &Client, id: &str) -> String {
+        if !self.keep_running {
+            return String::new();
         }
-        Failure::new(sentence)
+        let (name, id) = (client.name(), printable(id));
+        format!("; the command goes on: `vbridge exec {name} --attach {id}` finds it again")
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::{
     stdio::stdout,
     termios::{isatty, tcgetwinsize},
 };
-use tokio::signal;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use vbridge_api::guest::v1::{
     CpuTimes, DiskMetrics, MetricsSample, MetricsWatchRequest, NetworkMetrics, Pressure,
     metrics_client::MetricsClient,
@@ -29,6 +29,10 @@ const BAR: usize = 30;
 
 /// CPUs that have a line of their own; of more, only their mean is shown.
 const CPUS: usize = 8;
+
+/// Exit statuses as shells have them for a signal.
+const BY_SIGHUP: u8 = 128 + 1;
+const BY_SIGTERM: u8 = 128 + 15;
 
 /// Lines and columns of a terminal that does not tell them.
 const USUAL: (u16, u16) = (24, 80);
@@ -65,12 +69,21 @@ pub(in crate::cli) async fn top(options: &TopOptions) -> Result<(), Failure> {
         interval: Some(interval),
     });
     let mut samples = client.answer(metrics.watch(request)).await?;
+    let mut signals = Signals::new()?;
     let screen = Screen::enter()?;
     let mut previous = None;
+    let mut drawn = String::new();
     loop {
         let next = tokio::select! {
             next = client.next(&mut samples, Some(options.interval)) => next?,
-            _ = signal::ctrl_c() => return Ok(()),
+            heard = signals.next() => match heard {
+                Heard::Resized => {
+                    screen.draw(&drawn)?;
+                    continue;
+                }
+                Heard::Interrupted => return Ok(()),
+                Heard::Ended(status) => return Err(Failure::Status(status)),
+            },
         };
         let Some(message) = next else {
             return Err(Failure::new(format!(
@@ -79,8 +92,50 @@ pub(in crate::cli) async fn top(options: &TopOptions) -> Result<(), Failure> {
             )));
         };
         let sample = message.sample.unwrap_or_default();
-        screen.draw(&picture(client.name(), &sample, previous.as_ref()))?;
+        drawn = picture(client.name(), &sample, previous.as_ref());
+        screen.draw(&drawn)?;
         previous = Some(sample);
+    }
+}
+
+/// The signals that matter to a picture.
+struct Signals {
+    resized: Signal,
+    interrupted: Signal,
+    terminated: Signal,
+    hung_up: Signal,
+}
+
+enum Heard {
+    Resized,
+    /// Ctrl-C, which is how the operator ends it.
+    Interrupted,
+    /// Somebody else ends it: with this status, but not before the screen is as it was.
+    Ended(u8),
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("can't listen to signals: {error}")))
+        };
+        Ok(Self {
+            resized: listen(SignalKind::window_change())?,
+            interrupted: listen(SignalKind::interrupt())?,
+            terminated: listen(SignalKind::terminate())?,
+            hung_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.resized.recv() => Heard::Resized,
+            _ = self.interrupted.recv() => Heard::Interrupted,
+            _ = self.terminated.recv() => Heard::Ended(BY_SIGTERM),
+            _ = self.hung_up.recv() => Heard::Ended(BY_SIGHUP),
+        }
     }
 }
 
@@ -100,14 +155,18 @@ impl Screen {
         let size = tcgetwinsize(stdout()).map_or(USUAL, |size| (size.ws_row, size.ws_col));
         let (rows, columns) = (usize::from(size.0.max(1)), usize::from(size.1.max(1)));
         let mut drawn = String::from(HOME);
+        // Each line is wiped before it is written: behind one that is full the cursor stands on its last character.
         for (i, line) in text.lines().take(rows).enumerate() {
             if i > 0 {
                 drawn.push_str("\r\n");
             }
-            drawn.extend(line.chars().take(columns));
             drawn.push_str(REST_OF_LINE);
+            drawn.extend(line.chars().take(columns));
         }
-        drawn.push_str(REST_OF_SCREEN);
+        if text.lines().count() < rows {
+            drawn.push_str("\r\n");
+            drawn.push_str(REST_OF_SCREEN);
+        }
         write(&drawn)
     }
 }
