@@ -6,7 +6,7 @@ use bridge_host::{BridgeError, config::ConfigError};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::output::printable;
+use super::output::{printable, printable_sentence};
 
 /// The agent's reason for what its guest can't do.
 const UNSUPPORTED: &str = "UNSUPPORTED";
@@ -95,7 +95,7 @@ impl Call<'_> {
             return self.connection(source);
         }
         let whom = self.whom;
-        let message = printable(status.message());
+        let message = printable_sentence(status.message());
         match status.code() {
             // A guest is as free with its messages as a bridge; both may leave them out.
             Code::DeadlineExceeded if message.is_empty() => self.too_late(),

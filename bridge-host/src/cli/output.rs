@@ -49,8 +49,17 @@ pub(super) fn printable(text: &str) -> String {
     printable_to(text, MAX_TEXT)
 }
 
+/// The same for a sentence, whose sender may have made visible already what it names: backslashes stay as they are.
+pub(super) fn printable_sentence(text: &str) -> String {
+    visible(text, MAX_TEXT, |c| c == '\\')
+}
+
 /// The same for a text that may be as long as this, in characters.
 pub(super) fn printable_to(text: &str, limit: usize) -> String {
+    visible(text, limit, |_| false)
+}
+
+fn visible(text: &str, limit: usize, stays: impl Fn(char) -> bool) -> String {
     let mut safe = String::new();
     for (i, c) in text.chars().enumerate() {
         if i == limit {
@@ -60,6 +69,7 @@ pub(super) fn printable_to(text: &str, limit: usize) -> String {
         match c {
             // `escape_debug` would escape them, but they do no harm; the last ones are accents.
             '"' | '\'' | '\u{300}'..='\u{36f}' => safe.push(c),
+            c if stays(c) => safe.push(c),
             _ => safe.extend(c.escape_debug()),
         }
     }
@@ -130,6 +140,17 @@ mod tests {
             "\\u{1b}[31mred\\r\\n\\u{9b}2J\\0"
         );
         assert_eq!(printable("abc\u{202e}cba"), "abc\\u{202e}cba");
+    }
+
+    #[test]
+    fn what_a_sentence_has_made_visible_is_not_escaped_twice() {
+        let name = "a\\b\u{1b}";
+        assert_eq!(printable(name), "a\\\\b\\u{1b}");
+        let sentence = format!("can't open {name:?}: \r");
+        assert_eq!(
+            printable_sentence(&sentence),
+            "can't open \"a\\\\b\\u{1b}\": \\r"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::mpsc::{self, Receiver, Sender};
 use vbridge_api::guest::v1::{
     DigestAlgorithm, FileInfo, FileType, FilesChecksumRequest, FilesReadRequest,
     files_read_response::Piece,
@@ -22,7 +22,7 @@ use super::{
         place::GuestPath,
         service,
     },
-    Options, PIECE, QUEUE, hash_zeros, here, identity, progress, tree,
+    Options, PIECE, QUEUE, hash_zeros, here, identity, progress, shown, tree,
 };
 
 /// Copies one.
@@ -77,24 +77,8 @@ async fn download(
         return Err(here(target, "is there already"));
     }
     let part = part(client, from, file, target)?;
-    let mut beside = open(&part).map_err(|error| here(&part, error))?;
-    // What an earlier call has left. Files of /proc have no size, and always begin anew.
-    let there = beside.metadata().map_or(0, |metadata| metadata.len());
-    let offset = if there <= file.size { there } else { 0 };
-    let prefix = beside.set_len(offset).and_then(|()| {
-        beside.rewind()?;
-        hashed(&mut beside)
-    });
-    let hash = prefix.map_err(|error| here(&part, error))?;
-    let whole = offset == 0;
-    let request = FilesReadRequest {
-        path: from.path.clone(),
-        offset,
-        sparse: true,
-        follow_link: true,
-        digest: whole.then_some(DigestAlgorithm::Sha256.into()),
-        ..FilesReadRequest::default()
-    };
+    let (beside, offset, hash) =
+        left_before(&part, file.size).map_err(|error| here(&part, error))?;
     let bar = progress::bar(options, &from.path, Some(file.size));
     bar.set_position(offset);
     let (pieces, to) = mpsc::channel(QUEUE);
@@ -102,52 +86,26 @@ async fn download(
         let bar = bar.clone();
         tokio::task::spawn_blocking(move || write(beside, hash, to, &bar))
     };
-    let failed = |status: &tonic::Status| {
-        let failure = failure(client, &from.path, status);
+    let received = receive(client, from, offset, pieces).await;
+    // Nothing more comes. What has come is written also if that was not all.
+    let written = writer.await.map_err(|error| here(&part, error))?;
+    bar.finish_and_clear();
+    let unfinished = |status: tonic::Status| {
+        let failure = failure(client, &from.path, &status);
         match failure.sentence() {
             Some(sentence) => Failure::new(format!(
                 "{sentence}; what there is stays in {}: the same command goes on with it",
-                part.display()
+                shown(&part)
             )),
             None => failure,
         }
     };
-    let call = service(client).read(client.request(request)).await;
-    let mut answers = call.map_err(|status| failed(&status))?.into_inner();
-    let mut digest = None;
-    loop {
-        match answers
-            .message()
-            .await
-            .map_err(|status| failed(&status))?
-            .map(|answer| answer.piece)
-        {
-            Some(Some(Piece::Digest(told))) => digest = Some(told.value),
-            // The writer has ended, and says why below.
-            Some(Some(piece)) => {
-                if pieces.send(piece).await.is_err() {
-                    break;
-                }
-            }
-            Some(None) => {}
-            None => break,
-        }
-    }
-    drop(pieces);
-    let written = writer.await.map_err(|error| here(&part, error))?;
-    bar.finish_and_clear();
+    let told = received.map_err(unfinished)?;
     let (beside, own) = written.map_err(|error| here(&part, error))?;
-    if !whole {
-        let request = client.request(FilesChecksumRequest {
-            path: from.path.clone(),
-            algorithm: DigestAlgorithm::Sha256.into(),
-            follow_link: true,
-            ..FilesChecksumRequest::default()
-        });
-        let answer = service(client).checksum(request).await;
-        let answer = answer.map_err(|status| failed(&status))?.into_inner();
-        digest = answer.digest.map(|digest| digest.value);
-    }
+    let digest = match offset {
+        0 => told,
+        _ => checksum(client, from).await.map_err(unfinished)?,
+    };
     if digest.as_deref() != Some(own.as_slice()) {
         // It would never be right.
         let _ = fs::remove_file(&part);
@@ -156,6 +114,61 @@ async fn download(
         )));
     }
     put_in_place(options, file, &beside, &part, target).map_err(|error| here(target, error))
+}
+
+/// What an earlier call has left: the file, to whose end it is read, its length, and the beginning of its digest.
+fn left_before(part: &Path, size: u64) -> io::Result<(File, u64, Sha256)> {
+    let mut beside = open(part)?;
+    let there = beside.metadata()?.len();
+    // Files of /proc have no size, and always begin anew.
+    let offset = if there <= size { there } else { 0 };
+    beside.set_len(offset)?;
+    let hash = hashed(&mut beside)?;
+    Ok((beside, offset, hash))
+}
+
+/// Passes on what the guest's file has from there on. Its digest, if all of it was asked for.
+async fn receive(
+    client: &Client,
+    from: &GuestPath,
+    offset: u64,
+    pieces: Sender<Piece>,
+) -> Result<Option<Vec<u8>>, tonic::Status> {
+    let request = client.request(FilesReadRequest {
+        path: from.path.clone(),
+        offset,
+        sparse: true,
+        follow_link: true,
+        digest: (offset == 0).then_some(DigestAlgorithm::Sha256.into()),
+        ..FilesReadRequest::default()
+    });
+    let mut answers = service(client).read(request).await?.into_inner();
+    let mut digest = None;
+    while let Some(answer) = answers.message().await? {
+        match answer.piece {
+            Some(Piece::Digest(told)) => digest = Some(told.value),
+            Some(piece) => {
+                if pieces.send(piece).await.is_err() {
+                    // The writer has ended, and says why.
+                    break;
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(digest)
+}
+
+/// The digest of all of the guest's file.
+async fn checksum(client: &Client, from: &GuestPath) -> Result<Option<Vec<u8>>, tonic::Status> {
+    let request = client.request(FilesChecksumRequest {
+        path: from.path.clone(),
+        algorithm: DigestAlgorithm::Sha256.into(),
+        follow_link: true,
+        ..FilesChecksumRequest::default()
+    });
+    let answer = service(client).checksum(request).await?.into_inner();
+    Ok(answer.digest.map(|digest| digest.value))
 }
 
 /// Beside the target: for this file of this guest alone.

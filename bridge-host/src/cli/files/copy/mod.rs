@@ -23,7 +23,7 @@ use super::{
         client::{Client, ClientOptions},
         duration,
         failure::Failure,
-        output::Output,
+        output::{Output, printable},
         say,
     },
     list::hex,
@@ -46,7 +46,7 @@ pub(in crate::cli) struct Options {
     /// Directories with all that is in them, too
     #[arg(long, short = 'r')]
     recursive: bool,
-    /// Keep modes and times of files, also where they would be more than usual
+    /// Keep modes and times, also where they would be more than usual, and the owners of what is in directories
     #[arg(long, short = 'p')]
     preserve: bool,
     /// Do not replace files that are there
@@ -140,7 +140,14 @@ fn file_name(path: &Path) -> Result<String, Failure> {
 
 /// What is wrong with a path here.
 fn here(path: &Path, why: impl std::fmt::Display) -> Failure {
-    Failure::new(format!("{}: {why}", path.display()))
+    // A reason may name a file, too.
+    let why = printable(&why.to_string());
+    Failure::new(format!("{}: {why}", shown(path)))
+}
+
+/// A path here, as a terminal can bear it: files may have any name.
+fn shown(path: &Path) -> String {
+    printable(&path.to_string_lossy())
 }
 
 /// A name for a transfer: the same for the same file to the same place.

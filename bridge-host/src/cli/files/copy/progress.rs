@@ -1,6 +1,6 @@
 //! How far a copy is, for people.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
 use super::{super::super::output::printable, Options};
 
@@ -14,7 +14,7 @@ pub(super) fn bar(options: &Options, name: &str, size: Option<u64>) -> ProgressB
         // Hidden, too, where standard error is no terminal.
         false => ProgressDrawTarget::stderr(),
     };
-    let bar = ProgressBar::with_draw_target(size, target);
+    let bar = ProgressBar::with_draw_target(size, target).with_finish(ProgressFinish::AndClear);
     let template = match size {
         Some(_) => "{msg:30} {bar:20} {percent:>3} % {bytes:>11} {bytes_per_sec:>13} {eta:>4}",
         None => "{msg:30} {bytes:>11} {bytes_per_sec:>13} {elapsed:>4}",

@@ -4,9 +4,14 @@ use std::{
     fs,
     io::{self, Read, Write},
     path::Path,
+    time::{Duration, SystemTime},
 };
 
 use indicatif::ProgressBar;
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, openat2},
+    io::Errno,
+};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use vbridge_api::guest::v1::{
@@ -50,8 +55,10 @@ pub(super) async fn up(
     });
     let request = client.request(tokio_stream::once(start).chain(data));
     let pushed = service(client).push_tree(request).await;
+    // The call has ended, so that nobody takes pieces any more and the packer ends, too.
+    let packed = packer.await;
     bar.finish_and_clear();
-    match (packer.await, pushed) {
+    match (packed, pushed) {
         // What the guest says of it comes first: a packer that nobody listens to fails only for that.
         (_, Err(status)) => Err(failure(client, parent, &status)),
         (Ok(Err(error)), _) => Err(here(from, error)),
@@ -166,10 +173,7 @@ impl Unpack {
             .prefix(".")
             .suffix(".part")
             .tempdir_in(parent)?;
-        let mut archive = tar::Archive::new(from);
-        archive.set_preserve_permissions(self.preserve);
-        archive.set_preserve_mtime(self.preserve);
-        archive.unpack(beside.path())?;
+        self.unpack(from, beside.path())?;
         let mut tops = fs::read_dir(beside.path())?;
         match (tops.next(), tops.next()) {
             (Some(top), None) => self.place(&top?.path(), target),
@@ -177,6 +181,35 @@ impl Unpack {
                 "the guest's archive is not of one directory: nothing was copied",
             )),
         }
+    }
+
+    /// Unpacks as [`tar::Archive::unpack`] does, which leaves directories' times as they come: directories last, and of these
+    /// the deepest first, so that neither their modes nor what is put into them are in the way.
+    fn unpack(self, from: impl Read, into: &Path) -> io::Result<()> {
+        let mut archive = tar::Archive::new(from);
+        archive.set_preserve_permissions(self.preserve);
+        archive.set_preserve_mtime(self.preserve);
+        // As with tar(1), only root gives files away.
+        let is_root = rustix::process::geteuid().is_root();
+        archive.set_preserve_ownerships(self.preserve && is_root);
+        let mut directories = Vec::new();
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            if entry.header().entry_type().is_dir() {
+                directories.push(entry);
+            } else {
+                entry.unpack_in(into)?;
+            }
+        }
+        directories.sort_by(|a, b| b.path_bytes().cmp(&a.path_bytes()));
+        let root = fs::File::open(into)?;
+        for mut directory in directories {
+            if directory.unpack_in(into)? && self.preserve {
+                let path = directory.path()?;
+                set_time(&root, &path, directory.header().mtime()?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives it its name. Directories that are there are kept, and so is what is in them and not in the new ones.
@@ -199,6 +232,23 @@ impl Unpack {
             }
         }
     }
+}
+
+/// Sets a directory's time, of which archives know the seconds. No link leads to another one.
+fn set_time(root: &fs::File, path: &Path, seconds: u64) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let only_below = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    // Archives may write a path from the root on, which tar takes as one from here on.
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let directory = match openat2(root, path, flags, Mode::empty(), only_below) {
+        Ok(directory) => fs::File::from(directory),
+        // One that not even its owner may read keeps the time that it has.
+        Err(Errno::ACCESS) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    let time = time.ok_or_else(|| io::Error::other("the archive has a time that can't be"))?;
+    directory.set_times(fs::FileTimes::new().set_modified(time))
 }
 
 /// The end of a packer: what it writes goes into the call.

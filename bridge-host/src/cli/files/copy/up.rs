@@ -21,7 +21,11 @@ use vbridge_api::guest::v1::{
 
 use super::{
     super::{
-        super::{client::Client, failure::Failure},
+        super::{
+            client::Client,
+            failure::{Failure, is_final},
+            output::printable,
+        },
         failure, look,
         place::GuestPath,
         service,
@@ -84,6 +88,44 @@ async fn upload(
     metadata: &Metadata,
     path: &str,
 ) -> Result<(), Failure> {
+    let start = start(options, client, metadata, path).await?;
+    let bar = progress::bar(options, path, start.size);
+    let (to, pieces) = mpsc::channel(QUEUE);
+    let reader = {
+        let bar = bar.clone();
+        tokio::task::spawn_blocking(move || read(file, start, &to, &bar))
+    };
+    // When the file can't be read to its end, the upload is short, and stays until it is tried again.
+    let request = client.request(ReceiverStream::new(pieces));
+    let written = service(client).write(request).await;
+    // The call has ended, so that nobody takes pieces any more and the reader ends, too.
+    let read = reader.await;
+    bar.finish_and_clear();
+    let there = printable(path);
+    match (read, written) {
+        (Ok(Err(error)), _) => Err(Failure::new(format!(
+            "{there}: can't read it here: {error}"
+        ))),
+        (_, Err(status)) if is_final(status.code()) => Err(failure(client, path, &status)),
+        (_, Err(status)) => {
+            let failure = failure(client, path, &status);
+            let sentence = failure.sentence().unwrap_or_default();
+            Err(Failure::new(format!(
+                "{sentence}; the same command goes on with what has arrived"
+            )))
+        }
+        (Err(error), _) => Err(Failure::new(format!("{there}: {error}"))),
+        (Ok(Ok(())), Ok(_)) => Ok(()),
+    }
+}
+
+/// What is to be written, and from where on: an earlier call may have sent some of it.
+async fn start(
+    options: &Options,
+    client: &Client,
+    metadata: &Metadata,
+    path: &str,
+) -> Result<FilesWriteStart, Failure> {
     let size = metadata.size();
     let upload_id = identity(&[
         path.as_bytes(),
@@ -93,12 +135,11 @@ async fn upload(
         &metadata.ino().to_le_bytes(),
         &metadata.dev().to_le_bytes(),
     ]);
-    let mut files = service(client);
     let request = client.request_in_time(FilesGetUploadRequest {
         path: path.to_owned(),
         upload_id: upload_id.clone(),
     });
-    let offset = match files.get_upload(request).await {
+    let offset = match service(client).get_upload(request).await {
         // More than the file has is not of this file.
         Ok(answer) => Some(answer.into_inner().size)
             .filter(|there| *there <= size)
@@ -110,7 +151,7 @@ async fn upload(
         seconds: metadata.mtime(),
         nanos: i32::try_from(metadata.mtime_nsec()).unwrap_or_default(),
     };
-    let start = FilesWriteStart {
+    Ok(FilesWriteStart {
         path: path.to_owned(),
         mode: WriteMode::Replace.into(),
         permissions: options.preserve.then_some(metadata.mode() & 0o7777),
@@ -120,24 +161,7 @@ async fn upload(
         upload_id,
         modified: options.preserve.then_some(modified),
         ..FilesWriteStart::default()
-    };
-    let bar = progress::bar(options, path, Some(size));
-    let (to, pieces) = mpsc::channel(QUEUE);
-    let reader = {
-        let bar = bar.clone();
-        tokio::task::spawn_blocking(move || read(file, start, &to, &bar))
-    };
-    // When the file can't be read to its end, the upload is short, and stays until it is tried again.
-    let call = files.write(client.request(ReceiverStream::new(pieces)));
-    let written = call.await;
-    bar.finish_and_clear();
-    // The call has ended, so that nobody takes pieces any more and the reader ends, too.
-    match (reader.await, written) {
-        (Ok(Err(error)), _) => Err(Failure::new(format!("{path}: can't read it here: {error}"))),
-        (_, Err(status)) => Err(failure(client, path, &status)),
-        (Err(error), _) => Err(Failure::new(format!("{path}: {error}"))),
-        (Ok(Ok(())), Ok(_)) => Ok(()),
-    }
+    })
 }
 
 /// Sends a file's content from where the other end is, its holes as holes, and at last its digest.
