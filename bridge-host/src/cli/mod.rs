@@ -29,7 +29,7 @@ mod system;
 mod tunnel;
 mod units;
 
-use std::{io::Write as _, process::ExitCode, time::Duration};
+use std::{env, ffi::OsStr, io::Write as _, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use tokio::runtime;
@@ -61,7 +61,7 @@ enum Command {
     Metrics(metrics::Options),
     /// Run a command in a guest: its input, output and exit status are yours
     Exec(Box<exec::Options>),
-    /// Open a shell in a guest
+    /// Open a shell in a guest; ~. at the beginning of a line leaves it
     Shell(Box<exec::ShellOptions>),
     /// Watch how a guest does, drawn anew in the same place
     Top(metrics::TopOptions),
@@ -93,7 +93,10 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            let command = env::args_os().nth(1);
+            return usage(&error, mistake(command.as_deref().and_then(OsStr::to_str)));
+        }
     };
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,8 +151,16 @@ fn say(sentence: &str) {
     let _ = writeln!(std::io::stderr(), "vbridge: {sentence}");
 }
 
+/// The exit status of a mistake on the command line; where a command's own is passed on, one that it hardly has.
+fn mistake(command: Option<&str>) -> u8 {
+    match command {
+        Some("exec" | "shell") => exec::OURS,
+        _ => USAGE,
+    }
+}
+
 /// Help goes out as clap writes it; anything else becomes one line.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, status: u8) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -157,11 +168,11 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
-            ExitCode::from(USAGE)
+            ExitCode::from(status)
         }
         _ => {
             say(&usage_sentence(&error.render().to_string()));
-            ExitCode::from(USAGE)
+            ExitCode::from(status)
         }
     }
 }
@@ -200,6 +211,44 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_all_that_it_takes_say_what_they_are_for_in_the_same_way() {
+        let check = |text: Option<&clap::builder::StyledStr>, whose: &str| {
+            let text = text.map(ToString::to_string).unwrap_or_default();
+            let first = text.chars().next().unwrap_or_default();
+            assert!(first.is_uppercase(), "{whose}: {text:?}");
+            assert!(!text.ends_with('.'), "{whose}: {text:?}");
+        };
+        let mut program = Cli::command();
+        program.build();
+        for command in program.get_subcommands() {
+            let name = command.get_name();
+            check(command.get_about(), name);
+            for argument in command.get_arguments() {
+                check(argument.get_help(), &format!("{name} {argument}"));
+                for value in argument.get_value_names().into_iter().flatten() {
+                    let is_loud = value
+                        .chars()
+                        .all(|c| c.is_ascii_uppercase() || ":[]=.-".contains(c));
+                    let is_flag = !argument.get_action().takes_values();
+                    assert!(is_loud || is_flag, "{name} {argument}: {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_status_2_but_255_where_a_commands_status_is_passed_on() {
+        for (command, status) in [
+            (Some("ping"), 2),
+            (Some("exec"), 255),
+            (Some("shell"), 255),
+            (None, 2),
+        ] {
+            assert_eq!(mistake(command), status, "{command:?}");
+        }
     }
 
     #[test]

@@ -44,7 +44,12 @@ const SHOWN: [&str; 7] = [
     "maintenance",
 ];
 
+/// The same for who asks for help.
+const EXIT_STATUS: &str = "Exit status: 0, the unit is active, or what was asked for is done; 1, it could not be done or seen;
+3, the unit that is shown is inactive or failed; 4, there is no such unit.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
 pub(in crate::cli) struct Options {
     #[command(flatten)]
     guest: GuestOptions,
@@ -173,12 +178,17 @@ async fn show(
     // The status itself is needed for the exit status.
     let call = async { Ok(Response::new(service.get(request).await)) };
     let answer = client.answer(call).await?;
-    let answer = answer.map_err(|status| failure(client, &status))?;
+    let answer = answer.map_err(|status| failure(client.sentence(&status), &status))?;
     let unit = answer.into_inner().unit.unwrap_or_default();
     match options.guest.client.output {
         Output::Json => print_pretty(&json(&unit))?,
         Output::Table => print(details(&unit))?,
     }
+    shown(&unit)
+}
+
+/// The end of having shown it.
+fn shown(unit: &Unit) -> Result<(), Failure> {
     match unit.active_state.as_str() {
         "inactive" | "failed" => Err(Failure::Status(NOT_RUNNING)),
         _ => Ok(()),
@@ -199,7 +209,7 @@ async fn control(
     };
     // A service takes the time that it takes to start: the guest says when it has been too long.
     let answer = service.control(client.request(request)).await;
-    let answer = answer.map_err(|status| failure(client, &status))?;
+    let answer = answer.map_err(|status| failure(client.sentence(&status), &status))?;
     let answer = answer.into_inner();
     match options.guest.client.output {
         // Like systemctl: nothing is said of what is done.
@@ -212,8 +222,8 @@ async fn control(
 }
 
 /// What a call has failed with; a unit that is not there has an exit status of its own.
-fn failure(client: &Client, status: &Status) -> Failure {
-    let failure = Failure::new(client.sentence(status));
+fn failure(sentence: String, status: &Status) -> Failure {
+    let failure = Failure::new(sentence);
     match is_no_such_unit(status) {
         true => failure.with_status(NO_SUCH_UNIT),
         false => failure,
@@ -324,15 +334,40 @@ mod tests {
     }
 
     #[test]
-    fn only_the_guests_own_word_means_that_there_is_no_such_unit() {
+    fn only_the_guests_own_word_means_that_there_is_no_such_unit_which_is_status_4() {
         let status = |reason: &str| {
             let details =
                 ErrorDetails::with_error_info(reason, "vbridge", std::collections::HashMap::new());
             Status::with_error_details(Code::NotFound, "", details)
         };
-        assert!(is_no_such_unit(&status("NOT_FOUND")));
-        assert!(!is_no_such_unit(&status("GUEST_NOT_FOUND")));
-        assert!(!is_no_such_unit(&Status::not_found("")));
+        for (status, exit_status) in [
+            (status("NOT_FOUND"), 4),
+            (status("GUEST_NOT_FOUND"), 1),
+            (Status::not_found(""), 1),
+            (Status::unavailable(""), 1),
+        ] {
+            let failure = failure("a sentence".to_owned(), &status);
+            assert_eq!(failure.exit_status(), exit_status, "{status:?}");
+            assert_eq!(failure.sentence(), Some("a sentence"));
+        }
+    }
+
+    #[test]
+    fn a_unit_that_does_not_run_is_shown_with_status_3() {
+        for (state, exit_status) in [
+            ("active", 0),
+            ("activating", 0),
+            ("reloading", 0),
+            ("inactive", 3),
+            ("failed", 3),
+        ] {
+            let unit = Unit {
+                active_state: state.into(),
+                ..Unit::default()
+            };
+            let ended = shown(&unit).map_or_else(|failure| failure.exit_status(), |()| 0);
+            assert_eq!(ended, exit_status, "{state}");
+        }
     }
 
     #[test]
