@@ -82,13 +82,16 @@ impl Process {
         within(system.ping(PingRequest::default())).await.unwrap();
     }
 
-    /// Waits until it has nothing left to do; one that spins never has.
+    /// Waits until it has nothing left to do; one that spins never has. Nobody tells that: what it takes of the processor
+    /// in a while is measured again and again, until PATIENCE is over.
     async fn until_idle(&self) {
+        const WHILE: Duration = Duration::from_millis(500);
+        const TICKS: u64 = 5;
         within(async {
             loop {
                 let before = self.ticks();
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                if self.ticks() - before <= 5 {
+                tokio::time::sleep(WHILE).await;
+                if self.ticks() - before <= TICKS {
                     return;
                 }
             }

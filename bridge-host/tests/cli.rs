@@ -8,10 +8,12 @@ use std::{
     os::unix::net::UnixListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// Longer than anything here may take.
@@ -38,32 +40,16 @@ fn output(mut command: Command) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut running = Running(child);
-    let begin = Instant::now();
-    while running.0.try_wait().unwrap().is_none() {
-        assert!(begin.elapsed() < LIMIT, "{command:?} does not end");
-        thread::sleep(Duration::from_millis(5));
+    let pid = Pid::from_child(&child);
+    let (end, ended) = mpsc::channel();
+    thread::spawn(move || end.send(child.wait_with_output()));
+    match ended.recv_timeout(LIMIT) {
+        Ok(output) => output.unwrap(),
+        Err(_) => {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("{command:?} does not end");
+        }
     }
-    let mut output = Output {
-        status: running.0.wait().unwrap(),
-        stdout: Vec::new(),
-        stderr: Vec::new(),
-    };
-    running
-        .0
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_end(&mut output.stdout)
-        .unwrap();
-    running
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_end(&mut output.stderr)
-        .unwrap();
-    output
 }
 
 /// The command fails with `status` and one sentence that has all the words.

@@ -109,7 +109,7 @@ impl BridgeProcess {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
-    /// Processor time while nothing happens. Waiting is what is measured here.
+    /// Processor time while nothing happens: it is the wait that is measured, no event is missed by it.
     async fn idle_ticks(&self) -> u64 {
         let before = self.ticks();
         tokio::time::sleep(IDLE).await;

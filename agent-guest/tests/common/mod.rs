@@ -86,6 +86,7 @@ impl Running {
     /// Waits until all that is left is the link's own task: sessions, calls, streams and the sampler have gone.
     pub(crate) async fn until_quiet(&self) {
         let metrics = self.runtime.metrics();
+        // tokio tells nobody that a task has ended: one can only look, until PATIENCE is over.
         within(async {
             while metrics.num_alive_tasks() > 1 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
