@@ -14,6 +14,7 @@
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
 //! | [`outside`] | programs that are not ours: grpcurl, Python |
+//! | [`between`] | what stands between a command and the bridge, and counts |
 //! | [`terminal`] | a terminal of a program's own |
 //! | [`clients`] | grpcurl, Python and Node |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
@@ -24,6 +25,7 @@
 // The tests' own code stops at the first thing that is not as expected, and says what it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
+pub mod between;
 pub mod chaos;
 pub mod clients;
 pub mod content;

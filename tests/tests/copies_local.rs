@@ -9,20 +9,14 @@ use std::{
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::Output,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    process::Command,
-    sync::watch,
-    time::timeout,
-};
+use tokio::{process::Command, time::timeout};
 use vbridge_tests::{
+    between::Between,
     content,
     fixture::{Bridge, LocalAgent, eventually, story},
     process::PATIENCE,
@@ -96,77 +90,6 @@ fn there(path: &Path) -> String {
     format!("local:{}", path.display())
 }
 
-/// Stands between a command and the bridge, counts what passes, and lets no more pass than it may.
-struct Between {
-    address: SocketAddr,
-    passage: Arc<Passage>,
-}
-
-struct Passage {
-    passed: watch::Sender<u64>,
-    most: watch::Sender<u64>,
-}
-
-impl Between {
-    async fn start(bridge: SocketAddr, most: u64) -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let passage = Arc::new(Passage {
-            passed: watch::Sender::new(0),
-            most: watch::Sender::new(most),
-        });
-        let shared = Arc::clone(&passage);
-        tokio::spawn(async move {
-            while let Ok((here, _)) = listener.accept().await {
-                let Ok(there) = TcpStream::connect(bridge).await else {
-                    continue;
-                };
-                let (here_read, here_write) = here.into_split();
-                let (there_read, there_write) = there.into_split();
-                tokio::spawn(pass(here_read, there_write, Arc::clone(&shared)));
-                tokio::spawn(pass(there_read, here_write, Arc::clone(&shared)));
-            }
-        });
-        Ok(Self { address, passage })
-    }
-
-    fn passed(&self) -> u64 {
-        *self.passage.passed.borrow()
-    }
-
-    /// Waits until no more may pass.
-    async fn is_full(&self) -> Result<()> {
-        let most = *self.passage.most.borrow();
-        let mut passed = self.passage.passed.subscribe();
-        let full = timeout(PATIENCE, passed.wait_for(|passed| *passed >= most)).await;
-        full.context("so much does not come")??;
-        Ok(())
-    }
-
-    fn open(&self) {
-        self.passage.most.send_replace(u64::MAX);
-    }
-}
-
-async fn pass(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    passage: Arc<Passage>,
-) {
-    let mut piece = vec![0; 16 * 1024];
-    let mut most = passage.most.subscribe();
-    while let Ok(count @ 1..) = from.read(&mut piece).await {
-        let passed = *passage.passed.borrow();
-        if most.wait_for(|most| passed < *most).await.is_err()
-            || to.write_all(&piece[..count]).await.is_err()
-        {
-            return;
-        }
-        passage.passed.send_modify(|passed| *passed += count as u64);
-    }
-    let _ = to.shutdown().await;
-}
-
 /// The file in a folder whose name has this in it, and its length.
 fn part(folder: &Path, word: &str) -> Result<Option<(PathBuf, u64)>> {
     for entry in fs::read_dir(folder)? {
@@ -182,7 +105,7 @@ fn part(folder: &Path, word: &str) -> Result<Option<(PathBuf, u64)>> {
 async fn goes_on(world: &mut World, from: &str, to: &str, folder: &Path, word: &str) -> Result<()> {
     let words = ["cp", from, to];
     let between = Between::start(world.bridge.address(), FIRST).await?;
-    let mut first = world.vbridge(&words, between.address).await?;
+    let mut first = world.vbridge(&words, between.address()).await?;
     let first = tokio::spawn(async move { first.output().await });
     between.is_full().await?;
     eventually("some of it is there", PATIENCE, || async {
@@ -202,7 +125,7 @@ async fn goes_on(world: &mut World, from: &str, to: &str, folder: &Path, word: &
     world.bridge.ready("local").await?;
 
     let between = Between::start(world.bridge.address(), u64::MAX).await?;
-    let output = world.run_through(&words, between.address).await?;
+    let output = world.run_through(&words, between.address()).await?;
     ensure!(
         output.status.success() && output.stderr.is_empty(),
         "{output:?}"
@@ -268,7 +191,7 @@ fn a_bar_is_drawn_on_a_terminal_and_wiped_away_unless_it_is_not_wanted() {
         let bridge = &programs::host().await?.bridge;
         for to_guest in [true, false] {
             let between = Between::start(world.bridge.address(), FIRST).await?;
-            let address = between.address.to_string();
+            let address = between.address().to_string();
             let (here, guest) = (from.display().to_string(), there(&from));
             let copy = world.path("copy");
             let (from, to) = match to_guest {
@@ -306,7 +229,7 @@ fn a_bar_is_gone_before_a_failure_is_told() {
         let from = world.path("bulk");
         bulk(&from)?;
         let between = Between::start(world.bridge.address(), FIRST).await?;
-        let (address, to) = (between.address.to_string(), world.path("down"));
+        let (address, to) = (between.address().to_string(), world.path("down"));
         let words = [
             "cp",
             &there(&from),

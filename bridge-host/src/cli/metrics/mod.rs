@@ -1,6 +1,7 @@
 //! `vbridge metrics`: a guest's counters and gauges, once or as a stream.
 
 mod json;
+mod screen;
 mod table;
 mod top;
 mod watch;
