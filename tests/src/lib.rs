@@ -7,12 +7,14 @@
 //! | [`process`] | our programs as processes: started, killed, counted |
 //! | [`place`] | where a service is: directly over TCP, or behind a bridge |
 //! | [`fixture`] | bridge, local agent and guest, so that a test reads like its story |
+//! | [`qga`] | the QEMU guest agent's client, to compare with |
 //! | [`raw`] | gRPC on a bare HTTP/2 connection: every frame's order and every reset's code |
 //! | [`programs`] | where our programs are |
 //! | [`suite`] | tests that share a guest or a bridge |
 //! | [`matrix`] | every kind of call, told as a transcript that can be compared |
 //! | [`chaos`] | bulk streams and pings that go on while things are killed |
 //! | [`snapshot`] | a guest's state, saved and gone back to |
+//! | [`cli`] | `vbridge` as people call it |
 //! | [`clients`] | grpcurl, Python and Node |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
@@ -23,6 +25,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]
 
 pub mod chaos;
+pub mod cli;
 pub mod clients;
 pub mod content;
 pub mod exercise;
@@ -32,6 +35,7 @@ pub mod matrix;
 pub mod place;
 pub mod process;
 pub mod programs;
+pub mod qga;
 pub mod raw;
 pub mod snapshot;
 pub mod suite;
