@@ -139,7 +139,10 @@ pub(crate) fn questions() -> Vec<Question> {
             |it| json!(it == "thawed"),
             thawed
         ),
-        question!("keys_are_those_of_the_qemu_guest_agent", "guest-ssh-get-authorized-keys", {"username": USER}, |it| it["keys"].clone(), keys),
+        Question {
+            login: true,
+            ..question!("keys_are_those_of_the_qemu_guest_agent", "guest-ssh-get-authorized-keys", {"username": USER}, |it| it["keys"].clone(), keys)
+        },
     ]
 }
 
@@ -220,9 +223,11 @@ fn their_interfaces(it: &Value) -> Value {
             })
         });
         let statistics = &interface["statistics"];
+        // The loopback device has none, which we say with no address.
+        let hardware = interface["hardware-address"].as_str().unwrap_or_default();
         json!({
             "name": interface["name"],
-            "hardware": interface["hardware-address"],
+            "hardware": if hardware == "00:00:00:00:00:00" { "" } else { hardware },
             "addresses": addresses,
             "received": statistics["rx-bytes"],
             "sent": statistics["tx-bytes"],

@@ -16,15 +16,15 @@ use crate::world::{NAME, World, refused};
 /// A unit of the tests' own, which says something good and something bad when it starts.
 const UNIT: &str = "probe.service";
 
-const WRITE_UNIT: &str = r"cat >/etc/systemd/system/probe.service <<'EOF'
+const WRITE_UNIT: &str = r#"cat >/etc/systemd/system/probe.service <<'EOF'
 [Unit]
 Description=A probe
 [Service]
-ExecStart=/bin/sh -c 'echo the probe is up; echo \<3\>the probe complains; exec sleep infinity'
+ExecStart=/bin/sh -c 'echo the probe is up; echo "<3>the probe complains"; exec sleep infinity'
 [Install]
 WantedBy=multi-user.target
 EOF
-systemctl daemon-reload";
+systemctl daemon-reload"#;
 
 type Client = ServicesClient<Channel>;
 

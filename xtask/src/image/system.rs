@@ -29,7 +29,6 @@ const LEFT_OUT: [&str; 4] = [
 
 /// The script that makes it a test guest's.
 const SETUP: &str = include_str!("../../guest/system/setup");
-const SETUP_PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/system/setup");
 
 /// Programs outside of the system, and the packages that have them.
 const PROGRAMS: [(&str, &str); 2] = [("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs")];
@@ -65,13 +64,16 @@ pub(super) fn cached_or_built(cache: &Path) -> Result<PathBuf> {
         );
     }
     eprintln!("xtask: building the guest's system from {suite}, which takes some minutes");
-    let temporary = tempfile::NamedTempFile::new_in(cache)
-        .with_context(|| format!("cannot create a file in {}", cache.display()))?;
-    command::capture(&mut bootstrap(&suite, temporary.path())?)
-        .context("cannot build the guest's system")?;
-    temporary
-        .persist(&path)
-        .with_context(|| format!("cannot create {}", path.display()))?;
+    let staging = tempfile::TempDir::new_in(cache)
+        .with_context(|| format!("cannot create a folder in {}", cache.display()))?;
+    let (root, disk) = (staging.path().join("root"), staging.path().join("disk"));
+    let mut setup = Command::new("sh");
+    setup.args(["-c", SETUP, "setup"]).arg(&root);
+    let steps = [bootstrap(&suite, &root)?, setup, file_system(&root, &disk)];
+    for mut step in steps {
+        command::capture(&mut step).context("cannot build the guest's system")?;
+    }
+    fs::rename(&disk, &path).with_context(|| format!("cannot create {}", path.display()))?;
     Ok(path)
 }
 
@@ -83,12 +85,8 @@ fn missing() -> Vec<&'static str> {
     missing.map(|(_, package)| *package).collect()
 }
 
-/// Fills the file with a file system.
-fn bootstrap(suite: &str, file: &Path) -> Result<Command> {
-    let file = file
-        .to_str()
-        .filter(|path| !path.contains('\''))
-        .with_context(|| format!("{} can't be quoted for a shell", file.display()))?;
+/// Unpacks and configures the packages in a new folder.
+fn bootstrap(suite: &str, root: &Path) -> Result<Command> {
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args([
@@ -107,15 +105,19 @@ fn bootstrap(suite: &str, file: &Path) -> Result<Command> {
     for setting in apt_settings()? {
         mmdebstrap.arg(format!("--aptopt={setting}"));
     }
-    mmdebstrap
-        .arg(format!("--customize-hook={SETUP_PATH}"))
-        .arg(format!(
-            "--customize-hook=mke2fs -q -F -t ext4 -m 0 -L system -d \"$1\" '{file}' {}",
-            limits::SYSTEM_DISK
-        ))
-        .args([suite, "/dev/null"])
-        .args(sources(suite)?);
+    mmdebstrap.arg(suite).arg(root).args(sources(suite)?);
     Ok(mmdebstrap)
+}
+
+/// Makes an image of the folder.
+fn file_system(root: &Path, disk: &Path) -> Command {
+    let mke2fs = command::find_program("mke2fs").unwrap_or_else(|| PathBuf::from("mke2fs"));
+    let mut mke2fs = Command::new(mke2fs);
+    mke2fs
+        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "system", "-d"])
+        .args([root, disk])
+        .arg(limits::SYSTEM_DISK);
+    mke2fs
 }
 
 /// The suite of this machine, such as `bookworm`.
