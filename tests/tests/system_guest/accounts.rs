@@ -48,7 +48,7 @@ pub(crate) async fn password(world: Arc<World>) -> Result<()> {
         password: PASSWORD.into(),
         crypted: false,
     };
-    refused(accounts.set_password(request).await, "USER_NOT_FOUND")?;
+    refused(accounts.set_password(request).await, "NOT_FOUND")?;
     // Nobody has written it down. What asks for it is no process of the journal's.
     let search = format!(
         "journalctl --sync; journalctl --all --output export | grep -ac '{PASSWORD}'; \
