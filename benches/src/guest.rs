@@ -24,7 +24,7 @@ use vbridge_tests::{
     content,
     fixture::{Bridge, Guest},
     programs,
-    qga::{Client, Peer},
+    qga::{Peer, Qga},
 };
 
 use crate::{
@@ -201,25 +201,25 @@ async fn exec(channel: Channel) -> Result<f64> {
 
 // === the other ===
 
-async fn open(client: &mut Client, path: &str, mode: &str) -> Result<Value> {
+async fn open(client: &mut Qga, path: &str, mode: &str) -> Result<Value> {
     let arguments = json!({"path": path, "mode": mode});
-    client.execute("guest-file-open", arguments).await
+    client.call("guest-file-open", arguments).await
 }
 
-async fn close(client: &mut Client, handle: &Value) -> Result<()> {
+async fn close(client: &mut Qga, handle: &Value) -> Result<()> {
     let arguments = json!({"handle": handle});
-    client.execute("guest-file-close", arguments).await?;
+    client.call("guest-file-close", arguments).await?;
     Ok(())
 }
 
-async fn peer_read(client: &mut Client, bytes: u64) -> Result<f64> {
+async fn peer_read(client: &mut Qga, bytes: u64) -> Result<f64> {
     let begin = Instant::now();
     let handle = open(client, FILES[0], "r").await?;
     let request =
         json!({"execute": "guest-file-read", "arguments": {"handle": handle, "count": PEER_PIECE}});
     let request = format!("{request}\n");
     for _ in 0..bytes / PEER_PIECE {
-        let answer = client.execute_raw(request.as_bytes()).await?;
+        let answer = client.call_raw(request.as_bytes()).await?;
         // What it should be by its length: base64 has four characters for three bytes.
         if (answer.len() as u64) < PEER_PIECE / 3 * 4 {
             bail!("guest-file-read: {}", String::from_utf8_lossy(&answer));
@@ -229,7 +229,7 @@ async fn peer_read(client: &mut Client, bytes: u64) -> Result<f64> {
     Ok(bytes as f64 / begin.elapsed().as_secs_f64())
 }
 
-async fn peer_write(client: &mut Client, bytes: u64) -> Result<f64> {
+async fn peer_write(client: &mut Qga, bytes: u64) -> Result<f64> {
     // Zeros, too.
     let base64 = "A".repeat(usize::try_from(PEER_PIECE / 3 * 4)?);
     let begin = Instant::now();
@@ -238,7 +238,7 @@ async fn peer_write(client: &mut Client, bytes: u64) -> Result<f64> {
         json!({"execute": "guest-file-write", "arguments": {"handle": handle, "buf-b64": base64}});
     let request = format!("{request}\n");
     for _ in 0..bytes / PEER_PIECE {
-        let answer = client.execute_raw(request.as_bytes()).await?;
+        let answer = client.call_raw(request.as_bytes()).await?;
         let answer: Value = serde_json::from_slice(&answer)?;
         if answer["return"]["count"] != PEER_PIECE {
             bail!("guest-file-write: {answer}");
@@ -249,15 +249,15 @@ async fn peer_write(client: &mut Client, bytes: u64) -> Result<f64> {
 }
 
 /// Seconds until a command is known to be over: the median.
-async fn peer_exec(client: &mut Client) -> Result<f64> {
+async fn peer_exec(client: &mut Qga) -> Result<f64> {
     let mut times = Vec::with_capacity(COMMANDS);
     for _ in 0..COMMANDS {
         let arguments = json!({"path": "/bin/true", "capture-output": true});
         let begin = Instant::now();
-        let started = client.execute("guest-exec", arguments).await?;
+        let started = client.call("guest-exec", arguments).await?;
         let status = loop {
             let arguments = json!({"pid": started["pid"]});
-            let status = client.execute("guest-exec-status", arguments).await?;
+            let status = client.call("guest-exec-status", arguments).await?;
             if status["exited"] == true {
                 break status;
             }

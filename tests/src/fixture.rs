@@ -431,10 +431,23 @@ fn is_listening(path: &Path) -> bool {
     })
 }
 
-/// A guest in QEMU, with the test agent on its port.
+/// Memory of a guest with systemd, in MiB: it takes 50 itself, and what tests want must not be scarce.
+const SYSTEM_MEMORY: u32 = 512;
+
+/// What a shell in the guest makes of it is the agent's process id.
+#[derive(Debug, Clone, Copy)]
+enum AgentPid {
+    /// `/init` has written it down.
+    Init,
+    /// systemd tells it.
+    Systemd,
+}
+
+/// A guest in QEMU, with an agent on its port: the test agent, or the real one where systemd starts it.
 #[derive(Debug)]
 pub struct Guest {
     vm: Vm,
+    agent_pid: AgentPid,
     /// One guest at a time on this machine: two would only slow each other down.
     _turn: File,
 }
@@ -458,8 +471,26 @@ impl Guest {
     ) -> Result<Self> {
         let turn = turn().await?;
         let builder = Vm::builder().image(image).agent(GUEST_AGENT);
-        let vm = configure(builder).boot().await?;
-        Ok(Self { vm, _turn: turn })
+        Ok(Self {
+            vm: configure(builder).boot().await?,
+            agent_pid: AgentPid::Init,
+            _turn: turn,
+        })
+    }
+
+    /// Boots Debian with systemd, the agent and the QEMU guest agent in it as users install them.
+    ///
+    /// # Errors
+    /// As [`Guest::boot`].
+    pub async fn boot_system(cpus: u32) -> Result<Self> {
+        let image = programs::system_image().await?;
+        let turn = turn().await?;
+        let builder = Vm::builder().cpus(cpus).memory_mib(SYSTEM_MEMORY);
+        Ok(Self {
+            vm: builder.image(image).boot().await?,
+            agent_pid: AgentPid::Systemd,
+            _turn: turn,
+        })
     }
 
     /// The guest with one CPU that all tests of a program share. It ends with the program.
@@ -503,7 +534,8 @@ impl Guest {
     /// # Errors
     /// The guest does not answer.
     pub async fn kill_agent(&self) -> Result<()> {
-        self.exec("kill -9 $(cat /run/agent.pid) 2>/dev/null || true")
+        let pid = self.agent_pid.words();
+        self.exec(&format!("kill -9 {pid} 2>/dev/null || true"))
             .await?;
         Ok(())
     }
@@ -513,7 +545,8 @@ impl Guest {
     /// # Errors
     /// The guest does not answer.
     pub async fn agent_pid(&self) -> Result<u32> {
-        Ok(self.exec("cat /run/agent.pid").await?.trim().parse()?)
+        let pid = self.agent_pid.words();
+        Ok(self.exec(&format!("echo {pid}")).await?.trim().parse()?)
     }
 
     /// The agent's open descriptors.
@@ -522,7 +555,7 @@ impl Guest {
     /// The guest does not answer.
     pub async fn agent_fds(&self) -> Result<usize> {
         Ok(self
-            .exec("ls /proc/$(cat /run/agent.pid)/fd | wc -l")
+            .exec(&format!("ls /proc/{}/fd | wc -l", self.agent_pid.words()))
             .await?
             .trim()
             .parse()?)
@@ -549,14 +582,20 @@ impl Guest {
     /// # Errors
     /// The guest does not answer.
     pub async fn forget_agent_peak(&self) -> Result<()> {
-        self.exec("echo 5 >/proc/$(cat /run/agent.pid)/clear_refs")
-            .await?;
+        self.exec(&format!(
+            "echo 5 >/proc/{}/clear_refs",
+            self.agent_pid.words()
+        ))
+        .await?;
         Ok(())
     }
 
     async fn agent_status_bytes(&self, field: &str) -> Result<u64> {
         let line = self
-            .exec(&format!("grep {field} /proc/$(cat /run/agent.pid)/status"))
+            .exec(&format!(
+                "grep {field} /proc/{}/status",
+                self.agent_pid.words()
+            ))
             .await?;
         let kib = line.split_whitespace().nth(1);
         let kib: u64 = kib
@@ -588,6 +627,15 @@ impl Guest {
     /// QEMU refuses.
     pub async fn resume(&self) -> Result<()> {
         self.vm.resume().await
+    }
+}
+
+impl AgentPid {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Init => "$(cat /run/agent.pid)",
+            Self::Systemd => "$(systemctl show --value --property MainPID vbridge-agent)",
+        }
     }
 }
 

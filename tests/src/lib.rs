@@ -16,6 +16,7 @@
 //! | [`outside`] | programs that are not ours: grpcurl, Python |
 //! | [`between`] | what stands between a command and the bridge, and counts |
 //! | [`terminal`] | a terminal of a program's own |
+//! | [`cli`] | `vbridge` as people call it |
 //! | [`clients`] | grpcurl, Python and Node |
 //! | [`load`] | many callers at once, callers that go, and large files |
 //! | [`qga`] | the QEMU guest agent, to compare with |
@@ -29,6 +30,7 @@
 
 pub mod between;
 pub mod chaos;
+pub mod cli;
 pub mod clients;
 pub mod content;
 pub mod exercise;

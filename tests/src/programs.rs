@@ -96,3 +96,14 @@ pub async fn image_with(
     })
     .await?
 }
+
+/// Builds or finds the image of the guest with systemd, which has the agent that is shipped.
+///
+/// # Errors
+/// cargo fails, or the image can't be built.
+pub async fn system_image() -> Result<&'static Image> {
+    static IMAGE: OnceCell<Image> = OnceCell::const_new();
+    IMAGE
+        .get_or_try_init(|| async { tokio::task::spawn_blocking(Image::system).await? })
+        .await
+}

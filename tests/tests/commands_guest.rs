@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
-    process::{ExitCode, Output, Stdio},
+    process::{ExitCode, Output},
     sync::Arc,
     time::Duration,
 };
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::{Child, Command},
     sync::RwLock,
     time::timeout,
@@ -23,7 +23,6 @@ use vbridge_tests::{
     content,
     fixture::{Bridge, Guest, eventually},
     process::PATIENCE,
-    programs,
     suite::Suite,
 };
 
@@ -54,49 +53,23 @@ impl Real {
 
     /// The program with these words.
     async fn vbridge(&self, words: &[&str]) -> Result<Command> {
-        let bridge = self.bridge.read().await;
-        command(&bridge, words).await
+        self.bridge.read().await.command(words).await
     }
 
     /// Runs it to its end, with this input.
     async fn run(&self, words: &[&str], input: &[u8]) -> Result<Output> {
-        let mut child = self.vbridge(words).await?.spawn()?;
-        let mut stdin = child.stdin.take().context("it has an input")?;
-        let (_, output) = tokio::join!(
-            async {
-                // It may end before it has read everything.
-                let _ = stdin.write_all(input).await;
-                drop(stdin);
-            },
-            child.wait_with_output()
-        );
-        Ok(output?)
+        self.bridge.read().await.run(words, input).await
     }
 
     /// Runs what has to succeed and say nothing.
     async fn good(&self, words: &[&str]) -> Result<String> {
-        let output = self.run(words, b"").await?;
-        ensure!(output.status.success(), "{words:?}: {output:?}");
-        ensure!(output.stderr.is_empty(), "{words:?}: {output:?}");
-        Ok(String::from_utf8(output.stdout)?)
+        self.bridge.read().await.good(words).await
     }
 
     fn path(&self, name: &str) -> Result<String> {
         let path = self.here.path().join(name);
         Ok(path.to_str().context("a path in UTF-8")?.to_owned())
     }
-}
-
-async fn command(bridge: &Bridge, words: &[&str]) -> Result<Command> {
-    let mut command = Command::new(&programs::host().await?.bridge);
-    command
-        .args(words)
-        .env("VBRIDGE_ADDRESS", bridge.address().to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    Ok(command)
 }
 
 fn signal(child: &Child, signal: Signal) -> Result<()> {
@@ -203,7 +176,7 @@ async fn a_killed_bridge(real: Arc<Real>) -> Result<()> {
         "i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); done; sleep 1; exit 5"
     );
     let words = ["exec", NAME, "--keep-running", "--line", &line];
-    let mut child = command(&bridge, &words).await?.spawn()?;
+    let mut child = bridge.command(&words).await?.spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("it has an output")?).lines();
     ensure!(lines.next_line().await?.as_deref() == Some("line 0"));
     bridge.kill9().await?;
@@ -220,7 +193,8 @@ async fn a_killed_bridge(real: Arc<Real>) -> Result<()> {
         .nth(1)
         .and_then(|rest| rest.split('`').next());
     let id = id.with_context(|| format!("how to find it again: {stderr:?}, {status}"))?;
-    let output = command(&bridge, &["exec", NAME, "--attach", id])
+    let output = bridge
+        .command(&["exec", NAME, "--attach", id])
         .await?
         .output()
         .await?;

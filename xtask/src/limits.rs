@@ -6,6 +6,10 @@ use std::time::Duration;
 /// machine with several guests at once may need many times that.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(90);
 
+/// The same for a guest with a system on its disk: systemd and everything that it starts take 15 s alone on two processors
+/// under software emulation.
+pub const SYSTEM_BOOT_DEADLINE: Duration = Duration::from_secs(240);
+
 /// For QEMU's monitor to accept a connection or to answer a command. It answers within milliseconds
 /// unless the machine is badly overloaded.
 pub const QMP_DEADLINE: Duration = Duration::from_secs(20);
@@ -38,6 +42,13 @@ pub const SOCKET_PATH_MAX: usize = 107;
 /// Initramfs files kept under `target/guest`; the newest win. More than one, since the demo, the tests
 /// and the benchmarks have different contents.
 pub const INITRAMFS_KEPT: usize = 6;
+
+/// The size of the disk with the guest's system, as mke2fs takes it. The system takes 200 MiB; the rest is for tests, and no
+/// more than a hole in the file until then.
+pub const SYSTEM_DISK: &str = "1G";
+
+/// Disks kept under `target/guest`: another one is only needed when its recipe changes.
+pub const SYSTEM_DISKS_KEPT: usize = 1;
 
 /// For the demo's bridge to listen. It takes milliseconds, but a debug build on a busy machine may not.
 pub const PROGRAM_START_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What a fresh machine needs: QEMU and busybox for the guest, grpcurl, Python and Node clients, and libvirt.
+//! What a fresh machine needs: QEMU and busybox for the guest, mmdebstrap for the guest with systemd, grpcurl, Python and Node clients, and libvirt.
 //!
 //! Debian's packages are installed if we are root; else the line to run is printed. Everything else goes
 //! below `target/tools` (Node's packages beside the Node clients), with pinned versions, and is
@@ -59,9 +59,11 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 29] = [
+const PACKAGES: [Package; 31] = [
     guest("qemu-system-x86", qemu_is_installed),
     guest("busybox-static", || image::find_busybox().is_ok()),
+    all("mmdebstrap", || has("mmdebstrap")),
+    all("e2fsprogs", || has("mke2fs")),
     all("golang-go", || has("go")),
     all("python3-venv", python_makes_environments),
     all("nodejs", || has("node")),

@@ -15,6 +15,8 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
     let mut built = prepare(Profile::Dev)?;
     built.extend(build::host(Profile::Dev, &[build::AGENT, build::EMBEDDED])?);
+    // So that no test waits for the minutes that its disk takes.
+    Image::builder().on_disk().build()?;
     let mut prebuilt: Vec<PathBuf> = built.into_iter().map(|(_, path)| path).collect();
     if arguments.is_empty() {
         // cargo builds every package's examples before it runs the first test, unless it is to run some tests only.

@@ -8,7 +8,7 @@ mod vm;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tokio::runtime::{Builder, Runtime};
-use xtask::image;
+use xtask::image::{self, Image};
 use xtask::tools::{self, Scope};
 
 /// Developer commands of vbridge.
@@ -50,6 +50,9 @@ enum Command {
         /// Take the newest kernel that apt offers, even if one is in the cache.
         #[arg(long)]
         newest_kernel: bool,
+        /// The guest that has Debian with systemd on a disk.
+        #[arg(long)]
+        system: bool,
     },
 }
 
@@ -61,20 +64,31 @@ pub(crate) fn run() -> Result<()> {
         Command::Bench { arguments } => checks::bench(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Tools { guest } => tools::ensure(if guest { Scope::Guest } else { Scope::All }),
-        Command::Image { newest_kernel } => {
-            if newest_kernel {
-                image::forget_kernel()?;
-            }
-            let image = image::Image::standard()?;
-            println!(
-                "kernel     {} ({})",
-                image.kernel().display(),
-                image.kernel_package()
-            );
-            println!("initramfs  {}", image.initramfs().display());
-            Ok(())
-        }
+        Command::Image {
+            newest_kernel,
+            system,
+        } => build_image(newest_kernel, system),
     }
+}
+
+fn build_image(newest_kernel: bool, system: bool) -> Result<()> {
+    if newest_kernel {
+        image::forget_kernel()?;
+    }
+    let image = match system {
+        true => Image::system()?,
+        false => Image::standard()?,
+    };
+    println!(
+        "kernel     {} ({})",
+        image.kernel().display(),
+        image.kernel_package()
+    );
+    println!("initramfs  {}", image.initramfs().display());
+    if let Some(disk) = image.disk() {
+        println!("disk       {}", disk.display());
+    }
+    Ok(())
 }
 
 fn runtime() -> Result<Runtime> {

@@ -7,6 +7,9 @@ use xtask::qemu::{Vm, VmBuilder};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    /// Boot the guest that has Debian with systemd on a disk.
+    #[arg(long, conflicts_with_all = ["no_agent", "agent_arg"])]
+    system: bool,
     /// Virtual CPUs.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
@@ -29,7 +32,9 @@ pub(super) struct Options {
 
 pub(super) async fn run(options: Options) -> Result<()> {
     let mut builder = Vm::builder().cpus(options.cpus).memory_mib(options.memory);
-    if options.no_agent {
+    if options.system {
+        builder = builder.image(&Image::system()?);
+    } else if options.no_agent {
         builder = builder.image(&Image::builder().build()?).agent("none");
     }
     builder = options

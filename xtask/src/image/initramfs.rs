@@ -1,4 +1,6 @@
 //! The initramfs: a newc archive of busybox, kernel modules, `/init` and our binaries.
+//!
+//! For a system on a disk it holds what is to be put there before that starts, below [`SYSTEM`].
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use cpio::newc::{self, Builder};
 
+use super::GuestFile;
 use super::kernel::Kernel;
 use crate::command;
 
@@ -17,6 +20,18 @@ use crate::command;
 pub(super) const FILE_PREFIX: &str = "initramfs-";
 
 const INIT: &str = include_str!("../../guest/init");
+
+/// Executes the host's commands, in either guest.
+const SERVE: &str = include_str!("../../guest/serve");
+const SERVE_PATH: &str = "usr/lib/vbridge-guest/serve";
+
+/// Starts it where systemd is, in which such a link enables it.
+const SERVE_UNIT: &str = include_str!("../../guest/system/vbridge-guest-serve.service");
+const SERVE_UNIT_PATH: &str = "usr/lib/systemd/system/vbridge-guest-serve.service";
+const SERVE_WANTED: &str = "etc/systemd/system/multi-user.target.wants/vbridge-guest-serve.service";
+
+/// The folder that `/init` copies to the disk.
+pub(super) const SYSTEM: &str = "/system";
 
 const OS_RELEASE: &str = "\
 ID=vbridge-guest
@@ -55,21 +70,25 @@ const REGULAR: u32 = 0o100_644;
 const SYMLINK: u32 = 0o120_777;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
+/// What goes into an initramfs.
+pub(super) struct Contents<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) files: &'a [GuestFile],
+    /// Whether it starts a system on a disk.
+    pub(super) system: bool,
+}
+
 /// The initramfs for these inputs: from the cache, or built.
-pub(super) fn cached_or_built(
-    cache: &Path,
-    kernel: &Kernel,
-    files: &[(String, PathBuf)],
-) -> Result<PathBuf> {
+pub(super) fn cached_or_built(cache: &Path, contents: &Contents<'_>) -> Result<PathBuf> {
     let busybox = find_busybox()?;
-    let key = key(&busybox, kernel, files)?;
+    let key = key(&busybox, contents)?;
     let path = cache.join(format!("{FILE_PREFIX}{key:016x}.cpio"));
     if path.exists() {
         return Ok(path);
     }
     let mut temporary = tempfile::NamedTempFile::new_in(cache)
         .with_context(|| format!("cannot create a file in {}", cache.display()))?;
-    write(temporary.as_file_mut(), &busybox, kernel, files)
+    write(temporary.as_file_mut(), &busybox, contents)
         .with_context(|| format!("cannot write {}", path.display()))?;
     temporary
         .persist(&path)
@@ -81,34 +100,29 @@ pub(super) fn cached_or_built(
 pub(crate) fn overlay(files: &[(String, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut archive = Archive::new(Vec::new());
     for (path, data) in files {
-        let path = guest_path(path)?;
-        archive.parents(path)?;
-        archive.entry(path, REGULAR, data)?;
+        archive.file(path, REGULAR, data)?;
     }
     archive.finish()
 }
 
 /// What the contents depend on. A binary that was rebuilt has another time or size.
-fn key(busybox: &Path, kernel: &Kernel, files: &[(String, PathBuf)]) -> Result<u64> {
+fn key(busybox: &Path, contents: &Contents<'_>) -> Result<u64> {
+    let kernel = contents.kernel;
     let mut hasher = DefaultHasher::new();
-    (INIT, OS_RELEASE, &kernel.package, &kernel.modules).hash(&mut hasher);
-    for (guest, host) in files
-        .iter()
-        .map(|(guest, host)| (guest.as_str(), host.as_path()))
-        .chain([("", busybox)])
-    {
+    (INIT, SERVE, SERVE_UNIT, OS_RELEASE).hash(&mut hasher);
+    (&kernel.package, &kernel.modules, contents.system).hash(&mut hasher);
+    for file in contents.files {
+        (&file.guest, file.executable).hash(&mut hasher);
+    }
+    let files = contents.files.iter().map(|file| file.host.as_path());
+    for host in files.chain([busybox]) {
         let meta = fs::metadata(host).with_context(|| format!("cannot read {}", host.display()))?;
-        (guest, host, meta.len(), meta.modified()?).hash(&mut hasher);
+        (host, meta.len(), meta.modified()?).hash(&mut hasher);
     }
     Ok(hasher.finish())
 }
 
-fn write(
-    file: &mut File,
-    busybox: &Path,
-    kernel: &Kernel,
-    files: &[(String, PathBuf)],
-) -> Result<()> {
+fn write(file: &mut File, busybox: &Path, contents: &Contents<'_>) -> Result<()> {
     let mut archive = Archive::new(BufWriter::new(file));
     for path in DIRECTORIES {
         archive.parents(path)?;
@@ -131,21 +145,46 @@ fn write(
             archive.entry(&format!("bin/{applet}"), SYMLINK, b"busybox")?;
         }
     }
-    for (order, module) in kernel.modules.iter().enumerate() {
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        archive.entry(
-            &format!("lib/modules/{order:02}-{name}"),
-            REGULAR,
-            &read(module)?,
-        )?;
-    }
-    for (guest, host) in files {
-        let path = guest_path(guest)?;
-        archive.parents(path)?;
-        archive.entry(path, EXECUTABLE, &read(host)?)?;
+    let kernel = contents.kernel;
+    let prefix = match contents.system {
+        true => {
+            archive.modules("lib/modules", &kernel.disk_modules)?;
+            write_system(&mut archive, kernel)?;
+            SYSTEM
+        }
+        false => {
+            archive.modules("lib/modules", &kernel.modules)?;
+            ""
+        }
+    };
+    archive.file(
+        &format!("{prefix}/{SERVE_PATH}"),
+        EXECUTABLE,
+        SERVE.as_bytes(),
+    )?;
+    for file in contents.files {
+        let mode = if file.executable { EXECUTABLE } else { REGULAR };
+        archive.file(&format!("{prefix}{}", file.guest), mode, &read(&file.host)?)?;
     }
     archive.finish()?.flush()?;
     Ok(())
+}
+
+/// What the system on the disk needs of us beside the files of the image.
+fn write_system<W: Write>(archive: &mut Archive<W>, kernel: &Kernel) -> Result<()> {
+    if !kernel.system_modules.is_empty() {
+        let folder = format!("system/usr/lib/modules/{}", kernel.release);
+        archive.parents(&format!("{folder}/"))?;
+        archive.modules(&folder, &kernel.system_modules)?;
+    }
+    let unit = format!("{SYSTEM}/{SERVE_UNIT_PATH}");
+    archive.file(&unit, REGULAR, SERVE_UNIT.as_bytes())?;
+    let target = format!("/{SERVE_UNIT_PATH}");
+    archive.file(
+        &format!("{SYSTEM}/{SERVE_WANTED}"),
+        SYMLINK,
+        target.as_bytes(),
+    )
 }
 
 /// Debian's statically linked busybox.
@@ -201,6 +240,22 @@ impl<W: Write> Archive<W> {
         let mut writer = builder.write(&mut self.out, size);
         writer.write_all(data)?;
         writer.finish()?;
+        Ok(())
+    }
+
+    /// An entry by its absolute path in the guest, behind the directories that lead to it.
+    fn file(&mut self, path: &str, mode: u32, data: &[u8]) -> Result<()> {
+        let path = guest_path(path)?;
+        self.parents(path)?;
+        self.entry(path, mode, data)
+    }
+
+    /// Modules in a directory that is there, in the order of loading.
+    fn modules(&mut self, directory: &str, modules: &[PathBuf]) -> Result<()> {
+        for module in modules {
+            let name = module.file_name().unwrap_or_default().to_string_lossy();
+            self.entry(&format!("{directory}/{name}"), REGULAR, &read(module)?)?;
+        }
         Ok(())
     }
 
@@ -269,13 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn the_init_script_parses() {
-        let status = Command::new("sh")
-            .arg("-n")
-            .arg("-c")
-            .arg(INIT)
-            .status()
-            .unwrap();
-        assert!(status.success());
+    fn the_scripts_parse() {
+        let setup = include_str!("../../guest/system/setup");
+        for script in [INIT, SERVE, setup] {
+            let status = Command::new("sh")
+                .args(["-n", "-c", script])
+                .status()
+                .unwrap();
+            assert!(status.success(), "{script}");
+        }
     }
 }

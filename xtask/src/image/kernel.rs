@@ -19,8 +19,21 @@ use crate::command;
 /// kernel is no module.
 const MODULES: [&str; 2] = ["virtio_pci", "virtio_console"];
 
+/// What it needs to start a system on a disk.
+const DISK_MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+
+/// What that system's udev loads.
+const SYSTEM_MODULES: [&str; 2] = ["virtio_console", "virtio_net"];
+
 /// Changes when the layout of a cached kernel does, so that no old one is used.
-const LAYOUT: &str = "kernel1";
+const LAYOUT: &str = "kernel2";
+
+// What is in the folder of a cached kernel.
+const FILE: &str = "kernel";
+const RELEASE: &str = "release";
+const MODULES_FOLDER: &str = "modules";
+const DISK_FOLDER: &str = "disk";
+const SYSTEM_FOLDER: &str = "system";
 
 /// A kernel in the cache.
 pub(super) struct Kernel {
@@ -28,8 +41,14 @@ pub(super) struct Kernel {
     pub(super) file: PathBuf,
     /// `PACKAGE_VERSION`.
     pub(super) package: String,
+    /// What `uname -r` says.
+    pub(super) release: String,
     /// Modules, each behind those that it depends on.
     pub(super) modules: Vec<PathBuf>,
+    /// The same for a system on a disk, to find that.
+    pub(super) disk_modules: Vec<PathBuf>,
+    /// Modules for the system itself.
+    pub(super) system_modules: Vec<PathBuf>,
 }
 
 /// The kernel chosen earlier, or the newest that apt offers.
@@ -80,16 +99,23 @@ fn directory(cache: &Path, package: &str) -> PathBuf {
 
 fn open(cache: &Path, package: &str) -> Result<Kernel> {
     let directory = directory(cache, package);
-    let mut modules = fs::read_dir(directory.join("modules"))?
+    Ok(Kernel {
+        file: directory.join(FILE),
+        package: package.to_owned(),
+        release: fs::read_to_string(directory.join(RELEASE))?,
+        modules: files(&directory.join(MODULES_FOLDER))?,
+        disk_modules: files(&directory.join(DISK_FOLDER))?,
+        system_modules: files(&directory.join(SYSTEM_FOLDER))?,
+    })
+}
+
+/// The files of a folder by their names, which begin with their order.
+fn files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = fs::read_dir(directory)?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<Vec<_>>>()?;
-    // The names begin with their order.
-    modules.sort();
-    Ok(Kernel {
-        file: directory.join("kernel"),
-        package: package.to_owned(),
-        modules,
-    })
+    files.sort();
+    Ok(files)
 }
 
 fn newest_package() -> Result<(String, String)> {
@@ -174,10 +200,19 @@ fn download(cache: &Path, name: &str, package: &str) -> Result<()> {
     command::capture(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&tree))?;
 
     let ready = staging.path().join("ready");
-    fs::create_dir_all(ready.join("modules"))?;
-    fs::write(ready.join("kernel"), bootable(&tree)?)?;
-    for (order, (name, data)) in modules(&tree)?.into_iter().enumerate() {
-        fs::write(ready.join(format!("modules/{order:02}-{name}.ko")), data)?;
+    fs::create_dir(&ready)?;
+    fs::write(ready.join(FILE), bootable(&tree)?)?;
+    fs::write(ready.join(RELEASE), release(&tree)?)?;
+    for (folder, wanted) in [
+        (MODULES_FOLDER, &MODULES[..]),
+        (DISK_FOLDER, &DISK_MODULES[..]),
+        (SYSTEM_FOLDER, &SYSTEM_MODULES[..]),
+    ] {
+        let folder = ready.join(folder);
+        fs::create_dir(&folder)?;
+        for (order, (name, data)) in modules(&tree, wanted)?.into_iter().enumerate() {
+            fs::write(folder.join(format!("{order:02}-{name}.ko")), data)?;
+        }
     }
     let target = directory(cache, package);
     if target.exists() {
@@ -228,8 +263,17 @@ fn elf_kernel(bz_image: &[u8]) -> Option<Vec<u8>> {
     kernel.starts_with(b"\x7fELF").then_some(kernel)
 }
 
-/// The modules of [`MODULES`] with what they depend on, in the order of loading.
-fn modules(tree: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+/// The kernel's release, which names the folder of its modules.
+fn release(tree: &Path) -> Result<String> {
+    let list = find(tree, &|file| file == "modules.builtin")
+        .pop()
+        .ok_or_else(|| anyhow!("the package holds no modules.builtin"))?;
+    let folder = list.parent().and_then(Path::file_name).unwrap_or_default();
+    Ok(folder.to_string_lossy().into_owned())
+}
+
+/// The modules wanted with what they depend on, in the order of loading.
+fn modules(tree: &Path, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
     let files: BTreeMap<String, PathBuf> = find(tree, &|file| file.contains(".ko"))
         .into_iter()
         .map(|path| (module_name(&path), path))
@@ -244,7 +288,7 @@ fn modules(tree: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         })
         .collect();
     let mut ordered = Vec::new();
-    for name in MODULES {
+    for name in wanted {
         if !built_in.iter().any(|known| known == name) {
             add_module(name, &files, &mut ordered)?;
         }

@@ -13,14 +13,26 @@ use super::process::Process;
 use super::qmp::Qmp;
 use super::shell::Shell;
 use super::{
-    AGENT, AGENT_PORT, AGENT_PORT_ID, Accelerator, MONITOR, QMP, RAW, RAW_PORT, SHELL, Vm,
+    AGENT, AGENT_PORT, AGENT_PORT_ID, Accelerator, MONITOR, QGA, QGA_PORT, QMP, RAW, RAW_PORT,
+    SHELL, Vm,
 };
 use crate::image::{self, Image};
-use crate::limits::{BOOT_DEADLINE, SOCKET_PATH_MAX};
+use crate::limits::{BOOT_DEADLINE, SOCKET_PATH_MAX, SYSTEM_BOOT_DEADLINE};
 
 /// The kernel's arguments that we always give. A panic restarts the guest at once, and so shows up as a
 /// boot that never ends with the panic on the console.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=4 printk.devkmsg=on panic=-1 tsc=reliable";
+
+/// And those for a system on a disk. What it does without only makes it slower.
+const DISK_KERNEL_ARGUMENTS: &str = "vbridge.disk=/dev/vda audit=0 mitigations=off";
+
+/// A network interface of such a system, on a network where nobody else is.
+const NETWORK: [&str; 4] = [
+    "-netdev",
+    "hubport,id=network,hubid=0",
+    "-device",
+    "virtio-net-pci,netdev=network,romfile=",
+];
 
 /// Settings of a [`Vm`].
 #[derive(Debug, Clone)]
@@ -33,7 +45,7 @@ pub struct VmBuilder {
     agent_env: Vec<String>,
     files: Vec<(String, Vec<u8>)>,
     qemu_args: Vec<String>,
-    boot_deadline: Duration,
+    boot_deadline: Option<Duration>,
 }
 
 struct Started {
@@ -42,6 +54,7 @@ struct Started {
     directory: TempDir,
     accelerator: Accelerator,
     since: Instant,
+    boot_deadline: Duration,
 }
 
 // === impl VmBuilder ===
@@ -57,7 +70,7 @@ impl Default for VmBuilder {
             agent_env: Vec::new(),
             files: Vec::new(),
             qemu_args: Vec::new(),
-            boot_deadline: BOOT_DEADLINE,
+            boot_deadline: None,
         }
     }
 }
@@ -126,10 +139,10 @@ impl VmBuilder {
         self
     }
 
-    /// How long the first boot may take. Default: [`BOOT_DEADLINE`].
+    /// How long a boot may take. Default: [`BOOT_DEADLINE`], or [`SYSTEM_BOOT_DEADLINE`] if the image has a disk.
     #[must_use]
     pub fn boot_deadline(mut self, deadline: Duration) -> Self {
-        self.boot_deadline = deadline;
+        self.boot_deadline = Some(deadline);
         self
     }
 
@@ -139,13 +152,13 @@ impl VmBuilder {
     /// The image can't be built, QEMU is not installed or ends, or the guest is not up in time; then the
     /// error quotes the console.
     pub async fn boot(self) -> Result<Vm> {
-        let deadline = self.boot_deadline;
         let started = tokio::task::spawn_blocking(move || self.start());
         let Started {
             directory,
             accelerator,
             mut process,
             since,
+            boot_deadline,
         } = started
             .await
             .context("the task that starts QEMU panicked")??;
@@ -163,7 +176,7 @@ impl VmBuilder {
         };
         let (qmp, shell) =
             connected.map_err(|error| error.context(console.explain("QEMU did not start")))?;
-        console.wait_boots(1, deadline).await?;
+        console.wait_boots(1, boot_deadline).await?;
         Ok(Vm {
             accelerator,
             console,
@@ -171,6 +184,7 @@ impl VmBuilder {
             shell,
             boots_expected: Mutex::new(1),
             boot_time: since.elapsed(),
+            boot_deadline,
             process,
             directory,
         })
@@ -199,6 +213,10 @@ impl VmBuilder {
             accelerator,
             process,
             since,
+            boot_deadline: self.boot_deadline.unwrap_or(match image.disk() {
+                Some(_) => SYSTEM_BOOT_DEADLINE,
+                None => BOOT_DEADLINE,
+            }),
         })
     }
 
@@ -212,9 +230,15 @@ impl VmBuilder {
             if let Some(line) = lines.iter().find(|line| line.contains('\n')) {
                 bail!("an argument or variable of the agent can't hold a line break: {line:?}");
             }
+            if !lines.is_empty() && image.disk().is_some() {
+                bail!("the agent of a guest with a disk is started by its unit: give it a file");
+            }
             if !lines.is_empty() {
                 files.push((path.to_owned(), (lines.join("\n") + "\n").into_bytes()));
             }
+        }
+        for (path, _) in &mut files {
+            path.insert_str(0, image.files_root());
         }
         if files.is_empty() {
             return Ok(image.initramfs().to_owned());
@@ -237,78 +261,74 @@ impl VmBuilder {
         dir: &Path,
     ) -> Vec<String> {
         let mut kernel_arguments = vec![KERNEL_ARGUMENTS.to_owned()];
+        if image.disk().is_some() {
+            kernel_arguments.push(DISK_KERNEL_ARGUMENTS.to_owned());
+        }
         kernel_arguments.extend(self.append.iter().cloned());
-        let socket = |id: &str, name: &str| {
-            format!(
-                "socket,id={id},path={},server=on,wait=off",
-                dir.join(name).display()
-            )
-        };
-        let port = |chardev: &str, name: &str, id: &str| {
-            format!("virtserialport,chardev={chardev},name={name},id={id},bus={id}-bus.0")
-        };
-        // Each has a controller of its own, as the README advises: the agent may rebind its driver, and with so few queues
-        // (port 0 is reserved) each gets an interrupt of its own, where one interrupt for the 64 queues of a default
-        // controller makes the guest look at all of them.
-        let controller = |id: &str| format!("virtio-serial-pci,id={id}-bus,max_ports=2");
-        let mut arguments: Vec<String> = Vec::new();
-        let mut add =
-            |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        add(&[
-            "-nodefaults",
-            "-no-user-config",
-            "-nographic",
-            "-display",
-            "none",
-        ]);
-        add(&["-M", "q35", "-accel", accelerator.name(), "-cpu", "max"]);
-        add(&[
-            "-smp",
-            &self.cpus.to_string(),
-            "-m",
-            &self.memory_mib.to_string(),
-        ]);
-        add(&["-kernel", &image.kernel().display().to_string()]);
-        add(&["-initrd", &initramfs.display().to_string()]);
-        add(&["-append", &kernel_arguments.join(" ")]);
         let log = dir.join(console::CONSOLE_LOG);
         let stdio = format!(
             "stdio,id=console,signal=off,logfile={},logappend=off",
             log.display()
         );
-        add(&["-chardev", &stdio, "-serial", "chardev:console"]);
-        add(&[
-            "-chardev",
-            &socket("shell", SHELL),
-            "-serial",
-            "chardev:shell",
-        ]);
-        add(&["-chardev", &socket("agent", AGENT)]);
-        add(&["-device", &controller(AGENT_PORT_ID)]);
-        add(&["-device", &port("agent", AGENT_PORT, AGENT_PORT_ID)]);
-        add(&[
-            "-chardev",
-            &socket("raw", RAW),
-            "-device",
-            &controller("raw0"),
-            "-device",
-            &port("raw", RAW_PORT, "raw0"),
-        ]);
-        add(&[
-            "-chardev",
-            &socket("qmp", QMP),
-            "-mon",
-            "chardev=qmp,mode=control",
-        ]);
-        add(&[
-            "-chardev",
-            &socket("monitor", MONITOR),
-            "-mon",
-            "chardev=monitor,mode=control",
-        ]);
+        let mut arguments = words(&["-nodefaults", "-no-user-config", "-nographic"]);
+        arguments.extend(words(&["-display", "none", "-M", "q35", "-cpu", "max"]));
+        arguments.extend(words(&["-accel", accelerator.name()]));
+        let (cpus, memory) = (self.cpus.to_string(), self.memory_mib.to_string());
+        arguments.extend(words(&["-smp", &cpus, "-m", &memory]));
+        arguments.extend(words(&["-kernel", &image.kernel().display().to_string()]));
+        arguments.extend(words(&["-initrd", &initramfs.display().to_string()]));
+        arguments.extend(words(&["-append", &kernel_arguments.join(" ")]));
+        arguments.extend(words(&["-chardev", &stdio, "-serial", "chardev:console"]));
+        arguments.extend(socket("shell", SHELL, dir));
+        arguments.extend(words(&["-serial", "chardev:shell"]));
+        for (id, name) in [("qmp", QMP), ("monitor", MONITOR)] {
+            arguments.extend(socket(id, name, dir));
+            arguments.extend(words(&["-mon", &format!("chardev={id},mode=control")]));
+        }
+        arguments.extend(port(AGENT_PORT_ID, AGENT_PORT, AGENT, dir));
+        arguments.extend(port("raw0", RAW_PORT, RAW, dir));
+        if let Some(path) = image.disk() {
+            arguments.extend(port("qga0", QGA_PORT, QGA, dir));
+            arguments.extend(disk(path));
+            arguments.extend(words(&NETWORK));
+        }
         arguments.extend(self.qemu_args.iter().cloned());
         arguments
     }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A socket on which QEMU listens.
+fn socket(id: &str, name: &str, dir: &Path) -> Vec<String> {
+    let path = dir.join(name);
+    let socket = format!("socket,id={id},path={},server=on,wait=off", path.display());
+    words(&["-chardev", &socket])
+}
+
+/// A virtio-serial port and its socket.
+///
+/// Each has a controller of its own, as the README advises: the agent may rebind its driver, and with so few queues
+/// (port 0 is reserved) each gets an interrupt of its own, where one interrupt for the 64 queues of a default
+/// controller makes the guest look at all of them.
+fn port(id: &str, name: &str, file: &str, dir: &Path) -> Vec<String> {
+    let chardev = format!("{id}-socket");
+    let controller = format!("virtio-serial-pci,id={id}-bus,max_ports=2");
+    let port = format!("virtserialport,chardev={chardev},name={name},id={id},bus={id}-bus.0");
+    let mut arguments = socket(&chardev, file, dir);
+    arguments.extend(words(&["-device", &controller, "-device", &port]));
+    arguments
+}
+
+/// The disk of the guest's system. What the guest writes goes to a temporary file, which ends with QEMU.
+fn disk(path: &Path) -> Vec<String> {
+    // A comma in a value is written twice.
+    let path = path.display().to_string().replace(',', ",,");
+    let drive = format!("if=none,id=disk,format=raw,snapshot=on,file={path}");
+    let device = "virtio-blk-pci,drive=disk,serial=vbridge-disk";
+    words(&["-drive", &drive, "-device", device])
 }
 
 fn check_path_length(dir: &Path) -> Result<()> {

@@ -4,6 +4,7 @@
 //!            ┌─────────────── QEMU ────────────────┐
 //!  channel ──┤ virtserialport org.vbridge.agent.0  │
 //!      raw ──┤ virtserialport org.vbridge.raw.0    │
+//!      qga ──┤ virtserialport org.qemu.guest_agent.0 if there is a disk
 //!  monitor ──┤ QMP, for whoever tests it           │
 //!      qmp ──┤ QMP, ours                           │
 //!    shell ──┤ ttyS1: commands for the guest       │
@@ -33,7 +34,7 @@ pub use accelerator::Accelerator;
 pub use builder::VmBuilder;
 pub use shell::{ExitStatus, Output};
 
-use crate::limits::{BOOT_DEADLINE, QUIT_DEADLINE};
+use crate::limits::QUIT_DEADLINE;
 use console::Console;
 use process::Process;
 use qmp::Qmp;
@@ -48,12 +49,16 @@ pub const AGENT_PORT_ID: &str = "vbridge0";
 /// The second port, with no protocol on it: for measuring what the channel itself can do.
 pub const RAW_PORT: &str = "org.vbridge.raw.0";
 
+/// The port of the QEMU guest agent.
+pub const QGA_PORT: &str = "org.qemu.guest_agent.0";
+
 /// QEMU's program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
 
 // Names of the sockets: short, for `sun_path`.
 const AGENT: &str = "agent";
 const RAW: &str = "raw";
+const QGA: &str = "qga";
 const QMP: &str = "qmp";
 const MONITOR: &str = "mon";
 const SHELL: &str = "sh";
@@ -71,6 +76,7 @@ pub struct Vm {
     /// Boots that the guest should have reached, for [`Vm::wait_boot`].
     boots_expected: Mutex<u64>,
     boot_time: Duration,
+    boot_deadline: Duration,
 }
 
 // === impl Vm ===
@@ -89,6 +95,11 @@ impl Vm {
     /// The socket of the raw port; in the guest `/dev/virtio-ports/org.vbridge.raw.0`.
     pub fn raw_channel(&self) -> PathBuf {
         self.directory.path().join(RAW)
+    }
+
+    /// The socket of the QEMU guest agent's port, if the image has a disk: one client at a time.
+    pub fn qga_channel(&self) -> PathBuf {
+        self.directory.path().join(QGA)
     }
 
     /// A QMP socket that nobody uses: for the bridge, or for a look around. One client at a time.
@@ -182,13 +193,13 @@ impl Vm {
         self.shell.send_only("reboot -f").await
     }
 
-    /// Waits until the guest is up after a [`Vm::reset`] or [`Vm::reboot`].
+    /// Waits until the guest is up after a [`Vm::reset`], [`Vm::reboot`] or [`Vm::expect_boot`].
     ///
     /// # Errors
-    /// QEMU ended, or the guest is not up within [`BOOT_DEADLINE`]; the error quotes the console.
+    /// QEMU ended, or the guest is not up within the time for a boot; the error quotes the console.
     pub async fn wait_boot(&self) -> Result<()> {
         let expected = *self.boots_expected.lock().await;
-        self.console.wait_boots(expected, BOOT_DEADLINE).await
+        self.console.wait_boots(expected, self.boot_deadline).await
     }
 
     /// Runs a shell line in the guest as root, with nothing on its standard input. What it writes to
@@ -256,7 +267,8 @@ impl Vm {
             .context("QEMU was killed")
     }
 
-    async fn expect_boot(&self) {
+    /// Says that something else is about to restart the guest, for [`Vm::wait_boot`] to wait for that.
+    pub async fn expect_boot(&self) {
         *self.boots_expected.lock().await = self.console.boots() + 1;
     }
 }
