@@ -91,7 +91,7 @@ fn shapes() -> Vec<String> {
         SECRET.to_owned(),
         SECRET[4..].to_owned(),
         SECRET.chars().rev().collect(),
-        join(", ", |byte| byte.to_string()),
+        join(", ", u8::to_string),
         join("", |byte| format!("{byte:02x}")),
         join("", |byte| format!("\\x{byte:02x}")),
         // Base64 of all but the ends, in its three alignments.

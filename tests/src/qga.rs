@@ -97,7 +97,7 @@ impl Peer {
             words
                 .into_iter()
                 .chain(["virtio-serial-pci,id=qga-bus,max_ports=2", "-device", &port]);
-        words.fold(vm, |vm, word| vm.qemu_arg(word))
+        words.fold(vm, VmBuilder::qemu_arg)
     }
 
     /// Starts it in the guest.

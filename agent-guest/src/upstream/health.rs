@@ -40,7 +40,7 @@ enum State {
     /// Nobody answered, or does any more: it is tried again in a while.
     Absent,
     /// It has a health service, and says how it is.
-    Told(Streaming<HealthCheckResponse>),
+    Told(Box<Streaming<HealthCheckResponse>>),
     /// It has none: it is well as long as it is there.
     Mute(Arc<Connection>),
 }
@@ -135,7 +135,7 @@ impl Watch {
         };
         match timeout(UPSTREAM_ASK_TIMEOUT, asked).await {
             Ok(Ok((Some(first), statuses))) => {
-                self.state = State::Told(statuses);
+                self.state = State::Told(Box::new(statuses));
                 first.status()
             }
             Ok(Err(status)) if Status::code(&status) == Code::Unimplemented => {

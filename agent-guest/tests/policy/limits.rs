@@ -85,7 +85,7 @@ impl Sleeper {
 }
 
 /// Whether a call was refused by this limit, for this reason, with a time to wait.
-#[trackcaller]
+#[track_caller]
 fn limited<T>(result: Result<T, Status>, reason: &str, rule: &str) {
     let Err(status) = result else {
         panic!("it was let in");

@@ -82,8 +82,9 @@ impl Scene {
             [Message::Start(start), Message::Data(archive)].map(|message| FilesPushTreeRequest {
                 message: Some(message),
             });
-        let call = within(self.files().push_tree(tokio_stream::iter(messages)));
-        Ok(call.await?.into_inner().summary.unwrap())
+        let mut files = self.files();
+        let answer = within(files.push_tree(tokio_stream::iter(messages))).await?;
+        Ok(answer.into_inner().summary.unwrap())
     }
 
     async fn list(&self, name: &str) -> Result<Vec<String>, Status> {

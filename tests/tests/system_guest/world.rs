@@ -5,7 +5,7 @@ use std::process::Output;
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell, RwLock};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 use tonic_types::StatusExt as _;
 use vbridge_api::guest::v1::{GetInfoRequest, GetInfoResponse, system_client::SystemClient};
 use vbridge_tests::{
@@ -97,7 +97,7 @@ impl World {
 /// A request that waits for a guest whose agent is just starting.
 pub(crate) fn patient<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    let wait = "20s".parse().expect("ASCII");
+    let wait = MetadataValue::from_static("20s");
     request.metadata_mut().insert("x-vbridge-wait", wait);
     request
 }

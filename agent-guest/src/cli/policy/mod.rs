@@ -21,7 +21,7 @@ pub(crate) enum Source {
 }
 
 /// A file whose rules have an end.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(try_from = "File")]
 struct Checked(Rules);
 

@@ -148,10 +148,10 @@ async fn receive(
         match answer.piece {
             Some(Piece::Digest(told)) => digest = Some(told.value),
             Some(piece) => {
-                if pieces.send(piece).await.is_err() {
+                let Ok(()) = pieces.send(piece).await else {
                     // The writer has ended, and says why.
                     break;
-                }
+                };
             }
             None => {}
         }
