@@ -190,3 +190,21 @@ pub(crate) async fn thawed(world: Arc<World>) -> Result<()> {
         .await?;
     Ok(())
 }
+
+pub(crate) async fn killed(world: Arc<World>) -> Result<()> {
+    let record = "ls /run/vbridge-agent.frozen 2>/dev/null || echo none";
+    let mut storage = StorageClient::new(world.channel().await?);
+    let frozen = storage.freeze(StorageFreezeRequest::default()).await?;
+    ensure!(frozen.into_inner().frozen == ["/"]);
+    ensure!(world.shell(record).await? != "none");
+    world.guest.kill_agent().await?;
+    // systemd starts another one, from a disk that takes nothing.
+    ping(&world, PATIENCE).await?;
+    world
+        .shell("touch /root/thawed && sync /root/thawed")
+        .await?;
+    let status = storage.freeze_status(patient(StorageFreezeStatusRequest {}));
+    ensure!(status.await?.into_inner().frozen.is_empty());
+    ensure!(world.shell(record).await? == "none");
+    Ok(())
+}

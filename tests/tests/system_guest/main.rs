@@ -77,6 +77,7 @@ fn main() -> ExitCode {
         "commands_do_what_they_do_for_the_qemu_guest_agent" => peer::commands,
         "a_standstill_under_load_ends_by_itself_and_loses_nothing" => freeze::expires,
         "a_standstill_is_ended_and_told" => freeze::thawed,
+        "what_a_killed_agent_has_frozen_is_thawed_by_the_next" => freeze::killed,
         "a_new_agent_is_told_as_the_first_event" => events::agent_started,
         "a_port_that_is_listened_on_is_told_and_its_end" => events::port,
         "a_process_killed_for_want_of_memory_is_told" => events::oom_kill,
