@@ -178,7 +178,7 @@ async fn a_fork_bomb_gets_as_many_processes_as_the_limit_has_and_leaves_none() {
 }
 
 #[tokio::test]
-async fn a_process_that_outlives_itscall_counts_until_it_has_ended() {
+async fn a_process_that_outlives_its_call_counts_until_it_has_ended() {
     let limit = Limit::new("processes", ["vbridge.guest.v1.Exec/Start"]).concurrent(1);
     let scene = Scene::new(Rules::default().limit(limit)).await;
     let Sleeper { pid, call } = scene.sleeper(true).await.unwrap();
