@@ -22,8 +22,8 @@
 //! | [`qga`] | the QEMU guest agent, to compare with |
 //! | [`libvirt`] | a private libvirtd, real domains on it, and the C library to compare with |
 //!
-//! The tests stand in `tests/`. Those that need a virtual machine have `guest` in their file's name; the others run
-//! against an agent on a Unix socket, in seconds.
+//! The tests stand in `tests/`. Those that need our guest have `guest` in their file's name; `libvirt_*` need a private
+//! libvirtd, many of them with QEMU's domains; the others run against an agent on a Unix socket, in seconds.
 
 // The tests' own code stops at the first thing that is not as expected, and says what it was.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc)]

@@ -38,7 +38,7 @@ struct Args {
     #[arg(long, value_name = "WHEN")]
     rebind: Option<String>,
 
-    /// What hosts may do: full, observe, or the path of a file with rules [default: full]
+    /// What hosts may do: full, observe, restricted, or the path of a file with rules [default: full]
     #[arg(long, value_name = "POLICY")]
     policy: Option<String>,
 

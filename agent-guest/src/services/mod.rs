@@ -15,7 +15,7 @@
 //! | [`time`] | `vbridge.guest.v1.Time` |
 //! | [`tunnel`] | `vbridge.guest.v1.Tunnel` |
 //! | [`units`] | `vbridge.guest.v1.Services` |
-//! | [`sampler`] | the one reader of the kernel's counters behind both |
+//! | [`sampler`] | the one reader of the kernel's counters behind `system` and `metrics` |
 //! | [`snapshot`] | what it reads at one moment |
 //! | [`health`] | `grpc.health.v1.Health` |
 //! | [`hostname`] | another name for the guest, now and for its next boot |
