@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use vbridge_api::guest::v1::{PingRequest, system_client::SystemClient};
+use tonic::Code;
+use vbridge_api::guest::v1::{GetTimezoneRequest, PingRequest, system_client::SystemClient};
 use vbridge_tests::{fixture::eventually, process::PATIENCE};
 
 use crate::world::{World, patient};
@@ -55,6 +56,43 @@ pub(crate) async fn killed(world: Arc<World>) -> Result<()> {
     ensure!(answer.payload == payload);
     let agent = world.info().await?.agent.unwrap_or_default();
     ensure!(agent.pid != before, "the agent {before} was not killed");
+    Ok(())
+}
+
+/// The unit's own way to reload goes to the policy's file, and to no other process.
+pub(crate) async fn reloaded(world: Arc<World>) -> Result<()> {
+    let policy = "/run/policy.toml";
+    let settings = "/etc/vbridge/agent.toml";
+    world
+        .shell(&format!(
+            "cp {settings} /run/agent.toml; echo 'profile = \"full\"' >{policy}
+             sed -i 's|^#policy = .*|policy = \"{policy}\"|' {settings} && systemctl restart vbridge-agent"
+        ))
+        .await?;
+    let mut system = SystemClient::new(world.channel().await?);
+    system.ping(patient(PingRequest::default())).await?;
+    let before = world.guest.agent_pid().await?;
+    let deny = "printf '[[rule]]\\nname = \"no-zone\"\\ndeny = [\"*.System/GetTimezone\"]\\n'";
+    world
+        .shell(&format!(
+            "{deny} >>{policy} && systemctl reload vbridge-agent"
+        ))
+        .await?;
+    eventually("the rule holds", PATIENCE, || {
+        let mut system = system.clone();
+        async move {
+            let answer = system.get_timezone(GetTimezoneRequest {}).await;
+            Ok(answer.is_err_and(|status| status.code() == Code::PermissionDenied))
+        }
+    })
+    .await?;
+    ensure!(world.guest.agent_pid().await? == before);
+    world
+        .shell(&format!(
+            "cp /run/agent.toml {settings} && systemctl restart vbridge-agent"
+        ))
+        .await?;
+    system.ping(patient(PingRequest::default())).await?;
     Ok(())
 }
 

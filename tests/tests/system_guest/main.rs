@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     tests!(suite:
         "udev_and_systemd_start_the_agent_when_its_port_appears" => agent::started_by_udev,
         "an_agent_that_is_killed_comes_back_and_the_next_call_works" => agent::killed,
+        "systemd_lets_the_agent_read_its_policy_anew" => agent::reloaded,
         "the_agent_goes_with_its_port_and_comes_back_with_it" => agent::port_goes_and_comes,
         "units_are_listed_as_systemctl_lists_them" => services::listed,
         "a_unit_is_started_restarted_enabled_disabled_and_stopped" => services::controlled,
