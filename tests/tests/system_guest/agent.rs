@@ -59,7 +59,7 @@ pub(crate) async fn killed(world: Arc<World>) -> Result<()> {
     Ok(())
 }
 
-/// The unit's own way to reload goes to the policy's file, and to no other process.
+/// `systemctl reload` has the agent read its policy anew, and no other agent comes for it.
 pub(crate) async fn reloaded(world: Arc<World>) -> Result<()> {
     let policy = "/run/policy.toml";
     let settings = "/etc/vbridge/agent.toml";
