@@ -150,6 +150,18 @@ impl Watch {
         Some(names.join(&b'/'))
     }
 
+    /// Whether a watched directory is another one, or lies in it.
+    fn lies_in(&self, watch: i32, other: i32) -> bool {
+        let mut at = Some(watch);
+        while let Some(watch) = at {
+            if watch == other {
+                return true;
+            }
+            at = self.nodes.get(&watch).and_then(|node| node.parent);
+        }
+        false
+    }
+
     /// The whole path that a caller is told.
     fn shown(&self, below: &[u8]) -> String {
         let below = String::from_utf8_lossy(below);
@@ -188,6 +200,11 @@ impl Watch {
             // It is gone by now, or it may not be read.
             Err(_) => return Ok(()),
         };
+        // The kernel has one number for a directory, however it is reached. One that lies in itself, by a mount or since it was
+        // moved while its events waited, would have no path.
+        if self.lies_in(parent, watch) {
+            return Ok(());
+        }
         let node = Node {
             parent: Some(parent),
             name: name.to_vec(),
@@ -410,4 +427,27 @@ fn no_watch(path: impl AsRef<[u8]>, errno: Errno) -> Status {
         Reason::TooMany,
         format!("can't watch {path} in the guest: its kernel has no watch left ({setting})"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_lies_in_itself_is_watched_once_and_keeps_its_path() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(place.path().join("a/b")).unwrap();
+        let path = GuestPath::parse("path", place.path().to_str().unwrap()).unwrap();
+        let mut watch = Watch::new(Root::whole().unwrap(), path, true, false).unwrap();
+        let top = watch.top_watch;
+        watch.add(top, b"a", false).unwrap();
+        let a = *watch.nodes.keys().find(|number| **number != top).unwrap();
+        watch.add(a, b"b", false).unwrap();
+        // As a mount of a directory below itself shows it: another name for the same.
+        for (parent, name) in [(top, &b"."[..]), (a, b".."), (a, b".")] {
+            watch.add(parent, name, false).unwrap();
+        }
+        assert_eq!(watch.nodes.len(), 3);
+        assert_eq!(watch.below(a, b"x").unwrap(), b"a/x");
+    }
 }

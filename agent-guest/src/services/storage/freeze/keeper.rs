@@ -122,10 +122,11 @@ impl Keeper {
         drop(record);
         {
             let mut state = lock(&self.shared.state);
+            // Under the lock: the next standstill must not be taken for the end of this one.
+            self.shared.standstill.set(None);
             state.keeper = None;
             state.expired = is_expired;
         }
-        self.shared.standstill.set(None);
         // From here on the log may be written to.
         let time = begun.map_or(Duration::ZERO, |begun| begun.elapsed());
         say(&thawed, time, is_expired);
@@ -147,9 +148,11 @@ impl Keeper {
             is_over: true,
             ..Job::default()
         };
-        let job = std::mem::replace(&mut *lock(&self.job), over);
-        lock(&self.shared.state).stuck.clone_from(&job.current);
-        job
+        let mut job = lock(&self.job);
+        let taken = std::mem::replace(&mut *job, over);
+        // Under the job's lock: a worker that comes back finds that it was left behind, or that it was not.
+        lock(&self.shared.state).stuck.clone_from(&taken.current);
+        taken
     }
 }
 

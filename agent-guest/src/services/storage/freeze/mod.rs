@@ -189,10 +189,17 @@ impl Freezer {
             until,
         };
         let failed = |error: io::Error| failed(&format!("there are no threads: {error}"));
+        // Before the first is frozen: the log may lie on it.
+        shared.standstill.set(Some(Frozen {
+            mount_points: Vec::new(),
+            until,
+        }));
+        let started = shared.spawn("standstill", move || keeper.run(reply));
+        started.map_err(|error| {
+            shared.standstill.set(None);
+            failed(error)
+        })?;
         // Where the second can't be started, the first sees that and ends.
-        shared
-            .spawn("standstill", move || keeper.run(reply))
-            .map_err(failed)?;
         let (worker, done) = (Arc::clone(shared), sender.clone());
         shared
             .spawn("freeze", move || {
@@ -201,11 +208,6 @@ impl Freezer {
             })
             .map_err(failed)?;
         state.keeper = Some(sender);
-        // Before the first is frozen: the log may lie on it.
-        shared.standstill.set(Some(Frozen {
-            mount_points: Vec::new(),
-            until,
-        }));
         Ok(answer)
     }
 
