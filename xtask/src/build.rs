@@ -104,6 +104,20 @@ pub fn host(profile: Profile, binaries: &[Binary]) -> Result<Vec<(Binary, PathBu
     })
 }
 
+/// Builds all tests, and with them, from the same libraries, the binaries of the packages that have integration tests.
+/// Returns each of `binaries` with its path.
+///
+/// Blocks; in async code use `spawn_blocking`.
+///
+/// # Errors
+/// cargo fails, or an expected file is not there.
+pub fn tests(binaries: &[Binary]) -> Result<Vec<(Binary, PathBuf)>> {
+    let mut cargo = cargo_program();
+    cargo.args(["test", "--quiet", "--workspace", "--no-run"]);
+    command::run(&mut cargo)?;
+    there(&workspace::target_dir().join("debug"), binaries)
+}
+
 /// The folder of a package's examples, which are built unless [`PREBUILT`] names that folder.
 ///
 /// Blocks; in async code use `spawn_blocking`.
@@ -143,12 +157,9 @@ fn build(
     binaries: &[Binary],
     configure: &dyn Fn(&mut Command),
 ) -> Result<Vec<(Binary, PathBuf)>> {
-    let built: Vec<(Binary, PathBuf)> = binaries
-        .iter()
-        .map(|binary| (*binary, directory.join(binary.name)))
-        .collect();
-    if built.iter().all(|(_, path)| is_prebuilt(path)) {
-        return Ok(built);
+    let is_there = |binary: &Binary| is_prebuilt(&directory.join(binary.name));
+    if binaries.iter().all(is_there) {
+        return there(directory, binaries);
     }
     // One package at a time: built together, they would get each other's features of what they depend
     // on, and the agent that is tested would not be the one that is shipped.
@@ -162,7 +173,14 @@ fn build(
         configure(&mut cargo);
         command::run(&mut cargo)?;
     }
-    for (binary, path) in &built {
+    there(directory, binaries)
+}
+
+/// Each binary with its path, if it is there.
+fn there(directory: &Path, binaries: &[Binary]) -> Result<Vec<(Binary, PathBuf)>> {
+    let mut built = Vec::with_capacity(binaries.len());
+    for binary in binaries {
+        let path = directory.join(binary.name);
         if !path.exists() {
             bail!(
                 "cargo built {} of {}, but {} is not there",
@@ -171,6 +189,7 @@ fn build(
                 path.display()
             );
         }
+        built.push((*binary, path));
     }
     Ok(built)
 }

@@ -13,15 +13,25 @@ use xtask::tools::{self, Scope};
 /// Runs the tests of all packages.
 pub(super) fn test(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
-    let mut built = prepare(Profile::Dev)?;
-    built.extend(build::host(Profile::Dev, &[build::AGENT, build::EMBEDDED])?);
+    let host = [
+        build::BRIDGE,
+        build::TEST_AGENT,
+        build::AGENT,
+        build::EMBEDDED,
+    ];
+    let mut prebuilt = Vec::new();
+    let mut built = if arguments.is_empty() {
+        eprintln!("xtask: building the tests");
+        // cargo builds every package's examples as well, unless it is to run some tests only.
+        prebuilt.push(build::examples_folder());
+        build::tests(&host)?
+    } else {
+        build::host(Profile::Dev, &host)?
+    };
+    built.extend(guest()?);
     // So that no test waits for the minutes that its disk takes.
     Image::builder().on_disk().build()?;
-    let mut prebuilt: Vec<PathBuf> = built.into_iter().map(|(_, path)| path).collect();
-    if arguments.is_empty() {
-        // cargo builds every package's examples before it runs the first test, unless it is to run some tests only.
-        prebuilt.push(build::examples_folder());
-    }
+    prebuilt.extend(built.into_iter().map(|(_, path)| path));
     let mut cargo = build::cargo_program();
     cargo
         .args(["test", "--workspace"])
@@ -33,7 +43,9 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
 /// Runs the benchmarks.
 pub(super) fn bench(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
-    let built = prepare(Profile::Release)?;
+    let host = [build::BRIDGE, build::TEST_AGENT];
+    let mut built = build::host(Profile::Release, &host)?;
+    built.extend(guest()?);
     let mut cargo = build::cargo_program();
     cargo
         .args(["run", "--release", "--package", "vbridge-benches", "--"])
@@ -49,15 +61,10 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
     command::run(&mut cargo)
 }
 
-/// Builds what is run on both sides.
-fn prepare(host: Profile) -> Result<Vec<(Binary, PathBuf)>> {
-    eprintln!("xtask: building the programs and the guest's image");
-    let mut built = build::host(host, &[build::BRIDGE, build::TEST_AGENT])?;
-    built.extend(build::guest(&[
-        build::AGENT,
-        build::TEST_AGENT,
-        build::RAW,
-    ])?);
+/// Builds what runs in guests, and the image of one.
+fn guest() -> Result<Vec<(Binary, PathBuf)>> {
+    eprintln!("xtask: building the guest's programs and image");
+    let built = build::guest(&[build::AGENT, build::TEST_AGENT, build::RAW])?;
     // Downloads the kernel; the tests add their own binaries to it.
     Image::builder().build()?;
     Ok(built)
