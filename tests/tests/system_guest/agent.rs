@@ -14,9 +14,9 @@ pub(crate) async fn started_by_udev(world: Arc<World>) -> Result<()> {
     let wanted = world
         .shell(&format!("{show} WantedBy vbridge-agent"))
         .await?;
-    // The port's device unit, which udev's rule has made.
+    // The port's device unit, which udev's rule has made; systemctl quotes what it has escaped.
     ensure!(
-        wanted.ends_with(".device") && !wanted.contains(' '),
+        wanted.trim_matches('"').ends_with(".device") && !wanted.contains(' '),
         "{wanted:?}"
     );
     let states = format!("{show} ActiveState,UnitFileState vbridge-agent");

@@ -28,7 +28,7 @@ systemd-run --quiet --unit=noise sh -c 'while [ ! -e /run/load.stop ]; do echo n
 const TALK: &str = "sed -i 's/^#log = .*/log = \"debug\"/' /etc/vbridge/agent.toml && systemctl restart vbridge-agent";
 
 /// For a standstill that ends by itself: long enough for all that is looked at meanwhile, on a slow machine.
-const LIMIT: Duration = Duration::from_secs(12);
+const LIMIT: Duration = Duration::from_secs(25);
 
 /// For a call that has nothing to wait for, on a machine that is badly overloaded; well below the limit.
 const SOON: Duration = Duration::from_secs(4);

@@ -93,7 +93,7 @@ fn bootstrap(suite: &str, root: &Path) -> Result<Command> {
             "--quiet",
             "--mode=root",
             "--variant=minbase",
-            "--format=null",
+            "--format=directory",
         ])
         .arg(format!("--include={PACKAGES}"))
         // Nothing has to survive a loss of power in the midst of it.
