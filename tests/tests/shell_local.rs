@@ -48,17 +48,17 @@ impl World {
     }
 
     /// The program with these words, on a terminal.
-    async fn vbridge(&self, words: &[&str]) -> Result<Terminal> {
+    async fn vbridge(&self, words: &[&str], size: (u16, u16)) -> Result<Terminal> {
         let address = self.bridge.address().to_string();
         let words = [words, &["--bridge", &address]].concat();
-        Terminal::start(&programs::host().await?.bridge, words, (24, 80))
+        Terminal::start(&programs::host().await?.bridge, words, size)
     }
 
     /// A shell that waits for a line.
     async fn shell(&self, words: &[&str]) -> Result<Terminal> {
         let shell = format!("SHELL={}", self.here.path().join("shell").display());
         let words = [&["shell", "local", "--env", &shell], words].concat();
-        let mut terminal = self.vbridge(&words).await?;
+        let mut terminal = self.vbridge(&words, (24, 80)).await?;
         terminal.shows(PROMPT).await?;
         Ok(terminal)
     }
@@ -216,10 +216,12 @@ fn a_terminal_that_is_closed_takes_the_shell_with_it() {
 fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
     const BEGIN: &str = "\x1b[H\x1b[Klocal  ";
     const END: &str = "\x1b[J";
+    // There is room left below, however many disks this machine has.
+    const LARGE: (u16, u16) = (300, 80);
     story(async {
         let world = World::start().await?;
         let top = ["top", "local", "--interval", "100ms"];
-        let mut terminal = world.vbridge(&top).await?;
+        let mut terminal = world.vbridge(&top, LARGE).await?;
         // Another screen, and there one picture over the other.
         terminal.shows("\x1b[?1049h").await?;
         for _ in 0..3 {
@@ -233,7 +235,7 @@ fn top_draws_in_the_same_place_follows_the_size_and_gives_the_screen_back() {
 
         // No second picture would come of itself.
         let top = ["top", "local", "--interval", "1h"];
-        let mut terminal = world.vbridge(&top).await?;
+        let mut terminal = world.vbridge(&top, LARGE).await?;
         terminal.shows(END).await?;
         terminal.resize(1, 12)?;
         terminal.shows(BEGIN).await?;
