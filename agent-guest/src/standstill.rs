@@ -40,6 +40,7 @@ impl Standstill {
     }
 
     /// Sees all that [`set`](Self::set) says from now on.
+    #[cfg(any(test, feature = "cli"))]
     pub(crate) fn changes(&self) -> watch::Receiver<Option<Frozen>> {
         self.0.subscribe()
     }
