@@ -20,7 +20,8 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
         build::EMBEDDED,
     ];
     let mut prebuilt = Vec::new();
-    let mut built = if arguments.is_empty() {
+    let are_all = arguments.iter().all(|word| word == "--no-fail-fast");
+    let mut built = if are_all {
         eprintln!("xtask: building the tests");
         // cargo builds every package's examples as well, unless it is to run some tests only.
         prebuilt.push(build::examples_folder());
