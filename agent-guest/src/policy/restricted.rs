@@ -8,8 +8,12 @@ use super::{
     methods::{OBSERVE, names},
 };
 
-/// What may be called beside what observing allows.
-const METHODS: [&str; 2] = ["vbridge.guest.v1.Exec/*", "vbridge.guest.v1.Files/*"];
+/// What may be called beside what observing allows. The journal can be read by a command anyhow.
+const METHODS: [&str; 3] = [
+    "vbridge.guest.v1.Exec/*",
+    "vbridge.guest.v1.Files/*",
+    "vbridge.guest.v1.Services/Logs",
+];
 
 /// What the limits are about: what works on the guest, and not what only tells what the agent knows anyhow.
 const LIMITED: [&str; 3] = [

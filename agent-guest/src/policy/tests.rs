@@ -51,10 +51,14 @@ fn who_observes_changes_nothing() {
         .collect();
     for method in &allowed {
         let name = method.rsplit('/').next().unwrap();
-        let reads = ["Get", "List", "Stat", "Ping", "Logs", "FreezeStatus"];
+        let reads = ["Get", "List", "Stat", "Ping", "FreezeStatus"];
         assert!(reads.iter().any(|verb| name.starts_with(verb)), "{method}");
     }
     assert!(allowed.len() > 10, "{allowed:?}");
+    for method in ["Services/Logs", "Files/Checksum", "Files/Read"] {
+        let decided = rules.decide(&format!("vbridge.guest.v1.{method}"));
+        assert_eq!(decided, Err("profile observe".to_owned()), "{method}");
+    }
     assert!(
         methods
             .iter()
