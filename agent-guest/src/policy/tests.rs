@@ -119,6 +119,7 @@ fn who_observes_runs_nothing_and_writes_nothing_even_if_a_method_is_allowed() {
         user: None,
         group: None,
         environment: &[],
+        clear_environment: false,
     };
     assert!(held.program(&asked, &|_| true).is_err());
     let full = Held::default();
