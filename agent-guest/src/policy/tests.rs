@@ -85,6 +85,20 @@ fn the_lists_of_restricted_can_be_read_and_hold() {
     ] {
         assert_eq!(held.fence(path, access).is_ok(), expected, "{path}");
     }
+    for path in [
+        "/home/ann/.bashrc",
+        "/home/ann/.config",
+        "/home/ann/.ssh",
+        "/etc/letsencrypt/live/x/privkey.pem",
+        "/etc/wireguard",
+        "/etc/NetworkManager/system-connections",
+        "/etc/mysql/debian.cnf",
+    ] {
+        let fence = held.fence(path, Access::Read).unwrap().unwrap();
+        let names = path.split('/').skip(2);
+        let place: Vec<_> = names.map(|name| name.as_bytes().to_vec()).collect();
+        assert!(fence.closes(&place), "{path}");
+    }
     for method in [
         "Power/Shutdown",
         "Accounts/SetPassword",
