@@ -223,6 +223,15 @@ impl Rules {
         }
     }
 
+    /// Whether all roots, and what is closed in them at a path, lie in the guest where they are written, and not behind a link:
+    /// such a rule would never be about what lies there. Looks at the guest's files.
+    ///
+    /// # Errors
+    /// One lies somewhere else.
+    pub fn check_places(&self) -> Result<(), PolicyError> {
+        self.paths.iter().try_for_each(PathRule::check_place)
+    }
+
     /// What holds where no rule says otherwise.
     pub(crate) fn profile(&self) -> Profile {
         self.profile
