@@ -72,8 +72,8 @@ pub enum Profile {
     Full,
     /// What changes nothing. Services of an embedder's own are refused, unless a rule allows them.
     Observe,
-    /// What observing allows, files in some folders, some commands that look, and only so many calls. Services of an
-    /// embedder's own are refused, unless a rule allows them.
+    /// What observing allows, the journal, files in some folders, some commands that look, and only so many calls. Services
+    /// of an embedder's own are refused, unless a rule allows them.
     Restricted,
 }
 
