@@ -37,6 +37,24 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Any of these makes a file a program.
 const EXECUTABLE: u32 = 0o111;
 
+/// Variables from which the C library takes what it loads or reads, beside those that begin with LD_. It takes none of them in
+/// set-user-id programs.
+const LOADERS: [&str; 13] = [
+    "GCONV_PATH",
+    "GETCONF_DIR",
+    "GLIBC_TUNABLES",
+    "HOSTALIASES",
+    "LOCALDOMAIN",
+    "LOCPATH",
+    "MALLOC_TRACE",
+    "MUSL_LOCPATH",
+    "NIS_PATH",
+    "NLSPATH",
+    "RESOLV_HOST_CONF",
+    "RES_OPTIONS",
+    "TZDIR",
+];
+
 /// Only one process is started at a time: a terminal is closed on exec only from the moment after it was opened, and
 /// another process must not inherit it.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -62,6 +80,7 @@ pub(super) struct Parts {
 pub(super) fn spawn(command: &Command, granted: Option<&OwnedFd>) -> Result<Spawned, Status> {
     let own = (geteuid().as_raw(), getegid().as_raw());
     let identity = identity::find(command, Path::new("/"), own)?;
+    check_environment(command, &identity.way)?;
     let variables = environment(command, &identity, env::vars_os());
     let directory = match granted {
         // Open here, and so in the child until it becomes the program.
@@ -182,6 +201,26 @@ fn be_ordinary(pid: Pid) {
         let path = format!("/proc/{}/oom_score_adj", pid.as_raw_pid());
         // It may have ended, and where the kernel refuses it is killed later than others: no reason to fail.
         let _ = fs::write(path, "0");
+    }
+}
+
+/// Setpriv is still root when it gets the caller's variables: none of them may say what is loaded into it.
+fn check_environment(command: &Command, way: &Way) -> Result<(), Status> {
+    if !matches!(way, Way::Setpriv { .. }) {
+        return Ok(());
+    }
+    let is_loaders = |name: &str| name.starts_with("LD_") || LOADERS.contains(&name);
+    let mut variables = command.environment.iter().enumerate();
+    let found = variables.find(|(_, (name, value))| value.is_some() && is_loaders(name));
+    match found {
+        None => Ok(()),
+        Some((index, (name, _))) => {
+            let field = format!("command.environment[{index}].name");
+            let description = format!(
+                "must not be {name} together with a user, for setpriv would take it while it is root: have env(1) set it"
+            );
+            Err(error::invalid_field(field, description))
+        }
     }
 }
 
@@ -402,6 +441,35 @@ mod tests {
         assert_eq!(of(false), expected);
         expected.remove(2);
         assert_eq!(of(true), expected);
+    }
+
+    #[test]
+    fn nothing_of_the_callers_is_loaded_into_setpriv() {
+        let setpriv = Way::Setpriv {
+            path: "/usr/bin/setpriv".into(),
+            uid: 10,
+            gid: 20,
+        };
+        let of = |name: &str, value: Option<&str>, way| {
+            let command = command(|it| {
+                it.environment = vec![api::EnvironmentVariable {
+                    name: name.to_owned(),
+                    value: value.map(str::to_owned),
+                }];
+            });
+            check_environment(&command, way)
+        };
+        for name in ["LD_PRELOAD", "LD_LIBRARY_PATH", "GLIBC_TUNABLES", "LOCPATH"] {
+            let status = of(name, Some("/tmp/secret"), &setpriv).unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument);
+            let message = status.message();
+            assert!(message.starts_with("command.environment[0].name: "));
+            assert!(message.contains(name) && !message.contains("secret"));
+            assert!(of(name, None, &setpriv).is_ok(), "{name} may be taken away");
+            assert!(of(name, Some("/tmp/x"), &Way::Own).is_ok());
+        }
+        assert!(of("TMPDIR", Some("/tmp/x"), &setpriv).is_ok());
+        assert!(of("LANG", Some("C"), &setpriv).is_ok());
     }
 
     #[test]

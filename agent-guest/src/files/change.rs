@@ -63,15 +63,20 @@ pub(crate) fn rename(
 ) -> Result<(), Status> {
     let (old_dir, old_name, old_guard) = old_root.parent_guarded(from)?;
     let (new_dir, new_name, new_guard) = new_root.parent_guarded(to)?;
-    // What is closed must not be moved to where it is open, nor the other way round.
+    let is_directory = || {
+        rustix::fs::statat(&old_dir, old_name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+    };
+    // What is closed must not be moved to where it is open, nor the other way round: in another root other names are closed.
+    if !old_guard.shares_fence(&new_guard) && is_directory() {
+        let refused = old_guard.refused_move(from);
+        let refused = refused.or_else(|| new_guard.refused_move(from));
+        return Err(refused.unwrap_or_else(|| old_root.unresolved(from, Errno::XDEV)));
+    }
     for (root, path, guard, name) in [
         (old_root, from, old_guard, old_name),
         (new_root, to, new_guard, new_name),
     ] {
-        let is_directory = || {
-            rustix::fs::statat(&old_dir, old_name, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
-        };
         if guard.closes_below(name) && is_directory() {
             return Err(root.unresolved(path, Errno::XDEV));
         }

@@ -107,6 +107,25 @@ impl Guard {
         self.0.as_ref().is_some_and(closes)
     }
 
+    /// Whether what is closed by its name alone is closed in the same way there.
+    pub(super) fn shares_fence(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(own), Some(other)) => own.fence == other.fence,
+            _ => false,
+        }
+    }
+
+    /// Refuses to move the directory `path` to another root; none if there is no fence to do so.
+    pub(super) fn refused_move(&self, path: impl AsRef<[u8]>) -> Option<Status> {
+        let inside = self.0.as_ref()?;
+        let what = format!(
+            "renaming {}: a directory can't go from one of the policy's roots to another",
+            shown(path)
+        );
+        Some(policy::refused(&inside.fence.rule, &what))
+    }
+
     /// Refuses `path`, if there is a fence to do so.
     pub(super) fn refused(&self, path: impl AsRef<[u8]>) -> Option<Status> {
         let inside = self.0.as_ref()?;

@@ -42,6 +42,7 @@ pub struct CommandRule {
     shell: bool,
     terminal: bool,
     working_directory: bool,
+    clear_environment: bool,
     users: Vec<String>,
     groups: Vec<String>,
     environment: Vec<Variable>,
@@ -84,6 +85,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) group: Option<&'a str>,
     pub(crate) environment: &'a [(String, Option<String>)],
+    /// It is to have none of the agent's own variables.
+    pub(crate) clear_environment: bool,
 }
 
 /// A file that a name leads to.
@@ -132,6 +135,7 @@ impl CommandRule {
             shell: false,
             terminal: false,
             working_directory: false,
+            clear_environment: false,
             users: Vec::new(),
             groups: Vec::new(),
             environment: Vec::new(),
@@ -170,6 +174,13 @@ impl CommandRule {
     #[must_use]
     pub fn working_directory(mut self, working_directory: bool) -> Self {
         self.working_directory = working_directory;
+        self
+    }
+
+    /// Whether the command may be run without the agent's own variables, which may hold what bounds it. Default: no.
+    #[must_use]
+    pub fn clear_environment(mut self, clear_environment: bool) -> Self {
+        self.clear_environment = clear_environment;
         self
     }
 
@@ -231,6 +242,9 @@ impl CommandRule {
         }
         if asked.directory.is_some() && !self.working_directory {
             return Some("not in a directory of the caller's choice".to_owned());
+        }
+        if asked.clear_environment && !self.clear_environment {
+            return Some("not without the agent's variables".to_owned());
         }
         let is_allowed = |name: &str, value: Option<&str>| {
             let mut variables = self.environment.iter();

@@ -3,7 +3,7 @@
 use super::pattern::matches;
 
 /// What [`Profile::Observe`](super::Profile::Observe) lets be called: what changes nothing, and gives nobody the content of a
-/// file or the words of a command, either of which may hold a secret.
+/// file, the words of a command or the journal, any of which may hold a secret.
 pub(super) const OBSERVE: [&str; 17] = [
     "grpc.health.v1.Health/*",
     "grpc.reflection.v1.ServerReflection/*",
@@ -15,7 +15,7 @@ pub(super) const OBSERVE: [&str; 17] = [
     "vbridge.guest.v1.Metrics/*",
     "vbridge.guest.v1.Network/List*",
     "vbridge.guest.v1.Services/Get",
-    "vbridge.guest.v1.Services/L*",
+    "vbridge.guest.v1.Services/List",
     "vbridge.guest.v1.Storage/FreezeStatus",
     "vbridge.guest.v1.Storage/List*",
     "vbridge.guest.v1.System/Get*",

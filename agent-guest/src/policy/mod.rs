@@ -72,8 +72,8 @@ pub enum Profile {
     Full,
     /// What changes nothing. Services of an embedder's own are refused, unless a rule allows them.
     Observe,
-    /// What observing allows, files in some folders, some commands that look, and only so many calls. Services of an
-    /// embedder's own are refused, unless a rule allows them.
+    /// What observing allows, the journal, files in some folders, some commands that look, and only so many calls. Services
+    /// of an embedder's own are refused, unless a rule allows them.
     Restricted,
 }
 
@@ -221,6 +221,15 @@ impl Rules {
             }
             Profile::Full => Ok(()),
         }
+    }
+
+    /// Whether all roots, and what is closed in them at a path, lie in the guest where they are written, and not behind a link:
+    /// such a rule would never be about what lies there. Looks at the guest's files.
+    ///
+    /// # Errors
+    /// One lies somewhere else.
+    pub fn check_places(&self) -> Result<(), PolicyError> {
+        self.paths.iter().try_for_each(PathRule::check_place)
     }
 
     /// What holds where no rule says otherwise.

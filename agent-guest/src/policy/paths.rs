@@ -3,6 +3,14 @@
 //! The innermost root decides, however the rules are ordered; of two for one directory it is the first. A root is a place
 //! to begin at, and no prefix to be compared: [`crate::files`] opens it and walks down from there, name by name, and asks the
 //! [`Fence`] at each whether it is closed. A link that leads out of the root is refused, wherever it leads to.
+//!
+//! What a way through a link comes to is asked about where it really lies. A rule that is written through a link would not
+//! be about that, and [`PathRule::check_place`] finds it.
+
+use std::{
+    iter,
+    path::{Path, PathBuf},
+};
 
 use super::{PolicyError, pattern::matches};
 
@@ -101,6 +109,26 @@ impl PathRule {
         Ok(self)
     }
 
+    /// Whether the root, and what is closed at a path, lie in the guest where they are written. Looks at the guest's files;
+    /// what is not there yet lies where it is written.
+    pub(super) fn check_place(&self) -> Result<(), PolicyError> {
+        let closed = self.closed.iter().filter_map(|closed| match closed {
+            Closed::Named(_) => None,
+            Closed::At(below) => Some([self.root.as_slice(), literal(below)].concat()),
+        });
+        for names in iter::once(self.root.clone()).chain(closed) {
+            let written = Path::new("/").join(names.join("/"));
+            let real = real(&written);
+            if real != written {
+                let (name, written, real) = (&self.name, written.display(), real.display());
+                return Err(PolicyError::new(format!(
+                    "rule {name:?}: {written} lies at {real} here: write that"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         self.root.is_empty()
     }
@@ -132,6 +160,25 @@ pub(super) fn fence(rules: &[PathRule], rule: &PathRule) -> Fence {
         rule: rule.name.clone(),
         root: rule.root.clone(),
         closed,
+    }
+}
+
+/// The names before the first that is a pattern.
+fn literal(names: &[String]) -> &[String] {
+    let mut parts = names.split(|name| name.contains('*'));
+    parts.next().unwrap_or_default()
+}
+
+/// Where a path leads to, as far as something is there.
+fn real(path: &Path) -> PathBuf {
+    let mut above = path.ancestors();
+    let found = above.find_map(|above| {
+        let rest = path.strip_prefix(above).ok()?;
+        Some((above.canonicalize().ok()?, rest))
+    });
+    match found {
+        Some((real, rest)) => real.iter().chain(rest).collect(),
+        None => path.to_owned(),
     }
 }
 
@@ -237,6 +284,44 @@ mod tests {
         let all = fence(&rules, &rules[0]);
         assert!(all.closes(&place("/home")) && all.closes(&place("/deep/in/x.key")));
         assert!(!all.closes_below(&place("/deep")));
+    }
+
+    #[test]
+    fn what_is_written_through_a_link_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().canonicalize().unwrap();
+        let at = |name: &str| base.join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(at("run/secrets")).unwrap();
+        std::os::unix::fs::symlink("run", at("link")).unwrap();
+        let check = |root: &str, closed: &[&str]| {
+            let rule = PathRule::new("x", &at(root), Access::Read).unwrap();
+            let closed = closed.iter().map(|name| at(name));
+            rule.deny(closed).unwrap().check_place()
+        };
+        for (root, closed) in [
+            ("run", &["run/secrets", "run/*/link", "run/missing/x"][..]),
+            ("missing", &[]),
+            ("", &["*/secrets", "run/secrets/*.key"]),
+        ] {
+            assert_eq!(check(root, closed), Ok(()), "{root} {closed:?}");
+        }
+        for (root, closed, real) in [
+            ("link", &[][..], "run"),
+            ("link/secrets", &[], "run/secrets"),
+            ("link/missing", &[], "run/missing"),
+            ("", &["link/secrets"], "run/secrets"),
+            ("", &["run/secrets", "link/missing/*"], "run/missing"),
+            ("", &["link/*/x"], "run"),
+        ] {
+            let error = check(root, closed).unwrap_err().to_string();
+            let end = format!(" lies at {} here: write that", at(real));
+            assert!(
+                error.starts_with("rule \"x\": ") && error.ends_with(&end),
+                "{error}"
+            );
+        }
+        let named = PathRule::new("x", "/", Access::Read).unwrap();
+        assert_eq!(named.deny(["link"]).unwrap().check_place(), Ok(()));
     }
 
     #[test]

@@ -8,8 +8,12 @@ use super::{
     methods::{OBSERVE, names},
 };
 
-/// What may be called beside what observing allows.
-const METHODS: [&str; 2] = ["vbridge.guest.v1.Exec/*", "vbridge.guest.v1.Files/*"];
+/// What may be called beside what observing allows. The journal can be read by a command anyhow.
+const METHODS: [&str; 3] = [
+    "vbridge.guest.v1.Exec/*",
+    "vbridge.guest.v1.Files/*",
+    "vbridge.guest.v1.Services/Logs",
+];
 
 /// What the limits are about: what works on the guest, and not what only tells what the agent knows anyhow.
 const LIMITED: [&str; 3] = [
@@ -113,6 +117,19 @@ const PATHS: [(&str, Access, &[&str]); 4] = [
             ".netrc",
             ".pgpass",
             ".bash_history",
+            // What a user's shell, session or mail runs without being asked.
+            ".bashrc",
+            ".bash_profile",
+            ".bash_login",
+            ".bash_logout",
+            ".profile",
+            ".zshrc",
+            ".zprofile",
+            ".zshenv",
+            ".zlogin",
+            ".config",
+            ".pam_environment",
+            ".forward",
         ],
     ),
     (
@@ -133,8 +150,17 @@ const PATHS: [(&str, Access, &[&str]); 4] = [
             "/etc/pki/tls/private",
             "/etc/vbridge",
             "/etc/krb5.keytab",
+            "/etc/NetworkManager/system-connections",
             "*.key",
             ".netrc",
+            "privkey*.pem",
+            "wireguard",
+            "wpa_supplicant*",
+            "chap-secrets",
+            "pap-secrets",
+            "debian.cnf",
+            "kubernetes",
+            "rancher",
         ],
     ),
 ];

@@ -51,10 +51,14 @@ fn who_observes_changes_nothing() {
         .collect();
     for method in &allowed {
         let name = method.rsplit('/').next().unwrap();
-        let reads = ["Get", "List", "Stat", "Ping", "Logs", "FreezeStatus"];
+        let reads = ["Get", "List", "Stat", "Ping", "FreezeStatus"];
         assert!(reads.iter().any(|verb| name.starts_with(verb)), "{method}");
     }
     assert!(allowed.len() > 10, "{allowed:?}");
+    for method in ["Services/Logs", "Files/Checksum", "Files/Read"] {
+        let decided = rules.decide(&format!("vbridge.guest.v1.{method}"));
+        assert_eq!(decided, Err("profile observe".to_owned()), "{method}");
+    }
     assert!(
         methods
             .iter()
@@ -80,6 +84,20 @@ fn the_lists_of_restricted_can_be_read_and_hold() {
         ("/", Access::Read, false),
     ] {
         assert_eq!(held.fence(path, access).is_ok(), expected, "{path}");
+    }
+    for path in [
+        "/home/ann/.bashrc",
+        "/home/ann/.config",
+        "/home/ann/.ssh",
+        "/etc/letsencrypt/live/x/privkey.pem",
+        "/etc/wireguard",
+        "/etc/NetworkManager/system-connections",
+        "/etc/mysql/debian.cnf",
+    ] {
+        let fence = held.fence(path, Access::Read).unwrap().unwrap();
+        let names = path.split('/').skip(2);
+        let place: Vec<_> = names.map(|name| name.as_bytes().to_vec()).collect();
+        assert!(fence.closes(&place), "{path}");
     }
     for method in [
         "Power/Shutdown",
@@ -115,6 +133,7 @@ fn who_observes_runs_nothing_and_writes_nothing_even_if_a_method_is_allowed() {
         user: None,
         group: None,
         environment: &[],
+        clear_environment: false,
     };
     assert!(held.program(&asked, &|_| true).is_err());
     let full = Held::default();

@@ -101,6 +101,7 @@ fn grant(rules: &Held, mut command: Command) -> Result<(Command, Option<OwnedFd>
         user: command.user.as_deref(),
         group: command.group.as_deref(),
         environment: &command.environment,
+        clear_environment: command.clear_environment,
     };
     let program = rules.program(&asked, &|path| may_read(rules, path))?;
     let directory = match &command.directory {

@@ -143,13 +143,15 @@ async fn no_environment_or_place_makes_another_program_of_it() {
             .await,
         "some",
     );
+    let clear = with(echo(), |it| it.clear_environment = true);
+    refused(scene.run(clear).await, "some");
     assert_eq!(said(scene.run(echo()).await), "good\n");
 }
 
 #[tokio::test]
 async fn what_a_rule_grants_is_granted() {
     let scene = scene(|rule| {
-        let rule = rule.working_directory(true);
+        let rule = rule.working_directory(true).clear_environment(true);
         rule.environment(["X_*", "PATH"]).unwrap()
     })
     .await;

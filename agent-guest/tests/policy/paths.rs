@@ -267,6 +267,29 @@ async fn what_holds_something_closed_is_neither_moved_nor_removed() {
 }
 
 #[tokio::test]
+async fn a_directory_stays_in_its_root_for_another_closes_other_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    for name in ["keys/dir", "free"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("keys/dir/x.key"), "secret").unwrap();
+    fs::write(at("keys/file"), "").unwrap();
+    let root = |name: &str| PathRule::new(name, &at(name), Access::Write).unwrap();
+    let rules = Rules::default()
+        .path(root("keys").deny(["*.key"]).unwrap())
+        .path(root("free"))
+        .path(PathRule::new("rest", "/", Access::None).unwrap());
+    let scene = Scene::at(dir, rules).await;
+    let status = scene.rename("keys/dir", "free/dir").await.unwrap_err();
+    assert!(status.message().contains("directory"), "{status}");
+    refused(Err::<(), _>(status), "keys");
+    assert!(scene.place("keys/dir/x.key").exists());
+    scene.rename("keys/file", "free/file").await.unwrap();
+    scene.rename("keys/dir", "keys/other").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_tree_brings_nothing_in_or_out() {
     let scene = scene().await;
     for entries in [

@@ -34,6 +34,8 @@ struct Command {
     #[serde(default)]
     working_directory: bool,
     #[serde(default)]
+    clear_environment: bool,
+    #[serde(default)]
     users: Vec<String>,
     #[serde(default)]
     groups: Vec<String>,
@@ -94,9 +96,14 @@ pub(super) fn commands<'de, D: Deserializer<'de>>(
             return Err(format!("rule {} names no command", shown(&name)));
         }
         if !is_allowed {
-            let grants = entry.shell || entry.terminal || entry.working_directory;
+            let grants = [
+                entry.shell,
+                entry.terminal,
+                entry.working_directory,
+                entry.clear_environment,
+            ];
             let lists = [&entry.users, &entry.groups, &entry.environment];
-            return match grants || lists.iter().any(|list| !list.is_empty()) {
+            return match grants.contains(&true) || lists.iter().any(|list| !list.is_empty()) {
                 true => Err(format!("rule {} denies, and grants nothing", shown(&name))),
                 false => CommandRule::deny(&name, lines).map_err(wrong),
             };
@@ -105,6 +112,7 @@ pub(super) fn commands<'de, D: Deserializer<'de>>(
         rule.shell(entry.shell)
             .terminal(entry.terminal)
             .working_directory(entry.working_directory)
+            .clear_environment(entry.clear_environment)
             .users(entry.users)
             .groups(entry.groups)
             .environment(entry.environment)

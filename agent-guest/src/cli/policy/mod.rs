@@ -20,7 +20,7 @@ pub(crate) enum Source {
     File(PathBuf),
 }
 
-/// A file whose rules have an end.
+/// A file whose rules have an end, and are about paths where they really lie.
 #[derive(Default, Deserialize)]
 #[serde(try_from = "File")]
 struct Checked(Rules);
@@ -94,7 +94,9 @@ impl TryFrom<File> for Checked {
         let rules = file.paths.into_iter().fold(rules, Rules::path);
         let rules = file.addresses.into_iter().fold(rules, Rules::address);
         let rules = file.limits.into_iter().fold(rules, Rules::limit);
-        rules.check().map(|()| Self(rules))
+        rules.check()?;
+        rules.check_places()?;
+        Ok(Self(rules))
     }
 }
 

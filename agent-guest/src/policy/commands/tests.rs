@@ -17,6 +17,7 @@ fn asked(argv: &[String]) -> Asked<'_> {
         user: None,
         group: None,
         environment: &[],
+        clear_environment: false,
     }
 }
 
@@ -149,6 +150,13 @@ fn what_a_rule_does_not_grant_refuses_the_command() {
             },
             "LANG",
         ),
+        (
+            Asked {
+                clear_environment: true,
+                ..base()
+            },
+            "agent's variables",
+        ),
     ] {
         let verdict = decide(std::slice::from_ref(&bare), &asked, &|_| false).unwrap();
         let Verdict::Refused(rule, Some(why)) = verdict else {
@@ -161,7 +169,8 @@ fn what_a_rule_does_not_grant_refuses_the_command() {
         .users(["www-*"])
         .groups(["www"])
         .terminal(true)
-        .working_directory(true);
+        .working_directory(true)
+        .clear_environment(true);
     let rule = [rule.environment(["LC_*", "LANG"]).unwrap()];
     let all = Asked {
         user: Some("www-data"),
@@ -169,6 +178,7 @@ fn what_a_rule_does_not_grant_refuses_the_command() {
         terminal: Some("xterm-256color"),
         directory: Some("/tmp"),
         environment: &removal,
+        clear_environment: true,
         ..base()
     };
     let of = |asked| decide(&rule, &asked, &|_| false).unwrap();
