@@ -40,7 +40,7 @@ struct Memory {
 
 impl World {
     async fn start() -> Result<Self> {
-        let agent = LocalAgent::shipped(&["--log", "debug"]).await?;
+        let agent = LocalAgent::shipped(&[]).await?;
         let bridge = Bridge::start([agent.seat(NAME)]).await?;
         bridge.ready(NAME).await?;
         Ok(Self {
