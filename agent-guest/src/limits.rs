@@ -49,6 +49,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the host may take to answer that. Long, because a busy hypervisor is not a dead one.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a call of many messages may take to say what it is about, as `tunnel.proto` promises: tunnels, uploads, and what
+/// stays with a process. Then it is INVALID_ARGUMENT: a call that says nothing is held for nothing.
+pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
 /// How long calls may go on after the agent was asked to stop. What has not finished then is cut off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
@@ -289,9 +293,6 @@ pub const MAX_TUNNEL_LISTENERS: usize = 32;
 
 /// Connections of one listener that wait to be taken. With so many, no further one is accepted: they wait in the kernel.
 pub const MAX_TUNNEL_BACKLOG: usize = 16;
-
-/// How long a call may take to say what it is about. Then it is INVALID_ARGUMENT: a call that says nothing is held for nothing.
-pub const TUNNEL_FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// How long it may take to look a name up and to connect to what it stands for. Then it is UNAVAILABLE. Less than the 10 s for
 /// which a caller usually waits, so that the caller learns the reason.

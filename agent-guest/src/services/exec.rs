@@ -20,7 +20,7 @@ use vbridge_api::guest::v1::{
     process_input::Input, process_output,
 };
 
-use super::aside;
+use super::{aside, first};
 use crate::{
     error::{self, Reason},
     exec::{
@@ -154,7 +154,8 @@ impl exec_server::Exec for Exec {
     ) -> Result<Response<Self::StartStream>, Status> {
         let places = request.extensions().get().cloned();
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|it| it.message);
+        let first = first(&mut messages, "start").await?;
+        let first = first.and_then(|it| it.message);
         let Some(exec_start_request::Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
@@ -188,7 +189,8 @@ impl exec_server::Exec for Exec {
         request: Request<Streaming<ExecAttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|it| it.message);
+        let first = first(&mut messages, "attach").await?;
+        let first = first.and_then(|it| it.message);
         let Some(exec_attach_request::Message::Attach(attach)) = first else {
             return Err(error::invalid_field("attach", "must be the first message"));
         };
