@@ -60,9 +60,10 @@ impl Time {
 #[tonic::async_trait]
 impl time_server::Time for Time {
     async fn get(&self, _: Request<TimeGetRequest>) -> Result<Response<TimeGetResponse>, Status> {
+        let hardware_time = hardware().await?;
         Ok(Response::new(TimeGetResponse {
             time: Some(clock::now()),
-            hardware_time: clock::hardware(&mut Reader::new()),
+            hardware_time,
             uptime: Some(clock::uptime()),
         }))
     }
@@ -79,7 +80,7 @@ impl time_server::Time for Time {
                     "must lie between 1970 and 9999, with 0 to 999,999,999 nanoseconds";
                 return Err(error::invalid_field("time", description));
             }
-            None => clock::hardware(&mut Reader::new()).ok_or_else(no_hardware)?,
+            None => hardware().await?.ok_or_else(no_hardware)?,
         };
         // The hardware clock is where the time has come from.
         let keep = request.keep_hardware_clock || request.time.is_none();
@@ -114,6 +115,11 @@ impl time_server::Time for Time {
             offset: Some(clock::difference(&guest, &caller)),
         }))
     }
+}
+
+/// What the hardware clock shows. Its driver may take its time.
+async fn hardware() -> Result<Option<Timestamp>, Status> {
+    aside(|| clock::hardware(&mut Reader::new())).await
 }
 
 fn refused(error: rustix::io::Errno) -> Status {
