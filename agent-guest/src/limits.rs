@@ -477,9 +477,26 @@ pub const FILESYSTEMS_FRESHNESS: Duration = Duration::from_millis(200);
 /// below; the rest of a larger one is not read.
 pub const MAX_SOURCE_FILE: usize = 4 * 1024 * 1024;
 
+/// How long a program may take that does what the kernel has no call for: setting a password, which may ask a server, the
+/// hardware clock, or the order to shut down. Then it is killed. As long as a command of Run that does not say.
+pub const PROGRAM_TIMEOUT: Duration = DEFAULT_RUN_TIMEOUT;
+
+/// How long such a program may take to die. One that waits for a device does not, and is left behind.
+pub const PROGRAM_KILL: Duration = Duration::from_secs(1);
+
+/// Pause between two looks whether such a program has ended: a process can't be waited for with a limit on every kernel.
+pub const PROGRAM_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes that are kept of what such a program says of errors: its last ones, of whose lines the last is told.
+pub const MAX_PROGRAM_ERROR: usize = 64 * 1024;
+
+/// Threads for what else may block: a password, keys, a plan to shut down, its order and its force, the hardware clock read
+/// and set, each of which has one at most, and as many for what is short.
+pub const MAX_OTHER_THREADS: usize = 12;
+
 /// Threads for calls that may block. None exists while none is needed, and each keeps a stack.
 pub const MAX_BLOCKING_THREADS: usize =
-    MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + MAX_FILE_THREADS + 4;
+    MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + MAX_FILE_THREADS + MAX_OTHER_THREADS;
 
 // === files ===
 

@@ -77,8 +77,14 @@ impl Exec {
         let directory = match rules.frees_commands() {
             true => None,
             false => {
+                let turn = self.processes.turn().await?;
+                let granting = move || {
+                    // Until it is done, even if the caller has gone.
+                    let _turn = turn;
+                    grant(&rules, command)
+                };
                 let granted;
-                (command, granted) = aside(move || grant(&rules, command)).await??;
+                (command, granted) = aside(granting).await??;
                 granted
             }
         };
