@@ -49,6 +49,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long the host may take to answer that. Long, because a busy hypervisor is not a dead one.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a call of many messages may take to say what it is about, as `tunnel.proto` promises: tunnels, uploads, and what
+/// stays with a process. Then it is INVALID_ARGUMENT: a call that says nothing is held for nothing.
+pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
 /// How long calls may go on after the agent was asked to stop. What has not finished then is cut off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
@@ -290,9 +294,6 @@ pub const MAX_TUNNEL_LISTENERS: usize = 32;
 /// Connections of one listener that wait to be taken. With so many, no further one is accepted: they wait in the kernel.
 pub const MAX_TUNNEL_BACKLOG: usize = 16;
 
-/// How long a call may take to say what it is about. Then it is INVALID_ARGUMENT: a call that says nothing is held for nothing.
-pub const TUNNEL_FIRST_MESSAGE: Duration = Duration::from_secs(10);
-
 /// How long it may take to look a name up and to connect to what it stands for. Then it is UNAVAILABLE. Less than the 10 s for
 /// which a caller usually waits, so that the caller learns the reason.
 pub const TUNNEL_CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
@@ -476,9 +477,26 @@ pub const FILESYSTEMS_FRESHNESS: Duration = Duration::from_millis(200);
 /// below; the rest of a larger one is not read.
 pub const MAX_SOURCE_FILE: usize = 4 * 1024 * 1024;
 
+/// How long a program may take that does what the kernel has no call for: setting a password, which may ask a server, the
+/// hardware clock, or the order to shut down. Then it is killed. As long as a command of Run that does not say.
+pub const PROGRAM_TIMEOUT: Duration = DEFAULT_RUN_TIMEOUT;
+
+/// How long such a program may take to die. One that waits for a device does not, and is left behind.
+pub const PROGRAM_KILL: Duration = Duration::from_secs(1);
+
+/// Pause between two looks whether such a program has ended: a process can't be waited for with a limit on every kernel.
+pub const PROGRAM_PAUSE: Duration = Duration::from_millis(10);
+
+/// Bytes that are kept of what such a program says of errors: its last ones, of whose lines the last is told.
+pub const MAX_PROGRAM_ERROR: usize = 64 * 1024;
+
+/// Threads for what else may block: a password, keys, a plan to shut down, its order and its force, the hardware clock read
+/// and set, each of which has one at most, and as many for what is short.
+pub const MAX_OTHER_THREADS: usize = 12;
+
 /// Threads for calls that may block. None exists while none is needed, and each keeps a stack.
 pub const MAX_BLOCKING_THREADS: usize =
-    MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + MAX_FILE_THREADS + 4;
+    MAX_STUCK_STATVFS + MAX_STARTING + MAX_TUNNEL_THREADS + MAX_FILE_THREADS + MAX_OTHER_THREADS;
 
 // === files ===
 

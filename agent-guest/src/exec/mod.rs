@@ -101,7 +101,8 @@ struct Shared {
     places: Arc<Semaphore>,
     /// [`KIB`] of output that may be kept.
     memory: Arc<Semaphore>,
-    turns: Semaphore,
+    /// Turns to look for a program and to start it.
+    turns: Arc<Semaphore>,
     events: Bus,
     /// Whether the agent stops.
     stopping: AtomicBool,
@@ -128,11 +129,17 @@ impl Registry {
                 known: Mutex::default(),
                 places: Arc::new(Semaphore::new(places)),
                 memory: Arc::new(Semaphore::new(memory / KIB)),
-                turns: Semaphore::new(MAX_STARTING),
+                turns: Arc::new(Semaphore::new(MAX_STARTING)),
                 events,
                 stopping: AtomicBool::new(false),
             }),
         }
+    }
+
+    /// A turn to do what may block before a start. It must be given back before the start, which takes one of its own.
+    pub(crate) async fn turn(&self) -> Result<OwnedSemaphorePermit, Status> {
+        let turn = Arc::clone(&self.shared.turns).acquire_owned().await;
+        turn.map_err(|_| error::agent_stopping())
     }
 
     /// Starts a command. If the future is dropped, the process is treated as one whose call has ended.

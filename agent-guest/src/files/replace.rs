@@ -20,14 +20,17 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
+    fs::{
+        AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec,
+        UTIME_NOW,
+    },
     io::Errno,
 };
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::{
-    change::Attributes,
+    change::{Attributes, Owner},
     failure::{failed, told},
     path::{GuestPath, open_again, os},
 };
@@ -38,6 +41,9 @@ use crate::{
 
 /// How hidden files begin. What follows is random, or made of the file's name and the upload's id.
 const PREFIX: &str = ".vbridge-upload-";
+
+/// Bytes that follow, each as two digits.
+const NAME_BYTES: usize = 16;
 
 /// The hidden file.
 #[derive(Debug)]
@@ -66,6 +72,8 @@ impl Replacement {
         let temporary = random_name()?;
         let flags = HIDDEN | OFlags::CREATE | OFlags::EXCL;
         let file = rustix::fs::openat(&dir, &temporary, flags, PRIVATE)?;
+        // However old it gets, [`sweep`] leaves it. Where there are no locks, that removes nothing at all.
+        let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         Ok(Self {
             dir,
             name: name.to_owned(),
@@ -123,17 +131,45 @@ impl Replacement {
         self.fate = Fate::Remove;
     }
 
-    /// Puts it in its place, with its attributes. The directory's own entry is left to [`sync`].
+    /// Puts it in its place, with its attributes. The directory's own entry is left to [`sync`]. If that fails, an upload
+    /// with an id can be gone on with.
     pub(crate) fn finish(
         &mut self,
         attributes: &Attributes,
         no_overwrite: bool,
     ) -> Result<(), Errno> {
-        attributes.set(&self.file)?;
-        rustix::fs::fsync(&self.file)?;
-        put(&self.dir, &self.temporary, &self.name, no_overwrite)?;
-        self.fate = Fate::Done;
-        Ok(())
+        let placed = attributes
+            .set(&self.file)
+            .and_then(|()| rustix::fs::fsync(&self.file))
+            .and_then(|()| put(&self.dir, &self.temporary, &self.name, no_overwrite));
+        if placed.is_ok() {
+            self.fate = Fate::Done;
+        } else if self.fate == Fate::Keep && self.take_back().is_err() {
+            // Nobody could go on with it.
+            self.fate = Fate::Remove;
+        }
+        placed
+    }
+
+    /// Makes it the agent's own again, as it was before it got its attributes.
+    fn take_back(&self) -> Result<(), Errno> {
+        // It has its name already, and the attributes are that file's.
+        if rustix::fs::fstat(&self.file)?.st_nlink != 1 {
+            return Err(Errno::MLINK);
+        }
+        let attributes = Attributes {
+            owner: Owner {
+                uid: Some(rustix::process::geteuid().as_raw()),
+                gid: Some(rustix::process::getegid().as_raw()),
+            },
+            permissions: Some(PRIVATE.as_raw_mode()),
+            modified: Some(Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            }),
+            accessed: None,
+        };
+        attributes.set(&self.file)
     }
 
     /// The directory of both files.
@@ -204,7 +240,7 @@ pub(crate) fn sync(dir: impl AsFd) -> Result<(), Errno> {
 
 /// A name for a hidden file that nobody can guess.
 pub(crate) fn random_name() -> Result<OsString, Errno> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; NAME_BYTES];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(hidden(&bytes))
 }
@@ -216,7 +252,7 @@ fn upload_name(name: &OsStr, id: &str) -> OsString {
     hasher.update([0]);
     hasher.update(id);
     let digest = hasher.finalize();
-    hidden(digest.get(..16).unwrap_or(&digest))
+    hidden(digest.get(..NAME_BYTES).unwrap_or(&digest))
 }
 
 fn hidden(bytes: &[u8]) -> OsString {
@@ -226,6 +262,13 @@ fn hidden(bytes: &[u8]) -> OsString {
         let _ = write!(name, "{byte:02x}");
     }
     name.into()
+}
+
+/// Whether the agent gives such a name.
+fn is_hidden(name: &[u8]) -> bool {
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let digits = name.strip_prefix(PREFIX.as_bytes());
+    digits.is_some_and(|digits| digits.len() == 2 * NAME_BYTES && digits.iter().all(is_digit))
 }
 
 /// Whether a hidden file is the agent's own, as opposed to one that somebody has put there.
@@ -242,10 +285,15 @@ fn own(file: impl AsFd, path: &GuestPath) -> Result<Stat, Status> {
 }
 
 fn is_own(stat: &Stat) -> bool {
+    is_made_here(stat)
+        && Mode::from_raw_mode(stat.st_mode).intersection(Mode::RWXG | Mode::RWXO) == Mode::empty()
+}
+
+/// The same, whatever others can do with it: its attributes may have been set when the agent was ended.
+fn is_made_here(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && stat.st_uid == rustix::process::geteuid().as_raw()
         && stat.st_nlink == 1
-        && Mode::from_raw_mode(stat.st_mode).intersection(Mode::RWXG | Mode::RWXO) == Mode::empty()
 }
 
 fn in_use(path: &GuestPath) -> Status {
@@ -262,7 +310,7 @@ pub(crate) fn sweep(dir: &OwnedFd) {
     };
     for entry in entries.take(UPLOAD_SWEEP).flatten() {
         let name = entry.file_name().to_bytes();
-        if name.starts_with(PREFIX.as_bytes()) {
+        if is_hidden(name) {
             let _ = remove_if_old(dir, os(name));
         }
     }
@@ -275,7 +323,7 @@ fn remove_if_old(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());
     let age = now.saturating_sub(u64::try_from(stat.st_mtime).unwrap_or(u64::MAX));
-    if age < UPLOAD_AGE.as_secs() || !is_own(&stat) {
+    if age < UPLOAD_AGE.as_secs() || !is_made_here(&stat) {
         return Ok(());
     }
     // Whoever uses it has locked it.
@@ -287,7 +335,7 @@ fn remove_if_old(dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-    use rustix::fs::{Timespec, Timestamps};
+    use rustix::fs::Timestamps;
     use tonic::Code;
 
     use super::*;
@@ -348,6 +396,47 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", &planted).unwrap();
         assert!(Replacement::resume(open(dir.path()), &path, "id", 0).is_err());
         assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn an_upload_that_can_not_be_put_in_its_place_can_be_gone_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = GuestPath::parse("path", "/x/file").unwrap();
+        fs::write(dir.path().join("file"), "old").unwrap();
+        let mut upload = Replacement::resume(open(dir.path()), &path, "id", 0).unwrap();
+        let attributes = Attributes {
+            permissions: Some(0o644),
+            modified: Some(Timespec::default()),
+            ..Attributes::default()
+        };
+        assert_eq!(upload.finish(&attributes, true), Err(Errno::EXIST));
+        drop(upload);
+        assert_eq!(upload_size(&open(dir.path()), &path, "id").unwrap(), 0);
+        let mut upload = Replacement::resume(open(dir.path()), &path, "id", 0).unwrap();
+        assert_eq!(upload.finish(&attributes, false), Ok(()));
+        assert_eq!(hidden_files(dir.path()), 0);
+        assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_old_and_not_in_use_is_removed_whatever_its_permissions_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = |file: &fs::File| {
+            let attributes = Attributes {
+                permissions: Some(0o644),
+                modified: Some(Timespec::default()),
+                ..Attributes::default()
+            };
+            attributes.set(file).unwrap();
+        };
+        let used = Replacement::new(open(dir.path()), OsStr::new("file")).unwrap();
+        old(used.file());
+        old(&fs::File::create(dir.path().join(random_name().unwrap())).unwrap());
+        old(&fs::File::create(dir.path().join(format!("{PREFIX}notes"))).unwrap());
+        sweep(&open(dir.path()));
+        assert_eq!(hidden_files(dir.path()), 2);
+        drop(used);
+        assert!(dir.path().join(format!("{PREFIX}notes")).exists());
     }
 
     #[test]

@@ -15,7 +15,10 @@ use crate::{error, limits::MAX_UPLOAD_ID};
 pub(crate) struct Start {
     pub(super) path: GuestPath,
     pub(super) mode: WriteMode,
-    pub(super) attributes: Attributes,
+    /// All but the owner.
+    attributes: Attributes,
+    owner: String,
+    group: String,
     pub(super) no_overwrite: bool,
     pub(super) make_parents: bool,
     pub(super) size: Option<u64>,
@@ -31,6 +34,15 @@ impl Start {
         &self.path
     }
 
+    /// The attributes that it is to have. Looks the owner up in the guest's files.
+    pub(super) fn attributes(&self) -> Result<Attributes, Status> {
+        Ok(Attributes {
+            owner: Owner::parse("start.", &self.owner, &self.group)?,
+            ..self.attributes
+        })
+    }
+
+    /// Checks what can be checked without looking at any file.
     pub(crate) fn parse(start: FilesWriteStart) -> Result<Self, Status> {
         let path = GuestPath::parse("start.path", &start.path)?;
         let wrong =
@@ -72,11 +84,13 @@ impl Start {
             path,
             mode,
             attributes: Attributes {
-                owner: Owner::parse("start.", &start.owner, &start.group)?,
+                owner: Owner::default(),
                 permissions: permissions("start.", start.permissions)?,
                 modified: time("start.modified", start.modified.as_ref())?,
                 accessed: None,
             },
+            owner: start.owner,
+            group: start.group,
             no_overwrite: start.no_overwrite,
             make_parents: start.make_parents,
             size: start
@@ -115,7 +129,8 @@ mod tests {
             ..FilesWriteStart::default()
         };
         change(&mut start);
-        Start::parse(start)
+        let start = Start::parse(start)?;
+        start.attributes().map(|_| start)
     }
 
     #[test]

@@ -62,11 +62,11 @@ enum Target {
 
 impl Upload {
     pub(crate) fn open(root: &Root, start: Start) -> Result<Self, Status> {
+        let mut attributes = start.attributes()?;
         let path = start.path;
         if start.make_parents {
             root.make_parents(&path)?;
         }
-        let mut attributes = start.attributes;
         let target = match start.mode {
             WriteMode::Unspecified | WriteMode::Replace => {
                 let (dir, name) = root.parent(&path)?;

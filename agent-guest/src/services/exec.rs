@@ -20,7 +20,7 @@ use vbridge_api::guest::v1::{
     process_input::Input, process_output,
 };
 
-use super::aside;
+use super::{aside, first};
 use crate::{
     error::{self, Reason},
     exec::{
@@ -77,8 +77,14 @@ impl Exec {
         let directory = match rules.frees_commands() {
             true => None,
             false => {
+                let turn = self.processes.turn().await?;
+                let granting = move || {
+                    // Until it is done, even if the caller has gone.
+                    let _turn = turn;
+                    grant(&rules, command)
+                };
                 let granted;
-                (command, granted) = aside(move || grant(&rules, command)).await??;
+                (command, granted) = aside(granting).await??;
                 granted
             }
         };
@@ -155,7 +161,8 @@ impl exec_server::Exec for Exec {
     ) -> Result<Response<Self::StartStream>, Status> {
         let places = request.extensions().get().cloned();
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|it| it.message);
+        let first = first(&mut messages, "start").await?;
+        let first = first.and_then(|it| it.message);
         let Some(exec_start_request::Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
@@ -189,7 +196,8 @@ impl exec_server::Exec for Exec {
         request: Request<Streaming<ExecAttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|it| it.message);
+        let first = first(&mut messages, "attach").await?;
+        let first = first.and_then(|it| it.message);
         let Some(exec_attach_request::Message::Attach(attach)) = first else {
             return Err(error::invalid_field("attach", "must be the first message"));
         };

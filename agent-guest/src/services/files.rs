@@ -17,6 +17,7 @@ use vbridge_api::guest::v1::{
     files_server, files_write_request,
 };
 
+use super::first;
 use crate::{
     error::{self, Reason},
     files::{
@@ -157,14 +158,16 @@ impl files_server::Files for Files {
         request: Request<Streaming<FilesWriteRequest>>,
     ) -> Result<Response<FilesWriteResponse>, Status> {
         use files_write_request::Message;
-        let place = self.pool.transfer()?;
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|first| first.message);
+        let first = first(&mut messages, "start").await?;
+        let first = first.and_then(|first| first.message);
         let Some(Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
         let start = Start::parse(start)?;
         let fence = self.fence(start.path(), Access::Write)?;
+        // Not before the caller has said something: one that does not would keep it from others.
+        let place = self.pool.transfer()?;
         let begin = move || Upload::open(&Root::within(fence)?, start);
         let mut upload = self.pool.begin(place, begin).await?;
         while !upload.run(Upload::prepare).await? {}
@@ -306,14 +309,16 @@ impl files_server::Files for Files {
         request: Request<Streaming<FilesPushTreeRequest>>,
     ) -> Result<Response<FilesPushTreeResponse>, Status> {
         use files_push_tree_request::Message;
-        let place = self.pool.transfer()?;
         let mut messages = request.into_inner();
-        let first = messages.message().await?.and_then(|first| first.message);
+        let first = first(&mut messages, "start").await?;
+        let first = first.and_then(|first| first.message);
         let Some(Message::Start(start)) = first else {
             return Err(error::invalid_field("start", "must be the first message"));
         };
         let path = GuestPath::parse("start.path", &start.path)?;
         let fence = self.fence(&path, Access::Write)?;
+        // Not before the caller has said something: one that does not would keep it from others.
+        let place = self.pool.transfer()?;
         let begin = move || Unpacker::new(&Root::within(fence)?, &start);
         let mut unpacker = self.pool.begin(place, begin).await?;
         while let Some(message) = messages.message().await? {

@@ -40,9 +40,27 @@ pub(crate) mod time;
 pub(crate) mod tunnel;
 pub(crate) mod units;
 
-use tonic::Status;
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
 
-use crate::error::{self, Reason};
+use crate::{
+    error::{self, Reason},
+    limits::FIRST_MESSAGE,
+};
+
+/// The first message of a call, which says in this field what the call is about. Nobody is kept waiting for it for ever.
+pub(crate) async fn first<Q>(
+    messages: &mut Streaming<Q>,
+    field: &str,
+) -> Result<Option<Q>, Status> {
+    match timeout(FIRST_MESSAGE, messages.message()).await {
+        Ok(first) => first,
+        Err(_) => Err(error::invalid_field(
+            field,
+            format!("must be in the first message, within {FIRST_MESSAGE:?}"),
+        )),
+    }
+}
 
 /// Does what may block on a thread where it may.
 pub(crate) async fn aside<T: Send + 'static>(

@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 use vbridge_api::guest::v1::{
     PowerShutdownRequest, PowerShutdownResponse, PowerSuspendRequest, PowerSuspendResponse,
@@ -65,6 +66,10 @@ pub(crate) struct Power {
     events: Bus,
     /// Something is going to happen.
     is_due: Arc<AtomicBool>,
+    /// One call at a time makes a plan: at most one thread waits for files that do not answer.
+    planning: Arc<Mutex<()>>,
+    /// What is forced is carried out one at a time, too. What is not has [`Self::is_due`].
+    forcing: Arc<Mutex<()>>,
 }
 
 impl Power {
@@ -73,6 +78,8 @@ impl Power {
             events,
             machine: Arc::new(machine),
             is_due: Arc::default(),
+            planning: Arc::default(),
+            forcing: Arc::default(),
         }
     }
 
@@ -84,7 +91,17 @@ impl Power {
         plan: impl FnOnce(&dyn Machine) -> Result<Plan, String> + Send + 'static,
     ) -> Result<prost_types::Duration, Status> {
         let machine = Arc::clone(&self.machine);
-        let plan = aside(move || plan(&*machine)).await?;
+        // What is forced looks at no files, and waits for nobody who does.
+        let turn = match is_urgent {
+            true => None,
+            false => Some(Arc::clone(&self.planning).lock_owned().await),
+        };
+        let plan = aside(move || {
+            // Until it is done, even if the caller has gone.
+            let _turn = turn;
+            plan(&*machine)
+        });
+        let plan = plan.await?;
         let plan = plan.map_err(|why| error::failure(Reason::Unsupported, why))?;
         let was_due = self.is_due.swap(true, Ordering::Relaxed);
         // What is forced comes first: the one before may be what does not get on.
@@ -96,9 +113,14 @@ impl Power {
         }
         self.events.publish(Event::Power(what.to_owned()));
         let (machine, is_due) = (Arc::clone(&self.machine), Arc::clone(&self.is_due));
+        let forcing = Arc::clone(&self.forcing);
         // Not for this call: it goes on when the caller has gone.
         tokio::spawn(async move {
             tokio::time::sleep(POWER_DELAY).await;
+            let _turn = match is_urgent {
+                true => Some(forcing.lock_owned().await),
+                false => None,
+            };
             tracing::info!("on request: {plan}");
             let done = aside(move || machine.carry_out(&plan).map_err(|why| (plan, why))).await;
             if let Ok(Err((plan, why))) = done {

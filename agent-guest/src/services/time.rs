@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use prost_types::Timestamp;
+use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 use vbridge_api::guest::v1::{
     TimeGetOffsetRequest, TimeGetOffsetResponse, TimeGetRequest, TimeGetResponse, TimeSetRequest,
@@ -47,22 +48,51 @@ impl Clocks for System {
 /// The service.
 pub(crate) struct Time {
     clocks: Arc<dyn Clocks>,
+    /// The hardware clock is read and set by one call at a time each: at most two threads wait for a driver that does not
+    /// answer.
+    reading: Arc<Mutex<()>>,
+    setting: Arc<Mutex<()>>,
 }
 
 impl Time {
     pub(crate) fn new(clocks: impl Clocks) -> Self {
         Self {
             clocks: Arc::new(clocks),
+            reading: Arc::default(),
+            setting: Arc::default(),
         }
+    }
+
+    /// What the hardware clock shows. Its driver may take its time.
+    async fn hardware(&self) -> Result<Option<Timestamp>, Status> {
+        let turn = Arc::clone(&self.reading).lock_owned().await;
+        aside(move || {
+            // Until it is done, even if the caller has gone.
+            let _turn = turn;
+            clock::hardware(&mut Reader::new())
+        })
+        .await
+    }
+
+    /// Sets the hardware clock from the wall clock.
+    async fn set_hardware(&self) -> Result<Result<(), String>, Status> {
+        let turn = Arc::clone(&self.setting).lock_owned().await;
+        let clocks = Arc::clone(&self.clocks);
+        aside(move || {
+            let _turn = turn;
+            clocks.set_hardware()
+        })
+        .await
     }
 }
 
 #[tonic::async_trait]
 impl time_server::Time for Time {
     async fn get(&self, _: Request<TimeGetRequest>) -> Result<Response<TimeGetResponse>, Status> {
+        let hardware_time = self.hardware().await?;
         Ok(Response::new(TimeGetResponse {
             time: Some(clock::now()),
-            hardware_time: clock::hardware(&mut Reader::new()),
+            hardware_time,
             uptime: Some(clock::uptime()),
         }))
     }
@@ -79,19 +109,18 @@ impl time_server::Time for Time {
                     "must lie between 1970 and 9999, with 0 to 999,999,999 nanoseconds";
                 return Err(error::invalid_field("time", description));
             }
-            None => clock::hardware(&mut Reader::new()).ok_or_else(no_hardware)?,
+            None => self.hardware().await?.ok_or_else(no_hardware)?,
         };
         // The hardware clock is where the time has come from.
         let keep = request.keep_hardware_clock || request.time.is_none();
-        let clocks = Arc::clone(&self.clocks);
-        let set = aside(move || {
-            let before = clock::now();
-            clocks.set(&time)?;
-            let after = clock::now();
-            let hardware = (!keep).then(|| clocks.set_hardware());
-            Ok((before, after, hardware))
-        });
-        let (before, after, hardware) = set.await?.map_err(refused)?;
+        // At once: after a wait the time would not be right any more.
+        let before = clock::now();
+        self.clocks.set(&time).map_err(refused)?;
+        let after = clock::now();
+        let hardware = match keep {
+            true => None,
+            false => Some(self.set_hardware().await?),
+        };
         Ok(Response::new(TimeSetResponse {
             before: Some(before),
             after: Some(after),

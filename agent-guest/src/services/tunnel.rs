@@ -1,6 +1,5 @@
 //! `vbridge.guest.v1.Tunnel`: connections into the guest and out of it, each a call.
 
-use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use vbridge_api::guest::v1::{
     TunnelAcceptRequest, TunnelAcceptResponse, TunnelConnectRequest, TunnelConnectResponse,
@@ -10,7 +9,6 @@ use vbridge_api::guest::v1::{
 
 use crate::{
     error::invalid_field,
-    limits::TUNNEL_FIRST_MESSAGE,
     policy::Policy,
     tunnel::{
         AnswerStream, Tunnels,
@@ -93,16 +91,12 @@ impl tunnel_server::Tunnel for Tunnel {
     }
 }
 
-/// What the call is about. Nobody is kept waiting for it for ever.
+/// What the call is about.
 async fn first<Q>(requests: &mut Streaming<Q>, field: &str) -> Result<Q, Status> {
-    match timeout(TUNNEL_FIRST_MESSAGE, requests.message()).await {
-        Ok(Ok(Some(first))) => Ok(first),
-        Ok(Ok(None)) => Err(not_first(field)),
-        Ok(Err(status)) => Err(too_large(status)),
-        Err(_) => Err(invalid_field(
-            field,
-            format!("must be in the first message, within {TUNNEL_FIRST_MESSAGE:?}"),
-        )),
+    match super::first(requests, field).await {
+        Ok(Some(first)) => Ok(first),
+        Ok(None) => Err(not_first(field)),
+        Err(status) => Err(too_large(status)),
     }
 }
 

@@ -15,7 +15,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::unix::fs::PermissionsExt as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -23,6 +23,10 @@ use std::{
     },
 };
 
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, chmodat, fstat, statat},
+    io::Errno,
+};
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -41,6 +45,7 @@ use super::{
 };
 use crate::{
     error::{self, Reason},
+    files::path::{PATH, by_descriptor},
     limits::TUNNEL_ACCEPT_PAUSE,
     policy::{AddressUse, Held, Site, Wanted},
 };
@@ -76,9 +81,11 @@ enum Listener {
     },
 }
 
-/// Removes a socket's file.
+/// Removes a socket's file, and nothing that has taken its place.
 struct SocketFile {
     path: PathBuf,
+    /// The file itself. While it is open, no other has its number.
+    file: Option<OwnedFd>,
     aside: Aside,
 }
 
@@ -249,12 +256,14 @@ async fn bind_unix(path: &UnixPath, site: Site, aside: &Aside) -> io::Result<Lis
     let remover = aside.clone();
     let made = aside.run(move || {
         let listener = std::os::unix::net::UnixListener::bind(&file)?;
+        let made = made(&file)?;
         // From here on the file is ours to remove, also if nobody waits for it any more.
         let guard = SocketFile {
-            path: file.clone(),
+            path: file,
+            file: Some(made),
             aside: remover,
         };
-        restrict(&file)?;
+        guard.restrict()?;
         listener.set_nonblocking(true)?;
         Ok((listener, guard))
     });
@@ -265,9 +274,39 @@ async fn bind_unix(path: &UnixPath, site: Site, aside: &Aside) -> io::Result<Lis
     })
 }
 
-/// The owner alone may connect, whatever the umask was.
-fn restrict(file: &Path) -> io::Result<()> {
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))
+/// Stands on the socket's file that was just made, and follows no link that somebody has put in its place.
+fn made(path: &Path) -> io::Result<OwnedFd> {
+    let file = rustix::fs::open(path, PATH | OFlags::NOFOLLOW, Mode::empty())?;
+    match FileType::from_raw_mode(fstat(&file)?.st_mode) {
+        FileType::Socket => Ok(file),
+        _ => Err(io::Error::other(
+            "something else has taken the place of the socket's file",
+        )),
+    }
+}
+
+/// Removes a socket's file, if it is still there.
+fn remove(path: &Path, file: &OwnedFd) -> io::Result<()> {
+    let there = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
+    let which = |stat: &Stat| (stat.st_dev, stat.st_ino);
+    match which(&there) == which(&fstat(file)?) {
+        true => std::fs::remove_file(path),
+        false => Ok(()),
+    }
+}
+
+impl SocketFile {
+    /// The owner alone may connect, whatever the umask was.
+    fn restrict(&self) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(Errno::BADF)?;
+        let name = by_descriptor(file.as_fd());
+        Ok(chmodat(
+            CWD,
+            name,
+            Mode::RUSR | Mode::WUSR,
+            AtFlags::empty(),
+        )?)
+    }
 }
 
 impl Drop for SocketFile {
@@ -275,11 +314,14 @@ impl Drop for SocketFile {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
+        let Some(file) = self.file.take() else {
+            return;
+        };
         let path = std::mem::take(&mut self.path);
         let aside = self.aside.clone();
         runtime.spawn(async move {
             // It may be gone already; there is nobody left to tell.
-            let _ = aside.run(move || std::fs::remove_file(path)).await;
+            let _ = aside.run(move || remove(&path, &file)).await;
         });
     }
 }
@@ -388,6 +430,29 @@ fn key(id: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_socket_that_was_made_is_taken_for_its_file_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let bind = || std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let _first = bind();
+        let file = made(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            remove(&path, &file).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let _second = bind();
+        remove(&path, &file).unwrap();
+        assert!(path.exists());
+        remove(&path, &made(&path).unwrap()).unwrap();
+        assert!(!path.exists());
+        let target = dir.path().join("target");
+        let _third = std::os::unix::net::UnixListener::bind(&target).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        assert!(made(&path).is_err());
+    }
 
     #[test]
     fn an_id_is_read_as_it_is_written_and_nonsense_is_none() {
