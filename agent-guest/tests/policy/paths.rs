@@ -116,6 +116,9 @@ fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
         let mut header = Header::new_gnu();
         header.set_entry_type(*kind);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(0);
         header.set_path(path).unwrap();
         if !link.is_empty() {
