@@ -135,8 +135,12 @@ fn ports_and_sockets_here_lead_into_the_guest_beside_one_that_leads_to_nobody() 
 
         let target = format!("localhost:{nobody} of local");
         let port = forwarded(&mut forward, &target).await?;
-        let mut refused = TcpStream::connect(&port).await?;
-        let ended = timeout(PATIENCE, refused.read_to_end(&mut Vec::new())).await?;
+        // The refusal may be there before the connection is known to be.
+        let refused = async {
+            let mut refused = TcpStream::connect(&port).await?;
+            refused.read_to_end(&mut Vec::new()).await
+        };
+        let ended = timeout(PATIENCE, refused).await?;
         ensure!(
             ended.is_err(),
             "a refused connection looks like one that has ended"
