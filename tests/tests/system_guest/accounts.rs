@@ -63,8 +63,8 @@ pub(crate) async fn password(world: Arc<World>) -> Result<()> {
 pub(crate) async fn keys(world: Arc<World>) -> Result<()> {
     let mut accounts = AccountsClient::new(world.channel().await?);
     let keys: Vec<String> = [
-        "AAAAC3NzaC1lZDI1NTE5AAAAIA one",
-        "AAAAC3NzaC1lZDI1NTE5AAAAIB two",
+        "AAAAC3NzaC1lZDI1NTE5AAAAINFHzH+/hU9ayrK/e8rzIDLx9nlxHpp+7GTKDT4nascZ one",
+        "AAAAC3NzaC1lZDI1NTE5AAAAIDWQ8U04bTqSI+tUvIeT9o3fHcuUFT8AjtFFL1CrrUEZ two",
     ]
     .map(|key| format!("ssh-ed25519 {key}"))
     .into();

@@ -26,10 +26,10 @@ const KERNEL_ARGUMENTS: &str = "console=ttyS0 loglevel=4 printk.devkmsg=on panic
 /// And those for a system on a disk. What it does without only makes it slower.
 const DISK_KERNEL_ARGUMENTS: &str = "vbridge.disk=/dev/vda audit=0 mitigations=off";
 
-/// A network interface of such a system, on a network where nobody else is.
+/// A network interface of such a system, on a network of which nothing leads further.
 const NETWORK: [&str; 4] = [
     "-netdev",
-    "hubport,id=network,hubid=0",
+    "user,id=network,restrict=on",
     "-device",
     "virtio-net-pci,netdev=network,romfile=",
 ];
