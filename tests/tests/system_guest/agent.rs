@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use tonic::Code;
-use vbridge_api::guest::v1::{GetTimezoneRequest, PingRequest, system_client::SystemClient};
+use vbridge_api::guest::v1::{GetTimezoneRequest, system_client::SystemClient};
 use vbridge_tests::{fixture::eventually, process::PATIENCE};
 
-use crate::world::{World, patient};
+use crate::world::World;
 
 pub(crate) async fn started_by_udev(world: Arc<World>) -> Result<()> {
     let show = "systemctl show --value --property";
@@ -47,23 +47,10 @@ pub(crate) async fn started_by_udev(world: Arc<World>) -> Result<()> {
 pub(crate) async fn killed(world: Arc<World>) -> Result<()> {
     let before = world.guest.agent_pid().await?;
     world.guest.kill_agent().await?;
-    answers(&world).await?;
+    world.answers().await?;
     let agent = world.info().await?.agent.unwrap_or_default();
     ensure!(agent.pid != before, "the agent {before} was not killed");
     Ok(())
-}
-
-/// Waits until calls are answered. One that was under way when the agent went has failed: nobody could know what it did.
-async fn answers(world: &World) -> Result<()> {
-    let system = SystemClient::new(world.channel().await?);
-    eventually("calls are answered", PATIENCE, || {
-        let mut system = system.clone();
-        async move {
-            let answer = system.ping(patient(PingRequest::default())).await;
-            Ok(answer.is_ok())
-        }
-    })
-    .await
 }
 
 /// `systemctl reload` has the agent read its policy anew, and no other agent comes for it.
@@ -76,7 +63,7 @@ pub(crate) async fn reloaded(world: Arc<World>) -> Result<()> {
              sed -i 's|^#policy = .*|policy = \"{policy}\"|' {settings} && systemctl restart vbridge-agent"
         ))
         .await?;
-    answers(&world).await?;
+    world.answers().await?;
     let system = SystemClient::new(world.channel().await?);
     let before = world.guest.agent_pid().await?;
     let deny = "printf '[[rule]]\\nname = \"no-zone\"\\ndeny = [\"*.System/GetTimezone\"]\\n'";
@@ -99,7 +86,7 @@ pub(crate) async fn reloaded(world: Arc<World>) -> Result<()> {
             "cp /run/agent.toml {settings} && systemctl restart vbridge-agent"
         ))
         .await?;
-    answers(&world).await
+    world.answers().await
 }
 
 /// The port goes, and the agent with it; the port comes back, and so does the agent.
@@ -119,5 +106,5 @@ pub(crate) async fn port_goes_and_comes(world: Arc<World>) -> Result<()> {
     world
         .shell(&format!("echo {device} >{driver}/bind"))
         .await?;
-    answers(&world).await
+    world.answers().await
 }

@@ -45,6 +45,7 @@ pub(crate) async fn agent_started(world: Arc<World>) -> Result<()> {
     let boot = world.shell("cat /proc/sys/kernel/random/boot_id").await?;
     ensure!(first.boot_id == boot, "{first:?}");
     world.guest.kill_agent().await?;
+    world.answers().await?;
     let second = event(&mut subscribe(&world, &kinds).await?, started).await?;
     ensure!(
         second.boot_id == boot && second.start_time != first.start_time,

@@ -82,7 +82,7 @@ async fn stands(world: &World) -> Result<()> {
 
 pub(crate) async fn expires(world: Arc<World>) -> Result<()> {
     world.shell(TALK).await?;
-    ping(&world, PATIENCE).await?;
+    world.answers().await?;
     world.shell(LOAD).await?;
     load_goes_on(&world).await?;
     let mut storage = StorageClient::new(world.channel().await?);
@@ -199,7 +199,7 @@ pub(crate) async fn killed(world: Arc<World>) -> Result<()> {
     ensure!(world.shell(record).await? != "none");
     world.guest.kill_agent().await?;
     // systemd starts another one, from a disk that takes nothing.
-    ping(&world, PATIENCE).await?;
+    world.answers().await?;
     world
         .shell("touch /root/thawed && sync /root/thawed")
         .await?;

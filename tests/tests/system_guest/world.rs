@@ -7,9 +7,12 @@ use tempfile::TempDir;
 use tokio::sync::{Mutex, OnceCell, RwLock};
 use tonic::{Request, Status, metadata::MetadataValue, transport::Channel};
 use tonic_types::StatusExt as _;
-use vbridge_api::guest::v1::{GetInfoRequest, GetInfoResponse, system_client::SystemClient};
+use vbridge_api::guest::v1::{
+    GetInfoRequest, GetInfoResponse, PingRequest, system_client::SystemClient,
+};
 use vbridge_tests::{
-    fixture::{Bridge, Guest},
+    fixture::{Bridge, Guest, eventually},
+    process::PATIENCE,
     qga::Qga,
 };
 
@@ -81,6 +84,20 @@ impl World {
             .get_info(patient(GetInfoRequest {}))
             .await?
             .into_inner())
+    }
+
+    /// Waits until calls are answered, after the agent has gone. One that was under way then has failed: nobody could know what
+    /// has become of it.
+    pub(crate) async fn answers(&self) -> Result<()> {
+        let system = SystemClient::new(self.channel().await?);
+        eventually("calls are answered", PATIENCE, || {
+            let mut system = system.clone();
+            async move {
+                let answer = system.ping(patient(PingRequest::default())).await;
+                Ok(answer.is_ok())
+            }
+        })
+        .await
     }
 
     /// What has to be told where a test fails.
