@@ -89,7 +89,7 @@ pub async fn image_with(
 ) -> Result<Image> {
     tokio::task::spawn_blocking(|| {
         let mut image = Image::builder();
-        for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
+        for (binary, path) in build::guest_for_tests(&[TEST_AGENT, RAW])? {
             image = image.binary(format!("/bin/{}", binary.name), path);
         }
         add(image)?.build()

@@ -303,7 +303,7 @@ async fn image() -> Result<&'static Image> {
             tokio::task::spawn_blocking(|| {
                 let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/libvirt/guest.sh");
                 let mut image = Image::builder().binary(GUEST_PROGRAM, script);
-                for (binary, path) in build::guest(&[TEST_AGENT, RAW])? {
+                for (binary, path) in build::guest_for_tests(&[TEST_AGENT, RAW])? {
                     image = image.binary(format!("/bin/{}", binary.name), path);
                 }
                 image.build()

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use xtask::build::{self, Binary, Profile};
+use xtask::build::{self, Profile};
 use xtask::command;
 use xtask::image::Image;
 use xtask::tools::{self, Scope};
@@ -29,7 +29,11 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
     } else {
         build::host(Profile::Dev, &host)?
     };
-    built.extend(guest()?);
+    eprintln!("xtask: building the guests' programs and images");
+    built.extend(build::guest(&[build::AGENT])?);
+    built.extend(build::guest_for_tests(&[build::TEST_AGENT, build::RAW])?);
+    // Downloads the kernel; the tests add their own binaries to it.
+    Image::builder().build()?;
     // So that no test waits for the minutes that its disk takes.
     Image::builder().on_disk().build()?;
     prebuilt.extend(built.into_iter().map(|(_, path)| path));
@@ -46,7 +50,14 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
     let host = [build::BRIDGE, build::TEST_AGENT];
     let mut built = build::host(Profile::Release, &host)?;
-    built.extend(guest()?);
+    eprintln!("xtask: building the guest's programs and image");
+    // All as they are shipped: they are measured.
+    built.extend(build::guest(&[
+        build::AGENT,
+        build::TEST_AGENT,
+        build::RAW,
+    ])?);
+    Image::builder().build()?;
     let mut cargo = build::cargo_program();
     cargo
         .args(["run", "--release", "--package", "vbridge-benches", "--"])
@@ -60,15 +71,6 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
         list(built.into_iter().map(|(_, path)| path))?,
     );
     command::run(&mut cargo)
-}
-
-/// Builds what runs in guests, and the image of one.
-fn guest() -> Result<Vec<(Binary, PathBuf)>> {
-    eprintln!("xtask: building the guest's programs and image");
-    let built = build::guest(&[build::AGENT, build::TEST_AGENT, build::RAW])?;
-    // Downloads the kernel; the tests add their own binaries to it.
-    Image::builder().build()?;
-    Ok(built)
 }
 
 /// The list for [`build::PREBUILT`].
