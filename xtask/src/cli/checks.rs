@@ -3,8 +3,9 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use xtask::build::{self, Profile};
 use xtask::command;
 use xtask::image::Image;
@@ -19,6 +20,8 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
         build::AGENT,
         build::EMBEDDED,
     ];
+    // So that no test waits for the minutes that its disk takes. Most of them it waits itself, for the archive and the disk.
+    let system = thread::spawn(|| Image::builder().on_disk().build());
     let mut prebuilt = Vec::new();
     let are_all = arguments.iter().all(|word| word == "--no-fail-fast");
     let mut built = if are_all {
@@ -34,8 +37,9 @@ pub(super) fn test(arguments: &[String]) -> Result<()> {
     built.extend(build::guest_for_tests(&[build::TEST_AGENT, build::RAW])?);
     // Downloads the kernel; the tests add their own binaries to it.
     Image::builder().build()?;
-    // So that no test waits for the minutes that its disk takes.
-    Image::builder().on_disk().build()?;
+    system
+        .join()
+        .map_err(|_| anyhow!("building the guest's system has panicked"))??;
     prebuilt.extend(built.into_iter().map(|(_, path)| path));
     let mut cargo = build::cargo_program();
     cargo
