@@ -141,7 +141,7 @@ pub(crate) fn questions() -> Vec<Question> {
         ),
         Question {
             login: true,
-            ..question!("keys_are_those_of_the_qemu_guest_agent", "guest-ssh-get-authorized-keys", {"username": USER}, |it| it["keys"].clone(), keys)
+            ..question!("keys_are_those_of_the_qemu_guest_agent", "guest-ssh-get-authorized-keys", {"username": USER}, |it| in_order(&it["keys"]), keys)
         },
     ]
 }
@@ -388,7 +388,14 @@ async fn keys(channel: Channel) -> Result<Value> {
     let mut client = AccountsClient::new(channel);
     let request = AccountsListAuthorizedKeysRequest { user: USER.into() };
     let answer = client.list_authorized_keys(request).await?;
-    Ok(answer.into_inner().keys.into())
+    Ok(in_order(&answer.into_inner().keys.into()))
+}
+
+/// Keys without the order of their lines, which the QEMU guest agent turns round.
+fn in_order(keys: &Value) -> Value {
+    let mut keys = keys.as_array().cloned().unwrap_or_default();
+    keys.sort_by_key(Value::to_string);
+    keys.into()
 }
 
 pub(crate) async fn clocks(world: Arc<World>) -> Result<()> {

@@ -179,8 +179,10 @@ pub(crate) async fn journal(world: Arc<World>) -> Result<()> {
         bad.len() == 1 && bad[0].message == "the probe complains",
         "{bad:?}"
     );
+    // Without a time: of lines since a time, journalctl of systemd 252 gives the first ones.
     let last = ServicesLogsRequest {
         lines: Some(1),
+        since: None,
         ..request
     };
     let last = entries(&mut client, last).await?;
