@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`flags`] | the command line |
 //! | [`environment`] | the environment's variables |
-//! | [`file`] | the configuration file |
+//! | [`mod@file`] | the configuration file |
 //! | [`layer`] | what one of these says, each value checked |
 //! | [`effective`] | what they say together |
 //! | [`policy`] | the file with the policy's rules |

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`unit`] | shows units, starts and stops them |
+//! | [`mod@unit`] | shows units, starts and stops them |
 //! | [`logs`] | shows the journal |
 
 pub(super) mod logs;

@@ -42,6 +42,8 @@ Where no address is named it is the loopback address; * is every address.")]
 pub(in crate::cli) struct Options {
     #[command(flatten)]
     guest: NamedGuestOptions,
+    // Not links: it is what --help shows.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// Listen here, connect in the guest: [BIND:]PORT:[HOST:]PORT, with a socket's path in place of
     /// either, and udp: in front for UDP; may be given again
     #[arg(value_name = "FORWARD", required_unless_present = "reverse")]

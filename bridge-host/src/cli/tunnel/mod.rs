@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`connect`] | joins standard input and output to one connection in a guest |
+//! | [`mod@connect`] | joins standard input and output to one connection in a guest |
 //! | [`forward`] | listens here and connects in a guest |
 //! | [`reverse`] | has a guest listen, and connects here |
 //! | [`udp`] | the same with datagrams |
