@@ -40,8 +40,7 @@ const FILES: [&str; 2] = ["/tmp/source", "/tmp/target"];
 /// Bytes in one message of ours.
 const PIECE: usize = 128 * 1024;
 
-/// Bytes that the other is asked for at once, or given: the best of 64 KiB to 4 MiB. A multiple of three, so that its
-/// base64 has no padding.
+/// Bytes that the other is asked for at once, or given. A multiple of three, so that its base64 has no padding.
 const PEER_PIECE: u64 = 3 * 256 * 1024;
 
 /// Commands in a row.

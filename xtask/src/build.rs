@@ -20,7 +20,7 @@ const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// As the agent is shipped.
 const GUEST_PROFILE: &str = "guest";
 
-/// For what only tests have in guests: built in half the time.
+/// For what only tests have in guests: to be built sooner.
 const GUEST_TEST_PROFILE: &str = "guest-test";
 
 const GUEST_RUSTFLAGS: &str = "-C target-feature=+crt-static";
