@@ -86,13 +86,7 @@ impl Running {
     /// Waits until all that is left is the link's own task: sessions, calls, streams and the sampler have gone.
     pub(crate) async fn until_quiet(&self) {
         let metrics = self.runtime.metrics();
-        // tokio tells nobody that a task has ended: one can only look, until PATIENCE is over.
-        within(async {
-            while metrics.num_alive_tasks() > 1 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until(|| metrics.num_alive_tasks() <= 1).await;
     }
 }
 
@@ -224,4 +218,15 @@ pub(crate) async fn within<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)
         .await
         .expect("it takes for ever")
+}
+
+/// Waits until something is so of which nobody tells that it has become so (a file, a process, a task): one can only look,
+/// until PATIENCE is over.
+pub(crate) async fn until(is_so: impl Fn() -> bool) {
+    within(async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }

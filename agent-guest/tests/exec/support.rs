@@ -14,7 +14,7 @@ use vbridge_api::guest::v1::{
     process_input::Input, process_output::Output,
 };
 
-use crate::common::{Host, Running, within};
+use crate::common::{Host, Running, until, within};
 
 /// An agent and a client of its `Exec`.
 pub(crate) struct Scene {
@@ -282,12 +282,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 
 /// Waits until a process lives no more.
 pub(crate) async fn until_dead(pid: u32) {
-    within(async {
-        while is_alive(pid) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    until(|| !is_alive(pid)).await;
 }
 
 /// The numbers in a text.

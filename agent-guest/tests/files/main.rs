@@ -17,7 +17,7 @@ mod write;
 
 use std::path::PathBuf;
 
-use common::{Host, Running, within};
+use common::{Host, Running, until, within};
 use tonic::{Status, transport::Channel};
 use tonic_types::StatusExt as _;
 use vbridge_api::guest::v1::{
@@ -82,12 +82,7 @@ impl Guest {
         };
         let wanted: std::collections::BTreeSet<_> =
             names.iter().map(|name| (*name).to_owned()).collect();
-        within(async {
-            while there() != wanted {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        until(|| there() == wanted).await;
     }
 
     async fn stat(&self, name: &str) -> Result<FileInfo, Status> {

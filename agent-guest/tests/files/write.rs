@@ -84,12 +84,7 @@ async fn until_hidden_has(guest: &Guest, size: u64) {
                     .is_ok_and(|metadata| metadata.len() == size)
             })
     };
-    within(async {
-        while !has() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until(has).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use tonic::{Code, Streaming};
 use vbridge_api::guest::v1::{LogEntry, ServicesLogsRequest, ServicesLogsResponse};
 
-use crate::{Guest, common::within, program, why};
+use crate::{
+    Guest,
+    common::{until, within},
+    program, why,
+};
 
 /// Everything that comes, and how many were left out.
 async fn all(mut entries: Streaming<ServicesLogsResponse>) -> (Vec<LogEntry>, u32) {
@@ -34,12 +38,7 @@ fn shows(guest: &Guest, content: &[u8]) {
 /// Waits until a process is nobody's any more, not even a zombie.
 async fn gone(pid: &str) {
     let path = format!("/proc/{}", pid.trim());
-    within(async {
-        while Path::new(&path).exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    until(|| !Path::new(&path).exists()).await;
 }
 
 #[tokio::test]

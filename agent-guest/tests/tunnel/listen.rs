@@ -129,10 +129,5 @@ async fn a_unix_socket_is_listened_on_for_its_owner_alone_and_its_file_goes_with
     assert!(path.exists(), "a socket that is in use was removed");
 
     drop(calls);
-    within(async {
-        while path.exists() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
+    until(|| !path.exists()).await;
 }

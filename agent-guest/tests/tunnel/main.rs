@@ -17,7 +17,7 @@ mod streams;
 use std::{io, time::Duration};
 
 use bytes::Bytes;
-use common::{Host, PATIENCE, Running, within};
+use common::{Host, PATIENCE, Running, until, within};
 use prost::Message as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
