@@ -6,6 +6,8 @@
 //! - A stream that the guest resets is reset to the client with the same code, and the other way round.
 //! - Two things hold a call in the guest, its upload and its response. When the client resets it, both learn of it, in
 //!   any order; only the upload knows the code. So the response is let go when the upload has ended.
+//! - A pause that is known of is told to calls that wait for their answer. An upload under way goes on after it. One of
+//!   which nothing need have left the bridge is not under way: its call would hang for as long as the pause.
 //! - A stream that ends because the session does gets trailers with UNAVAILABLE: a reset would be read as INTERNAL.
 //! - A call that no session has taken yet is sent on the next one; every other is never sent twice.
 //! - A call without answer checks that the guest is alive at all; and past its deadline it ends, whoever hangs.
@@ -14,7 +16,10 @@ use std::{
     error::Error as StdError,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -33,7 +38,7 @@ use vbridge_link::LinkHandle;
 use crate::{
     error::Reason,
     guest::{Guest, wait_of},
-    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, PROBES, RESET_GRACE},
+    limits::{DEADLINE_GRACE, PROBE_AFTER, PROBE_TIMEOUT, PROBES, RESET_GRACE, SEND_BUFFER},
 };
 
 /// Metadata that says how long a call waits for its guest.
@@ -68,12 +73,12 @@ pub(crate) async fn forward(
     let permit = guest.admit()?;
     let arrived = Instant::now();
     let (wait, patient) = wait_of(request.headers())?;
-    let upload = Arc::new(Semaphore::new(0));
+    let upload = Arc::new(Upload::new());
     let deadline = deadline_of(request.headers()).map(|timeout| arrived + timeout + DEADLINE_GRACE);
     prepare(&mut request);
     let mut request = request.map(|body| RequestBody {
         body,
-        ended: Arc::clone(&upload),
+        upload: Arc::clone(&upload),
     });
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
     loop {
@@ -125,15 +130,46 @@ pub(crate) async fn forward(
     }
 }
 
+/// How far a call's body is on its way to the guest.
+#[derive(Debug)]
+struct Upload {
+    /// Bytes that the session has taken.
+    taken: AtomicU64,
+    /// Closed when there is no more of it; it never has permits.
+    ended: Semaphore,
+}
+
+impl Upload {
+    const fn new() -> Self {
+        Self {
+            taken: AtomicU64::new(0),
+            ended: Semaphore::const_new(0),
+        }
+    }
+
+    /// More was taken than can wait in the session: the channel has had some. And there is more.
+    fn is_under_way(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > SEND_BUFFER as u64 && !self.has_ended()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.is_closed()
+    }
+
+    async fn end(&self) {
+        // Either way it has ended.
+        let _ = self.ended.acquire().await;
+    }
+}
+
 /// What stands for a call in the guest. Dropped before its time, it stays until the call's upload has ended.
 struct Kept<T: Send + 'static> {
     what: Option<T>,
-    /// Closed when the upload has ended; it never has permits.
-    upload: Arc<Semaphore>,
+    upload: Arc<Upload>,
 }
 
 impl<T: Send + 'static> Kept<T> {
-    fn new(what: T, upload: &Arc<Semaphore>) -> Self {
+    fn new(what: T, upload: &Arc<Upload>) -> Self {
         Self {
             what: Some(what),
             upload: Arc::clone(upload),
@@ -156,11 +192,11 @@ impl<T: Send + 'static> Drop for Kept<T> {
         let Some(what) = self.what.take() else {
             return;
         };
-        if !self.upload.is_closed() {
+        if !self.upload.has_ended() {
             let upload = Arc::clone(&self.upload);
             tokio::spawn(async move {
                 // Either way the call is let go.
-                let _ = timeout(RESET_GRACE, upload.acquire()).await;
+                let _ = timeout(RESET_GRACE, upload.end()).await;
                 drop(what);
             });
         }
@@ -171,13 +207,12 @@ impl<T: Send + 'static> Drop for Kept<T> {
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     body: Incoming,
-    /// Closed with the body.
-    ended: Arc<Semaphore>,
+    upload: Arc<Upload>,
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.ended.close();
+        self.upload.ended.close();
     }
 }
 
@@ -189,7 +224,14 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            let taken = data.len() as u64;
+            self.upload.taken.fetch_add(taken, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -225,11 +267,10 @@ async fn is_silent(
     guest: &Guest,
     link: &LinkHandle,
     question: Option<u64>,
-    upload: &Semaphore,
+    upload: &Upload,
 ) -> bool {
     if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
-        // An upload under way goes on when the guest does; a call that waits for its answer is told.
-        return upload.is_closed();
+        return !upload.is_under_way();
     }
     if question.is_some_and(|question| link.is_answered(question)) {
         return false;
@@ -238,7 +279,7 @@ async fn is_silent(
     for _ in 0..PROBES {
         let since = Instant::now().into_std();
         if timeout(PROBE_TIMEOUT, guest.paused()).await.is_ok() {
-            return upload.is_closed();
+            return !upload.is_under_way();
         }
         // Without a session to ask in, the call fails by itself.
         if question.is_none_or(|question| link.is_answered(question)) {

@@ -25,6 +25,7 @@ use support::{
 };
 use tokio::{net::UnixStream, time::Instant};
 use tonic::{Code, Request};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt as _;
 use vbridge_api::host::v1::{
     GuestState, ListGuestsRequest, WatchGuestsRequest, bridge_client::BridgeClient,
@@ -279,36 +280,67 @@ async fn the_bridge_lists_its_guests_and_streams_their_changes() {
     assert!(!guests[0].reason.is_empty());
 }
 
-#[tokio::test]
-async fn a_paused_virtual_machine_fails_calls_at_once_and_says_so() {
-    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+/// A monitor of QEMU that says what it is told to.
+struct Monitor {
+    events: tokio::sync::mpsc::Sender<&'static str>,
+    _task: support::Background,
+}
+
+impl Monitor {
+    fn start(path: &std::path::Path) -> Self {
+        use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+        let (events, mut told) = tokio::sync::mpsc::channel::<&'static str>(4);
+        let listener = tokio::net::UnixListener::bind(path).unwrap();
+        let task = background(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            stream.write_all(b"{\"QMP\": {}}\r\n").await.unwrap();
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            stream.write_all(b"{\"return\": {}}\r\n").await.unwrap();
+            stream.read_line(&mut line).await.unwrap();
+            stream
+                .write_all(b"{\"return\": {\"running\": true}}\r\n")
+                .await
+                .unwrap();
+            while let Some(event) = told.recv().await {
+                stream.write_all(event.as_bytes()).await.unwrap();
+            }
+        });
+        Self {
+            events,
+            _task: task,
+        }
+    }
+
+    async fn stops(&self) {
+        self.events.send("{\"event\": \"STOP\"}\r\n").await.unwrap();
+    }
+
+    async fn resumes(&self) {
+        self.events
+            .send("{\"event\": \"RESUME\"}\r\n")
+            .await
+            .unwrap();
+    }
+}
+
+async fn bridge_with_monitor() -> (support::Running, Monitor) {
     let bridge = bridge_with(&["web"], |mut spec, dir| {
         spec.monitor = Some(dir.join("monitor"));
         spec
     })
     .await;
-    let (events, receiver) = tokio::sync::mpsc::channel::<&'static str>(4);
-    let receiver = std::sync::Arc::new(tokio::sync::Mutex::new(receiver));
-    let listener = tokio::net::UnixListener::bind(bridge.dir.path().join("monitor")).unwrap();
-    let _monitor = background(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = BufReader::new(stream);
-        stream.write_all(b"{\"QMP\": {}}\r\n").await.unwrap();
-        let mut line = String::new();
-        stream.read_line(&mut line).await.unwrap();
-        stream.write_all(b"{\"return\": {}}\r\n").await.unwrap();
-        stream.read_line(&mut line).await.unwrap();
-        stream
-            .write_all(b"{\"return\": {\"running\": true}}\r\n")
-            .await
-            .unwrap();
-        while let Some(event) = receiver.lock().await.recv().await {
-            stream.write_all(event.as_bytes()).await.unwrap();
-        }
-    });
+    let monitor = Monitor::start(&bridge.dir.path().join("monitor"));
+    (bridge, monitor)
+}
+
+#[tokio::test]
+async fn a_paused_virtual_machine_fails_calls_at_once_and_says_so() {
+    let (bridge, monitor) = bridge_with_monitor().await;
     let _guest = good_guest(&bridge.socket("web"));
     bridge.until_up("web").await;
-    events.send("{\"event\": \"STOP\"}\r\n").await.unwrap();
+    monitor.stops().await;
     let deadline = Instant::now() + LIMIT;
     let status = loop {
         match bridge.health("web").await {
@@ -320,8 +352,53 @@ async fn a_paused_virtual_machine_fails_calls_at_once_and_says_so() {
         (status.code(), reason(&status)),
         (Code::Unavailable, "GUEST_PAUSED".into())
     );
-    events.send("{\"event\": \"RESUME\"}\r\n").await.unwrap();
+    monitor.resumes().await;
     bridge.until_up("web").await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_in_the_bridge_when_the_guest_pauses_is_told_and_does_not_hang() {
+    const UPLOADS: u32 = 12;
+    let (bridge, monitor) = bridge_with_monitor().await;
+    let guest = good_guest(&bridge.socket("web"));
+    bridge.until_up("web").await;
+    let _frozen = guest.freeze();
+    // More than the channel and what is on its way to it hold: what comes behind it waits.
+    let uploads: Vec<_> = (0..UPLOADS)
+        .map(|_| background(upload(bridge.channel("web"), 256 * 1024)))
+        .collect();
+    until_calls(&bridge, UPLOADS).await;
+    let channel = bridge.channel("web");
+    let call = tokio::spawn(health(channel));
+    until_calls(&bridge, UPLOADS + 1).await;
+    monitor.stops().await;
+    let status = call.await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    drop(uploads);
+}
+
+/// A call with a request of so many bytes.
+async fn upload(channel: tonic::transport::Channel, bytes: usize) {
+    let service = "x".repeat(bytes);
+    // Its end is the test's.
+    let _ = HealthClient::new(channel)
+        .check(HealthCheckRequest { service })
+        .await;
+}
+
+/// Until the bridge has so many calls under way.
+async fn until_calls(bridge: &support::Running, calls: u32) {
+    let mut client = BridgeClient::new(bridge.channel("bridge"));
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        let guests = client.list_guests(ListGuestsRequest::default()).await;
+        let under_way = guests.unwrap().into_inner().guests[0].active_calls;
+        if under_way >= calls {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{under_way} calls are under way");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test]

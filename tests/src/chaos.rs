@@ -53,6 +53,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Descriptors and tasks of what has ended are gone within this time.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// Of so many bytes that were handed over the guest's channel has had some: more than the client and the bridge hold.
+const UNDER_WAY: u64 = 2 * 1024 * 1024;
+
 /// Buffers of a port, in each direction.
 const PORT_BUFFERS: u64 = 128;
 
@@ -305,6 +308,14 @@ impl Story {
             .await?;
         let mut scene = self.scene("pause, with the monitor").await?;
         scene.calm().await?;
+        // A stream that has not begun is refused as every new call is.
+        eventually("both bulk streams are under way", SETTLE, || {
+            let outcomes = scene.traffic.outcomes();
+            let both = outcomes.read > 0 && outcomes.written > UNDER_WAY;
+            async move { Ok(both) }
+        })
+        .await
+        .with_context(|| scene.where_we_are())?;
         let sessions = self.bridge.guest(NAME).await?.sessions;
         self.pause(&mut scene, "GUEST_PAUSED").await?;
         let now = self.bridge.guest(NAME).await?.sessions;
