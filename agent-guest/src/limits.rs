@@ -519,6 +519,12 @@ pub const MAX_FILE_TRANSFERS: usize = 32;
 /// Watches at once; more are RESOURCE_EXHAUSTED. The kernel gives a user 128 instances of inotify by default.
 pub const MAX_FILE_WATCHES: usize = 32;
 
+/// Pieces of one call that are made at once and wait for its caller: 256 KiB of a file's content.
+pub const PIECES_AHEAD: usize = 4;
+
+/// Content of one upload that has come and is written at once: what the client may have on its way.
+pub const WRITE_AT_ONCE: usize = STREAM_WINDOW as usize;
+
 /// Threads that work with files. At the limit a step waits for its turn. File systems that do not answer may take all of
 /// these, and then no file can be reached; what else the agent does goes on.
 pub const MAX_FILE_THREADS: usize = 8;

@@ -54,7 +54,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     let peer = Peer::new()?;
     let image = programs::image_with(Peer::add_to).await?;
     let guest = Guest::boot_as(&image, |vm| {
-        peer.port(vm.cpus(options.cpus).memory_mib(1024))
+        peer.port(options.hardware(vm).memory_mib(1024))
     })
     .await?;
     peer.start(&guest).await?;
@@ -65,7 +65,11 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     // A multiple of what both move at once.
     let bytes = (options.mebibytes << 20) / PEER_PIECE * PEER_PIECE;
     guest
-        .exec(&format!("head -c {bytes} /dev/zero >{}", FILES[0]))
+        .exec(&format!(
+            "dd if=/dev/zero of={} bs={PEER_PIECE} count={} 2>&1",
+            FILES[0],
+            bytes / PEER_PIECE
+        ))
         .await?;
     let mut samples = Samples::default();
     for round in 0..options.rounds {
@@ -101,8 +105,8 @@ struct Samples {
 impl Samples {
     fn report(self, options: &Options, guest: &Guest) -> Report {
         let mut report = Report::new(format!(
-            "files and commands of one guest with {} CPU(s) under {}, {} rounds of {} MiB",
-            options.cpus,
+            "files and commands of one {} under {}, {} rounds of {} MiB",
+            options.guest(),
             guest.vm().accelerator().name(),
             options.rounds,
             options.mebibytes

@@ -5,7 +5,10 @@
 //! them. Everything else goes the whole way: a gRPC client over TCP, the bridge, the link, the agent.
 
 use anyhow::Result;
-use vbridge_tests::fixture::{Bridge, Guest};
+use vbridge_tests::{
+    fixture::{Bridge, Guest},
+    programs,
+};
 
 use crate::{
     Options, grpc,
@@ -15,7 +18,8 @@ use crate::{
 
 /// Measures, in rounds.
 pub(crate) async fn run(options: &Options) -> Result<Report> {
-    let guest = Guest::boot(options.cpus).await?;
+    let image = programs::image().await?;
+    let guest = Guest::boot_as(image, |vm| options.hardware(vm)).await?;
     let mut bridge = Bridge::start([guest.seat("bench")]).await?;
     bridge.ready("bench").await?;
     let place = bridge.place("bench");
@@ -86,8 +90,8 @@ struct Samples {
 impl Samples {
     fn report(self, options: &Options, guest: &Guest, (agent, bridge): (u64, u64)) -> Report {
         let mut report = Report::new(format!(
-            "one guest with {} CPU(s) under {}, {} rounds of {} MiB",
-            options.cpus,
+            "one {} under {}, {} rounds of {} MiB",
+            options.guest(),
             guest.vm().accelerator().name(),
             options.rounds,
             options.mebibytes

@@ -27,6 +27,7 @@ use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use xtask::qemu::VmBuilder;
 
 /// Measures vbridge on a real guest, and its libvirt client on a real daemon.
 #[derive(Parser)]
@@ -43,6 +44,10 @@ struct Options {
     /// The guest's virtual CPUs.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
+    /// The guest's CPU as QEMU names it. `max,-erms` is one whose `rep movsb`, which software emulates byte by byte, the guest's
+    /// kernel leaves alone.
+    #[arg(long, default_value = "max")]
+    cpu_model: String,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -53,6 +58,20 @@ enum Part {
     Link,
     Guest,
     Libvirt,
+}
+
+impl Options {
+    /// The guest's hardware.
+    fn hardware(&self, vm: VmBuilder) -> VmBuilder {
+        vm.cpus(self.cpus)
+            .qemu_arg("-cpu")
+            .qemu_arg(&self.cpu_model)
+    }
+
+    /// The guest, for a report's headline.
+    fn guest(&self) -> String {
+        format!("guest with {} CPU(s) \"{}\"", self.cpus, self.cpu_model)
+    }
 }
 
 #[tokio::main]

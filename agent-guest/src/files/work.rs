@@ -1,17 +1,18 @@
 //! Work in steps: what may block is done a step at a time, on threads where that may be.
 //!
 //! ```text
-//!              ┌──── step: Piece ───▶ given to the caller ────┐
-//!    waiting ──┤                                              ├──▶ waiting, as long as the caller takes pieces
-//!      ▲       └──── step: Again, Later (after a pause) ──────┘
+//!              ┌──── steps: some pieces ──▶ given to the caller, one by one ────┐
+//!    waiting ──┤                                                               ├──▶ waiting, as long as the caller takes pieces
+//!      ▲       └──── a step: Again, Later (after a pause) ─────────────────────┘
 //!      │
-//!    a thread and the state meet only for one step
+//!    a thread and the state meet for a few steps
 //! ```
 //!
-//! Between two steps the state holds no thread. When the caller is gone it is dropped, on such a thread as well: to close
+//! To get to a thread and back takes two switches, which cost an emulated CPU more than a piece does: so a few pieces are
+//! made at once. Between that the state holds no thread. When the caller is gone it is dropped, on such a thread as well: to close
 //! or remove a file may block, too.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
 use tokio::{
@@ -22,7 +23,9 @@ use tonic::Status;
 
 use crate::{
     error::{self, Reason},
-    limits::{FOLLOW_INTERVAL, MAX_FILE_THREADS, MAX_FILE_TRANSFERS, MAX_FILE_WATCHES},
+    limits::{
+        FOLLOW_INTERVAL, MAX_FILE_THREADS, MAX_FILE_TRANSFERS, MAX_FILE_WATCHES, PIECES_AHEAD,
+    },
     services::aside,
 };
 
@@ -50,6 +53,25 @@ pub(crate) enum Step<P> {
 
 /// The pieces of a piece of work, as a call answers with them.
 pub(crate) type Pieces<P> = Pin<Box<dyn Stream<Item = Result<P, Status>> + Send>>;
+
+/// What comes behind the pieces that were made at once.
+#[derive(Debug)]
+enum Then {
+    /// Another step.
+    More,
+    /// Another step, after a pause.
+    Later,
+    /// Nothing.
+    End,
+    Failed(Status),
+}
+
+/// A piece of work with the pieces that are there already.
+struct Making<W: Work> {
+    worker: Worker<W>,
+    pieces: VecDeque<W::Piece>,
+    then: Then,
+}
 
 /// Threads and places for all calls that work with files.
 #[derive(Debug, Clone)]
@@ -159,35 +181,74 @@ impl<T: Send + 'static> Worker<T> {
 }
 
 impl<W: Work> Worker<W> {
-    /// Goes on until there is a piece, or no more.
-    pub(crate) async fn next(&mut self) -> Result<Option<W::Piece>, Status> {
-        loop {
-            match self.run(W::step).await? {
-                Step::Piece(piece) => return Ok(Some(piece)),
-                Step::End => return Ok(None),
-                Step::Again => {}
-                Step::Later => tokio::time::sleep(FOLLOW_INTERVAL).await,
-            }
-        }
-    }
-
-    /// All pieces, each worked out when it is asked for.
+    /// All pieces, each given when it is asked for.
     pub(crate) fn pieces(self) -> Pieces<W::Piece> {
-        Box::pin(stream::unfold(Some(self), |worker| async move {
-            let mut worker = worker?;
-            match worker.next().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(worker))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
-            }
-        }))
+        Box::pin(stream::unfold(
+            Some(Making::new(self)),
+            |making| async move {
+                let mut making = making?;
+                match making.next().await {
+                    Ok(Some(piece)) => Some((Ok(piece), Some(making))),
+                    Ok(None) => None,
+                    Err(status) => Some((Err(status), None)),
+                }
+            },
+        ))
     }
 
     /// The one piece of work that has one.
-    pub(crate) async fn answer(mut self) -> Result<W::Piece, Status> {
-        self.next()
+    pub(crate) async fn answer(self) -> Result<W::Piece, Status> {
+        Making::new(self)
+            .next()
             .await?
             .ok_or_else(|| error::failure(Reason::Internal, "the work ended without a result"))
+    }
+}
+
+impl<W: Work> Making<W> {
+    fn new(worker: Worker<W>) -> Self {
+        Self {
+            worker,
+            pieces: VecDeque::new(),
+            then: Then::More,
+        }
+    }
+
+    /// Goes on until there is a piece, or no more.
+    async fn next(&mut self) -> Result<Option<W::Piece>, Status> {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return Ok(Some(piece));
+            }
+            match std::mem::replace(&mut self.then, Then::End) {
+                Then::More => {}
+                Then::Later => tokio::time::sleep(FOLLOW_INTERVAL).await,
+                Then::End => return Ok(None),
+                Then::Failed(status) => return Err(status),
+            }
+            (self.pieces, self.then) = self.worker.run(|work| Ok(some(work))).await?;
+        }
+    }
+}
+
+/// Does steps as long as each of them leads to a piece, and not too many.
+fn some<W: Work>(work: &mut W) -> (VecDeque<W::Piece>, Then) {
+    let mut pieces = VecDeque::new();
+    loop {
+        let then = match work.step() {
+            Ok(Step::Piece(piece)) => {
+                pieces.push_back(piece);
+                if pieces.len() < PIECES_AHEAD {
+                    continue;
+                }
+                Then::More
+            }
+            Ok(Step::Again) => Then::More,
+            Ok(Step::Later) => Then::Later,
+            Ok(Step::End) => Then::End,
+            Err(status) => Then::Failed(status),
+        };
+        return (pieces, then);
     }
 }
 
@@ -203,6 +264,7 @@ impl<T: Send + 'static> Drop for Worker<T> {
 mod tests {
     use std::{sync::mpsc, thread};
 
+    use futures_util::StreamExt as _;
     use tonic::Code;
 
     use super::*;
@@ -225,6 +287,41 @@ mod tests {
         drop(worker);
         let dropped = aside(move || receiver.recv().unwrap()).await.unwrap();
         assert_ne!(dropped, thread::current().id());
+    }
+
+    /// Counts up to a number, and then fails.
+    struct Counts(usize);
+
+    impl Work for Counts {
+        type Piece = usize;
+
+        fn step(&mut self) -> Result<Step<usize>, Status> {
+            match self.0 {
+                0 => Err(Status::aborted("as told")),
+                left if left % 3 == 0 => {
+                    self.0 -= 1;
+                    Ok(Step::Again)
+                }
+                left => {
+                    self.0 -= 1;
+                    Ok(Step::Piece(left))
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_that_were_made_at_once_come_one_by_one_and_a_failure_behind_them() {
+        let pool = Pool::new();
+        let place = pool.transfer().unwrap();
+        let worker = pool.begin(place, || Ok(Counts(3 * PIECES_AHEAD))).await;
+        let mut pieces = worker.unwrap().pieces();
+        for left in (1..=3 * PIECES_AHEAD).rev().filter(|left| left % 3 != 0) {
+            assert_eq!(pieces.next().await.unwrap().unwrap(), left);
+        }
+        let status = pieces.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::Aborted);
+        assert!(pieces.next().await.is_none());
     }
 
     #[tokio::test]

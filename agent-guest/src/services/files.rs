@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use rustix::fs::OFlags;
 use tokio::io::{Interest, unix::AsyncFd};
 use tonic::{Request, Response, Status, Streaming};
@@ -36,7 +36,7 @@ use crate::{
         work::{Pieces, Pool, Step, Work as _, Worker},
         write::Upload,
     },
-    limits::{HOLE_STEP, MAX_FILE_DATA},
+    limits::{HOLE_STEP, MAX_FILE_DATA, WRITE_AT_ONCE},
     policy::{Access, Fence, Policy},
     port::async_fd,
 };
@@ -172,12 +172,41 @@ impl files_server::Files for Files {
         let mut upload = self.pool.begin(place, begin).await?;
         while !upload.run(Upload::prepare).await? {}
         let mut is_over = false;
-        while let Some(message) = messages.message().await? {
+        let mut read_ahead = None;
+        loop {
+            let message = match read_ahead.take() {
+                Some(message) => message,
+                None => messages.message().await,
+            };
+            let Some(message) = message? else {
+                break;
+            };
             if is_over {
                 return Err(error::invalid_field("digest", "must be the last message"));
             }
             match message.message {
-                Some(Message::Data(data)) => upload.run(move |upload| upload.data(&data)).await?,
+                Some(Message::Data(data)) => {
+                    let mut bytes = data.len();
+                    let mut pieces = vec![data];
+                    // What has come meanwhile goes with it: to get to a thread and back is what costs.
+                    while bytes < WRITE_AT_ONCE && read_ahead.is_none() {
+                        match messages.message().now_or_never() {
+                            Some(Ok(Some(FilesWriteRequest {
+                                message: Some(Message::Data(data)),
+                            }))) => {
+                                bytes += data.len();
+                                pieces.push(data);
+                            }
+                            Some(other) => read_ahead = Some(other),
+                            None => break,
+                        }
+                    }
+                    let write = move |upload: &mut Upload| {
+                        let mut pieces = pieces.iter();
+                        pieces.try_for_each(|data| upload.data(data))
+                    };
+                    upload.run(write).await?;
+                }
                 Some(Message::Hole(count)) => write_hole(&mut upload, count).await?,
                 Some(Message::Digest(digest)) => {
                     is_over = true;

@@ -1,5 +1,8 @@
 //! The journal, as `journalctl` reads it.
 //!
+//! Of lines since a time, journalctl gives the first ones (systemd 252), and the last ones are what is asked for. So it is
+//! asked twice: backwards for where they begin, and then from there.
+//!
 //! The program is a child that lives as long as its [`Journal`]: dropped, it is killed. Nothing is read of it that nobody
 //! takes, so it waits for a caller who does. What a caller says reaches it only as `--flag=value` with values that were
 //! checked, and after `--` there is nothing but our own.
@@ -39,15 +42,30 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Entries that come before those that are followed, if nothing else is asked for.
 const FOLLOWED: u32 = 10;
 
+/// The field that is read of entries whose place alone is wanted.
+const SEARCHED: &str = "PRIORITY";
+
 /// Largest severity's number.
 const DEBUG: u32 = 7;
 
 /// 9999-12-31T23:59:59Z: what systemd has for the last moment.
 const LAST_SECOND: i64 = 253_402_300_799;
 
-/// The program's arguments.
+/// What the program is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Query(Vec<String>);
+pub(crate) struct Query {
+    /// Its arguments, which say too where to begin; but with `search`.
+    arguments: Vec<String>,
+    search: Option<Search>,
+}
+
+/// The query begins at the last of these entries.
+#[derive(Debug, PartialEq, Eq)]
+struct Search {
+    arguments: Vec<String>,
+    /// How the query begins if there is none.
+    otherwise: String,
+}
 
 /// Entries as they come.
 #[derive(Debug)]
@@ -66,62 +84,104 @@ pub(crate) struct Journal {
 impl Query {
     /// What is asked for, checked.
     pub(crate) fn new(request: &ServicesLogsRequest) -> Result<Self, Status> {
-        error::at_most("units", request.units.len(), MAX_UNIT_NAMES)?;
-        let mut arguments = [
-            "--output=json",
-            &format!("--output-fields={FIELDS}"),
-            // Large fields would be null.
-            "--all",
-            "--no-pager",
-            // No hints for people between the entries.
-            "--quiet",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        for (i, unit) in request.units.iter().enumerate() {
-            let field = || format!("units[{i}]");
-            let unit = UnitName::parse(unit).map_err(|why| invalid_field(field(), why))?;
-            arguments.push(format!("--unit={unit}"));
+        let filters = filters(request)?;
+        let since = match &request.since {
+            Some(_) if !request.after_cursor.is_empty() => {
+                let why = "and after_cursor say both where to begin: give one of them";
+                return Err(invalid_field("since", why));
+            }
+            Some(time) => Some(format!("--since=@{}", moment("since", time)?)),
+            None => None,
+        };
+        let mut arguments = Vec::new();
+        if request.follow {
+            arguments.push("--follow".to_owned());
         }
-        let goes_on = request.since.is_some() || !request.after_cursor.is_empty();
+        let goes_on = since.is_some() || !request.after_cursor.is_empty();
         let lines = match request.lines {
             None if request.follow && !goes_on => Some(FOLLOWED),
             lines => lines,
         };
-        if request.follow {
-            arguments.push("--follow".to_owned());
-        }
-        match lines {
-            Some(lines) => arguments.push(format!("--lines={lines}")),
-            None if request.follow => arguments.push("--no-tail".to_owned()),
-            None => {}
-        }
-        for (field, time) in [("since", &request.since), ("until", &request.until)] {
-            if let Some(time) = time {
-                arguments.push(format!("--{field}=@{}", moment(field, time)?));
+        let mut search = None;
+        match (lines, since) {
+            (Some(lines @ 1..), Some(since)) => {
+                if request.follow {
+                    arguments.push("--no-tail".to_owned());
+                }
+                let lines = format!("--lines={lines}");
+                let mut arguments = vec!["--reverse".to_owned(), lines, since.clone()];
+                arguments.extend_from_slice(&filters);
+                search = Some(Search {
+                    arguments: beginning(SEARCHED, arguments),
+                    otherwise: since,
+                });
             }
-        }
-        if let Some(priority) = request.priority {
-            if priority > DEBUG {
-                let why = format!("{priority} is no severity: they are 0 to {DEBUG}");
-                return Err(invalid_field("priority", why));
+            // Of none it does not matter since when.
+            (Some(lines), _) => arguments.push(format!("--lines={lines}")),
+            (None, since) => {
+                if request.follow {
+                    arguments.push("--no-tail".to_owned());
+                }
+                arguments.extend(since);
             }
-            arguments.push(format!("--priority={priority}"));
-        }
-        if request.this_boot {
-            arguments.push("--boot=0".to_owned());
         }
         if !request.after_cursor.is_empty() {
             check_cursor(&request.after_cursor)
                 .map_err(|why| invalid_field("after_cursor", why))?;
             arguments.push(format!("--after-cursor={}", request.after_cursor));
         }
-        if request.kernel {
-            // --dmesg would be of this boot alone.
-            arguments.extend(["--", "_TRANSPORT=kernel"].map(str::to_owned));
-        }
-        Ok(Self(arguments))
+        arguments.extend(filters);
+        Ok(Self {
+            arguments: beginning(FIELDS, arguments),
+            search,
+        })
     }
+}
+
+/// The arguments that every query has, and these.
+fn beginning(fields: &str, arguments: Vec<String>) -> Vec<String> {
+    let mut all = [
+        "--output=json",
+        &format!("--output-fields={fields}"),
+        // Large fields would be null.
+        "--all",
+        "--no-pager",
+        // No hints for people between the entries.
+        "--quiet",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    all.extend(arguments);
+    all
+}
+
+/// Which entries, wherever they begin. These arguments come last.
+fn filters(request: &ServicesLogsRequest) -> Result<Vec<String>, Status> {
+    error::at_most("units", request.units.len(), MAX_UNIT_NAMES)?;
+    let mut arguments = Vec::new();
+    for (i, unit) in request.units.iter().enumerate() {
+        let field = || format!("units[{i}]");
+        let unit = UnitName::parse(unit).map_err(|why| invalid_field(field(), why))?;
+        arguments.push(format!("--unit={unit}"));
+    }
+    if let Some(time) = &request.until {
+        arguments.push(format!("--until=@{}", moment("until", time)?));
+    }
+    if let Some(priority) = request.priority {
+        if priority > DEBUG {
+            let why = format!("{priority} is no severity: they are 0 to {DEBUG}");
+            return Err(invalid_field("priority", why));
+        }
+        arguments.push(format!("--priority={priority}"));
+    }
+    if request.this_boot {
+        arguments.push("--boot=0".to_owned());
+    }
+    if request.kernel {
+        // --dmesg would be of this boot alone.
+        arguments.extend(["--", "_TRANSPORT=kernel"].map(str::to_owned));
+    }
+    Ok(arguments)
 }
 
 /// Seconds since 1970, as systemd.time(7) has them behind an @.
@@ -151,9 +211,27 @@ fn check_cursor(cursor: &str) -> Result<(), String> {
 impl Systemd {
     /// Begins to read the journal.
     pub(crate) async fn journal(&self, query: Query) -> Result<Journal, Status> {
+        let Query {
+            mut arguments,
+            search,
+        } = query;
+        if let Some(search) = search {
+            let mut journal = self.read_journal(search.arguments).await?;
+            let mut begin = search.otherwise;
+            while let Some(answer) = journal.next().await {
+                if let Some(entry) = answer?.entries.pop() {
+                    begin = format!("--cursor={}", entry.cursor);
+                }
+            }
+            arguments.insert(0, begin);
+        }
+        self.read_journal(arguments).await
+    }
+
+    async fn read_journal(&self, arguments: Vec<String>) -> Result<Journal, Status> {
         let program = self.0.places.journalctl.clone();
         // To start a program may take as long as the disk does.
-        aside(move || Journal::start(&program, &query))
+        aside(move || Journal::start(&program, &arguments))
             .await?
             .map_err(|error| {
                 let message = format!("can't start the guest's journalctl: {error}");
@@ -166,9 +244,9 @@ impl Systemd {
 
 impl Journal {
     /// Must be called within a runtime with I/O enabled.
-    fn start(program: &Path, query: &Query) -> io::Result<Self> {
+    fn start(program: &Path, arguments: &[String]) -> io::Result<Self> {
         let mut child = Command::new(program)
-            .args(&query.0)
+            .args(arguments)
             .env_clear()
             .env("PATH", PATH)
             .env("LC_ALL", "C.UTF-8")
@@ -286,9 +364,18 @@ mod tests {
     use super::*;
 
     fn arguments(request: &ServicesLogsRequest) -> Vec<String> {
-        let Query(mut arguments) = Query::new(request).unwrap();
+        let query = Query::new(request).unwrap();
+        assert_eq!(query.search, None);
+        its_own(query.arguments)
+    }
+
+    fn its_own(mut arguments: Vec<String>) -> Vec<String> {
         assert_eq!(arguments[0], "--output=json");
         arguments.split_off(5)
+    }
+
+    fn seconds(seconds: i64) -> Option<Timestamp> {
+        Some(Timestamp { seconds, nanos: 0 })
     }
 
     #[test]
@@ -296,12 +383,11 @@ mod tests {
         assert!(arguments(&ServicesLogsRequest::default()).is_empty());
         let request = ServicesLogsRequest {
             units: vec!["nginx".to_owned(), "a@b.timer".to_owned()],
-            lines: Some(0),
-            since: Some(Timestamp {
+            lines: Some(7),
+            until: Some(Timestamp {
                 seconds: 7,
                 nanos: 1_500,
             }),
-            until: Some(Timestamp::default()),
             priority: Some(3),
             this_boot: true,
             after_cursor: "s=ab;i=1".to_owned(),
@@ -309,18 +395,48 @@ mod tests {
             ..ServicesLogsRequest::default()
         };
         let expected = [
+            "--lines=7",
+            "--after-cursor=s=ab;i=1",
             "--unit=nginx.service",
             "--unit=a@b.timer",
-            "--lines=0",
-            "--since=@7.000001",
-            "--until=@0.000000",
+            "--until=@7.000001",
             "--priority=3",
             "--boot=0",
-            "--after-cursor=s=ab;i=1",
             "--",
             "_TRANSPORT=kernel",
         ];
         assert_eq!(arguments(&request), expected);
+        let since = ServicesLogsRequest {
+            since: seconds(0),
+            ..ServicesLogsRequest::default()
+        };
+        assert_eq!(arguments(&since), ["--since=@0.000000"]);
+    }
+
+    #[test]
+    fn the_last_entries_since_a_time_are_looked_for_from_the_end() {
+        let request = ServicesLogsRequest {
+            units: vec!["nginx".to_owned()],
+            follow: true,
+            lines: Some(3),
+            since: seconds(7),
+            kernel: true,
+            ..ServicesLogsRequest::default()
+        };
+        let query = Query::new(&request).unwrap();
+        let search = query.search.unwrap();
+        assert_eq!(search.otherwise, "--since=@7.000000");
+        let filters = ["--unit=nginx.service", "--", "_TRANSPORT=kernel"];
+        let expected = ["--reverse", "--lines=3", "--since=@7.000000"];
+        assert_eq!(its_own(search.arguments), [expected, filters].concat());
+        let expected = [&["--follow", "--no-tail"], &filters[..]].concat();
+        assert_eq!(its_own(query.arguments), expected);
+        let none = ServicesLogsRequest {
+            lines: Some(0),
+            since: seconds(7),
+            ..ServicesLogsRequest::default()
+        };
+        assert_eq!(arguments(&none), ["--lines=0"]);
     }
 
     #[test]
@@ -346,7 +462,7 @@ mod tests {
     #[test]
     fn what_is_no_value_is_refused_with_its_field() {
         type Change = fn(&mut ServicesLogsRequest);
-        let cases: [(&str, Change); 8] = [
+        let cases: [(&str, Change); 9] = [
             ("units[0]", |it| it.units = vec!["--rotate".to_owned()]),
             ("units[1]", |it| {
                 it.units = vec!["a".to_owned(), "b c".to_owned()];
@@ -358,10 +474,11 @@ mod tests {
             ("after_cursor", |it| it.after_cursor = "-x".to_owned()),
             ("after_cursor", |it| it.after_cursor = "a b".to_owned()),
             ("since", |it| {
-                it.since = Some(Timestamp {
-                    seconds: -1,
-                    nanos: 0,
-                });
+                it.since = seconds(-1);
+            }),
+            ("since", |it| {
+                it.since = seconds(7);
+                it.after_cursor = "s=1".to_owned();
             }),
             ("until", |it| {
                 it.until = Some(Timestamp {

@@ -179,16 +179,27 @@ pub(crate) async fn journal(world: Arc<World>) -> Result<()> {
         bad.len() == 1 && bad[0].message == "the probe complains",
         "{bad:?}"
     );
-    // Without a time: of lines since a time, journalctl of systemd 252 gives the first ones.
-    let last = ServicesLogsRequest {
+    let the_last = [&all[all.len() - 1].cursor];
+    for since in [request.since, None] {
+        let last = ServicesLogsRequest {
+            lines: Some(1),
+            since,
+            ..request.clone()
+        };
+        let last = entries(&mut client, last).await?;
+        let cursors: Vec<_> = last.iter().map(|entry| &entry.cursor).collect();
+        ensure!(cursors == the_last, "since {since:?}: {last:?}");
+    }
+    let behind = ServicesLogsRequest {
         lines: Some(1),
         since: None,
+        after_cursor: all[0].cursor.clone(),
         ..request
     };
-    let last = entries(&mut client, last).await?;
+    let behind = entries(&mut client, behind).await?;
     ensure!(
-        last.len() == 1 && last[0].cursor == all[all.len() - 1].cursor,
-        "{last:?}"
+        behind.len() == 1 && behind[0].cursor == all[1].cursor,
+        "{behind:?}"
     );
     Ok(())
 }
