@@ -1,97 +1,34 @@
 //! The bridge as a whole: its guests, its listeners, its start and its end.
 
-use std::{collections::BTreeMap, fmt, future::Future, os::unix::fs::FileTypeExt as _, sync::Arc};
+use std::{fmt, future::Future, os::unix::fs::FileTypeExt as _, sync::Arc};
 
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::{
-    sync::{broadcast, watch},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tracing::info;
 use vbridge_api::host::v1::bridge_server::BridgeServer;
 
 use crate::{
     address::ListenAddress,
+    discovery::Source,
     error::BridgeError,
     front::{Front, Listener},
     guest::{Guest, GuestSpec},
-    limits::{DRAIN, WATCH_BACKLOG},
-    routing::{BRIDGE_NAME, Names},
+    guests::{Guests, Refusal},
+    limits::DRAIN,
+    metrics::{Calls, Exporter},
+    routing::BRIDGE_NAME,
     service::Service,
 };
 
 /// The longest name of a guest: that of a DNS name.
 const MAX_NAME: usize = 253;
 
-/// The guests of a bridge by name.
-#[derive(Clone)]
-pub(crate) struct Guests {
-    by_name: Arc<BTreeMap<String, Arc<Guest>>>,
-    machine: Arc<str>,
-    changes: broadcast::Sender<String>,
-    /// Whether the bridge is about to end.
-    stopping: watch::Sender<bool>,
-}
-
-impl Guests {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Guest>> {
-        self.by_name.values()
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Guest>> {
-        self.by_name.get(name)
-    }
-
-    /// Done when the bridge is about to end.
-    pub(crate) async fn stopping(&self) {
-        // The sender is a part of this.
-        let _ = self
-            .stopping
-            .subscribe()
-            .wait_for(|stopping| *stopping)
-            .await;
-    }
-
-    /// The names of guests whose state changes.
-    pub(crate) fn changes(&self) -> broadcast::Receiver<String> {
-        self.changes.subscribe()
-    }
-}
-
-impl Names for Guests {
-    type Guest = Arc<Guest>;
-
-    fn find(&self, name: &str) -> Option<Arc<Guest>> {
-        let exact = self.by_name.get(name);
-        exact
-            .or_else(|| {
-                self.iter()
-                    .find(|guest| guest.name().eq_ignore_ascii_case(name))
-            })
-            .cloned()
-    }
-
-    fn only(&self) -> Option<Arc<Guest>> {
-        match self.by_name.len() {
-            1 => self.iter().next().cloned(),
-            _ => None,
-        }
-    }
-
-    fn all(&self) -> Vec<&str> {
-        self.by_name.keys().map(String::as_str).collect()
-    }
-
-    fn machine(&self) -> &str {
-        &self.machine
-    }
-}
-
 /// Describes a [`Bridge`].
 #[derive(Debug, Default)]
 pub struct BridgeBuilder {
     guests: Vec<GuestSpec>,
+    sources: Vec<Source>,
     listen: Vec<ListenAddress>,
 }
 
@@ -100,6 +37,13 @@ impl BridgeBuilder {
     #[must_use]
     pub fn guest(mut self, guest: GuestSpec) -> Self {
         self.guests.push(guest);
+        self
+    }
+
+    /// Adds a place where guests are found, and come and go.
+    #[must_use]
+    pub fn source(mut self, source: Source) -> Self {
+        self.sources.push(source);
         self
     }
 
@@ -118,31 +62,20 @@ impl BridgeBuilder {
         if self.listen.is_empty() && self.guests.iter().all(|guest| guest.listen.is_none()) {
             return Err(BridgeError::NoAddress);
         }
-        let (changes, _) = broadcast::channel(WATCH_BACKLOG);
-        let mut by_name = BTreeMap::new();
+        let guests = Guests::new();
         for spec in self.guests {
             check_name(&spec.name)?;
             check_channel(&spec)?;
-            let clash = by_name
-                .keys()
-                .any(|name: &String| name.eq_ignore_ascii_case(&spec.name));
-            if clash {
-                return Err(BridgeError::DuplicateGuest(spec.name));
-            }
-            by_name.insert(spec.name.clone(), Guest::new(spec, changes.clone()));
+            let (name, channel) = (spec.name.clone(), spec.channel.clone());
+            guests.add(spec).map_err(|refusal| match refusal {
+                Refusal::Taken => BridgeError::DuplicateGuest(name),
+                Refusal::SameChannel => BridgeError::DuplicateChannel(channel),
+                Refusal::Full => BridgeError::TooManyGuests,
+            })?;
         }
-        let machine = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let guests = Guests {
-            by_name: Arc::new(by_name),
-            machine: machine.into(),
-            changes,
-            stopping: watch::Sender::new(false),
-        };
         Ok(Bridge {
             guests,
+            sources: self.sources,
             listen: self.listen,
         })
     }
@@ -210,6 +143,7 @@ fn check_channel(spec: &GuestSpec) -> Result<(), BridgeError> {
 /// ```
 pub struct Bridge {
     guests: Guests,
+    sources: Vec<Source>,
     listen: Vec<ListenAddress>,
 }
 
@@ -237,13 +171,14 @@ impl Bridge {
             guest_addresses: Vec::new(),
             listeners: Vec::new(),
             guests: self.guests.clone(),
+            sources: self.sources,
         };
         for address in &self.listen {
             let (listener, address) = Listener::bind(address).await?;
             bound.addresses.push(address);
             bound.listeners.push((listener, None));
         }
-        for guest in self.guests.iter() {
+        for guest in &self.guests.all() {
             if let Some(address) = &guest.spec.listen {
                 let (listener, address) = Listener::bind(address).await?;
                 bound
@@ -259,6 +194,7 @@ impl Bridge {
 /// A bridge with its addresses open.
 pub struct BoundBridge {
     guests: Guests,
+    sources: Vec<Source>,
     addresses: Vec<ListenAddress>,
     guest_addresses: Vec<(String, ListenAddress)>,
     listeners: Vec<(Listener, Option<Arc<Guest>>)>,
@@ -289,25 +225,30 @@ impl BoundBridge {
     /// The bridge's own services can't be set up.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
         let routes = own_services(self.guests.clone()).await?;
-        let mut tasks = JoinSet::new();
-        let leave = watch::Sender::new(false);
-        for guest in self.guests.iter() {
-            tasks.spawn(Arc::clone(guest).look_after(leave.subscribe()));
+        self.guests.start();
+        let mut discovery = JoinSet::new();
+        for source in self.sources {
+            discovery.spawn(source.follow(self.guests.clone()));
         }
+        let calls = Calls::new();
+        let exporter = Exporter::new(self.guests.clone(), calls.clone());
         let graceful = Arc::new(GracefulShutdown::new());
         let mut listeners = JoinSet::new();
         for (listener, fixed) in self.listeners {
             let front = Front {
                 guests: self.guests.clone(),
                 routes: routes.clone(),
+                calls: calls.clone(),
+                exporter: exporter.clone(),
                 fixed,
             };
             listeners.spawn(listener.run(front, Arc::clone(&graceful)));
         }
-        info!(guests = self.guests.iter().count(), "bridge up");
+        info!(guests = self.guests.len(), "bridge up");
         shutdown.await;
         info!("bridge stops");
-        self.guests.stopping.send_replace(true);
+        self.guests.stop();
+        discovery.shutdown().await;
         // No more clients; those that are there may finish.
         listeners.shutdown().await;
         // The listeners held the only other references.
@@ -318,9 +259,7 @@ impl BoundBridge {
         {
             info!("calls were still under way and are cut off");
         }
-        leave.send_replace(true);
-        // Each of them is bounded.
-        while tasks.join_next().await.is_some() {}
+        self.guests.leave().await;
         Ok(())
     }
 }

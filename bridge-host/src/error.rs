@@ -6,6 +6,7 @@
 //! |---|---|---|---|
 //! | `GUEST_NOT_FOUND` | NOT_FOUND | no guest has that name | |
 //! | `GUEST_NOT_NAMED` | INVALID_ARGUMENT | several guests, and the call names none | |
+//! | `GUEST_OFF` | UNAVAILABLE | the virtual machine does not run | yes |
 //! | `GUEST_UNREACHABLE` | UNAVAILABLE | the channel's socket can't be connected | yes |
 //! | `GUEST_NOT_ANSWERING` | UNAVAILABLE | nobody answers the greeting | yes |
 //! | `CHANNEL_BUSY` | UNAVAILABLE | another client holds the channel | yes |
@@ -22,7 +23,7 @@ use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::address::ListenAddress;
+use crate::{address::ListenAddress, limits::MAX_GUESTS};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "vbridge";
@@ -32,6 +33,7 @@ pub const DOMAIN: &str = "vbridge";
 pub(crate) enum Reason {
     GuestNotFound,
     GuestNotNamed,
+    GuestOff,
     GuestUnreachable,
     GuestNotAnswering,
     ChannelBusy,
@@ -49,6 +51,7 @@ impl Reason {
         match self {
             Self::GuestNotFound => "GUEST_NOT_FOUND",
             Self::GuestNotNamed => "GUEST_NOT_NAMED",
+            Self::GuestOff => "GUEST_OFF",
             Self::GuestUnreachable => "GUEST_UNREACHABLE",
             Self::GuestNotAnswering => "GUEST_NOT_ANSWERING",
             Self::ChannelBusy => "CHANNEL_BUSY",
@@ -68,7 +71,8 @@ impl Reason {
             Self::GuestNotNamed | Self::InvalidWait => Code::InvalidArgument,
             Self::TooManyCalls => Code::ResourceExhausted,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::GuestUnreachable
+            Self::GuestOff
+            | Self::GuestUnreachable
             | Self::GuestNotAnswering
             | Self::ChannelBusy
             | Self::GuestRejected
@@ -86,7 +90,7 @@ impl Reason {
             | Self::GuestNotAnswering
             | Self::GuestUnreachable
             | Self::TooManyCalls => Some(Duration::from_secs(1)),
-            Self::ChannelBusy | Self::GuestRejected | Self::GuestPaused => {
+            Self::ChannelBusy | Self::GuestRejected | Self::GuestPaused | Self::GuestOff => {
                 Some(Duration::from_secs(5))
             }
             Self::GuestNotFound
@@ -118,6 +122,14 @@ pub enum BridgeError {
     /// Two guests have one name.
     #[error("two guests are named \"{0}\"; give each guest a name of its own")]
     DuplicateGuest(String),
+    /// Two guests have one channel.
+    #[error("two guests have the channel {path}, which takes one client at a time; give each its own", path = .0.display())]
+    DuplicateChannel(PathBuf),
+    /// More guests than a bridge takes.
+    #[error(
+        "there are more than {MAX_GUESTS} guests, which is the limit of one bridge; run several bridges"
+    )]
+    TooManyGuests,
     /// A guest's name can't be used.
     #[error("\"{0}\" can't be a guest's name: {1}")]
     BadName(String, &'static str),

@@ -77,7 +77,7 @@ pub(crate) async fn forward(
     let deadline = deadline_of(request.headers()).map(|timeout| arrived + timeout + DEADLINE_GRACE);
     prepare(&mut request);
     let mut request = request.map(|body| RequestBody {
-        body,
+        body: Source::Client(body),
         upload: Arc::clone(&upload),
     });
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
@@ -206,8 +206,25 @@ impl<T: Send + 'static> Drop for Kept<T> {
 /// A call's body on its way to the guest.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    body: Incoming,
+    body: Source,
     upload: Arc<Upload>,
+}
+
+/// Where a body comes from.
+#[derive(Debug)]
+enum Source {
+    Client(Incoming),
+    Own(tonic::body::Body),
+}
+
+impl RequestBody {
+    /// The body of a call of the bridge's own.
+    pub(crate) fn own(body: tonic::body::Body) -> Self {
+        Self {
+            body: Source::Own(body),
+            upload: Arc::new(Upload::new()),
+        }
+    }
 }
 
 impl Drop for RequestBody {
@@ -218,13 +235,20 @@ impl Drop for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(match &mut self.body {
+            Source::Client(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|error| Box::new(error).into()),
+            Source::Own(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|status| Box::new(status).into()),
+        });
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
@@ -235,11 +259,17 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Source::Client(body) => body.is_end_stream(),
+            Source::Own(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Source::Client(body) => body.size_hint(),
+            Source::Own(body) => body.size_hint(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -22,15 +22,16 @@ use tracing::{debug, warn};
 
 use crate::{
     address::ListenAddress,
-    bridge::Guests,
     error::BridgeError,
     forward::{BoxError, Failure, forward},
     guest::Guest,
+    guests::Guests,
     limits::{
         CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_WINDOW, MAX_CONNECTIONS,
         MAX_HEADER_LIST, MAX_PENDING_RESETS, MAX_STREAMS_PER_CONNECTION, SEND_BUFFER,
         STREAM_WINDOW,
     },
+    metrics::{self, Calls, Exporter},
     routing::{Target, route},
 };
 
@@ -43,12 +44,20 @@ pub(crate) struct Front {
     pub(crate) guests: Guests,
     /// The bridge's own services.
     pub(crate) routes: Routes,
+    /// What calls are counted by.
+    pub(crate) calls: Calls,
+    /// What is measured, for whoever asks.
+    pub(crate) exporter: Exporter,
     /// The guest that this listener belongs to.
     pub(crate) fixed: Option<Arc<Guest>>,
 }
 
 impl Front {
     async fn serve(self, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
+        let is_scrape = request.uri().path() == metrics::PATH && request.method() == Method::GET;
+        if is_scrape && self.fixed.is_none() {
+            return Ok(scraped(&self.exporter).await);
+        }
         if request.version() < Version::HTTP_2 {
             return Ok(not_http2());
         }
@@ -57,11 +66,17 @@ impl Front {
             None => route(&self.guests, request.uri(), request.headers()),
         };
         match target {
-            Ok(Target::Guest(guest)) => match forward(guest, request).await {
-                Ok(response) => Ok(response.map(Body::new)),
-                Err(Failure::Status(status)) => Ok(status.into_http()),
-                Err(Failure::Reset(error)) => Err(error.into()),
-            },
+            Ok(Target::Guest(guest)) => {
+                let mut record = self.calls.begin(&guest, request.uri().path());
+                match forward(guest, request).await {
+                    Ok(response) => Ok(record.follow(response).map(Body::new)),
+                    Err(Failure::Status(status)) => {
+                        record.status(status.code());
+                        Ok(status.into_http())
+                    }
+                    Err(Failure::Reset(error)) => Err(error.into()),
+                }
+            }
             Ok(Target::Bridge) => {
                 let response = self.routes.oneshot(request.map(Body::new)).await?;
                 Ok(response)
@@ -71,9 +86,24 @@ impl Front {
     }
 }
 
+/// An answer for Prometheus.
+async fn scraped(exporter: &Exporter) -> Response<Body> {
+    let (status, text) = match exporter.scrape().await {
+        Ok(text) => (StatusCode::OK, text),
+        // A string takes whatever is written to it.
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    };
+    let text = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
+    let mut response = Response::new(Body::new(text));
+    *response.status_mut() = status;
+    let kind = header::HeaderValue::from_static(metrics::CONTENT_TYPE);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 /// An answer for browsers and curl: they learn what this port is.
 fn not_http2() -> Response<Body> {
-    let text = "This is a vbridge port. It speaks gRPC, over HTTP/2 without TLS (prior knowledge); try grpcurl -plaintext.\n";
+    let text = "This is a vbridge port. It speaks gRPC, over HTTP/2 without TLS (prior knowledge); try grpcurl -plaintext. Prometheus finds /metrics.\n";
     let mut response = Response::new(Body::new(
         Full::new(Bytes::from_static(text.as_bytes())).map_err(|never: Infallible| match never {}),
     ));

@@ -7,10 +7,15 @@
 //!      │    │                  │    │ └──────────────────────────────┴──────────────┘
 //!      │    │           REJECT ▼    │ the agent restarts
 //!      │    └─────────────── Rejected
-//!      └── channel closed (from any state)
+//!      ├── channel closed (from any state)
+//!      │
+//!      │ the machine starts
+//!     Off ◀── the machine is known to have stopped (from any state)
+//!
+//!    Gone: no guest of this bridge any more; the end (from any state)
 //! ```
 //!
-//! *Paused* lies over all of them while the monitor says so: nothing is expected of a paused guest, no call is sent
+//! *Paused* lies over all of them while the [`Machine`] is: nothing is expected of a paused guest, no call is sent
 //! to it, and no session is given up.
 //!
 //! Calls see a [`Ready`] or a status that says why there is none. A call that waits hurries the connecting along.
@@ -49,11 +54,14 @@ use crate::{
     address::ListenAddress,
     error::Reason,
     forward::RequestBody,
+    guests::Change,
     limits::{
         CONNECT_TIMEOUT, CONNECTION_WINDOW, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_CALLS_PER_GUEST,
         MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES, MAX_RESETS_KNOWN, PARTING, PARTING_QUIET,
         RECONNECT_FIRST, RECONNECT_MAX, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
     },
+    machine::Machine,
+    metrics::{Codes, Shared},
     monitor,
 };
 
@@ -70,6 +78,8 @@ pub struct GuestSpec {
     pub listen: Option<ListenAddress>,
     /// The key that its agent must prove.
     pub key: Option<Key>,
+    /// Its virtual machine's UUID: calls may route by it, too.
+    pub uuid: Option<String>,
 }
 
 impl GuestSpec {
@@ -81,6 +91,7 @@ impl GuestSpec {
             monitor: None,
             listen: None,
             key: None,
+            uuid: None,
         }
     }
 }
@@ -95,6 +106,8 @@ pub(crate) struct State {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Phase {
+    Off(String),
+    Gone,
     Unreachable(String),
     Greeting { after: Option<String> },
     Rejected(String),
@@ -115,6 +128,7 @@ pub(crate) struct Ready {
 pub(crate) struct Guest {
     pub(crate) spec: GuestSpec,
     state: watch::Sender<State>,
+    machine: watch::Sender<Machine>,
     calls: Arc<Semaphore>,
     hurry: Arc<Notify>,
     sessions: AtomicU64,
@@ -122,18 +136,31 @@ pub(crate) struct Guest {
     sent: AtomicU64,
     received: AtomicU64,
     stats: watch::Sender<Option<Arc<LinkStats>>>,
-    changes: broadcast::Sender<String>,
+    /// How its calls have ended.
+    pub(crate) codes: Codes,
+    /// Its own metrics as they were told last.
+    pub(crate) sample: Shared,
+    changes: broadcast::Sender<Change>,
 }
 
 impl Guest {
-    pub(crate) fn new(spec: GuestSpec, changes: broadcast::Sender<String>) -> Arc<Self> {
+    pub(crate) fn new(
+        spec: GuestSpec,
+        machine: Machine,
+        changes: broadcast::Sender<Change>,
+    ) -> Arc<Self> {
+        let phase = match &machine {
+            Machine::Off(why) => Phase::Off(why.clone()),
+            _ => Phase::Unreachable("the bridge has just begun to look for it".to_owned()),
+        };
         let state = State {
-            phase: Phase::Unreachable("the bridge has just started".to_owned()),
-            paused: false,
+            phase,
+            paused: machine.is_paused(),
             since: SystemTime::now(),
         };
         Arc::new(Self {
             spec,
+            machine: watch::Sender::new(machine),
             state: watch::Sender::new(state),
             calls: Arc::new(Semaphore::new(MAX_CALLS_PER_GUEST)),
             hurry: Arc::default(),
@@ -141,12 +168,19 @@ impl Guest {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             stats: watch::Sender::new(None),
+            codes: Codes::default(),
+            sample: Shared::default(),
             changes,
         })
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// Its virtual machine's UUID; empty if it is not known.
+    pub(crate) fn uuid(&self) -> &str {
+        self.spec.uuid.as_deref().unwrap_or_default()
     }
 
     /// A place among the guest's calls, for as long as the permit lives.
@@ -172,7 +206,11 @@ impl Guest {
                 if let Some(ready) = usable(&state) {
                     return Ok(ready);
                 }
-                let hopeless = state.paused || matches!(state.phase, Phase::Rejected(_));
+                let is_stuck = matches!(state.phase, Phase::Rejected(_) | Phase::Off(_));
+                if matches!(state.phase, Phase::Gone) {
+                    break;
+                }
+                let hopeless = state.paused || is_stuck;
                 if hopeless && !patient {
                     break;
                 }
@@ -202,14 +240,27 @@ impl Guest {
     }
 
     fn explain(&self, state: &State) -> (Reason, String) {
+        match &state.phase {
+            Phase::Gone => {
+                let why = "it is no guest of this bridge any more";
+                return (Reason::GuestNotFound, why.to_owned());
+            }
+            Phase::Off(why) => return (Reason::GuestOff, why.clone()),
+            _ => {}
+        }
         if state.paused {
             return (
                 Reason::GuestPaused,
                 "its virtual machine is paused; resume it".to_owned(),
             );
         }
-        let channel = self.spec.channel.display();
+        let path = self.machine.borrow().channel().map(Path::to_owned);
+        let path = path.unwrap_or_default();
+        let channel = shown(&path);
         match &state.phase {
+            // Both are told above.
+            Phase::Off(why) => (Reason::GuestOff, why.clone()),
+            Phase::Gone => (Reason::GuestNotFound, String::new()),
             Phase::Unreachable(why) => (Reason::GuestUnreachable, why.clone()),
             Phase::Rejected(why) => (
                 Reason::GuestRejected,
@@ -223,7 +274,7 @@ impl Guest {
                 Reason::SessionEnded,
                 "its session has just changed; try again".to_owned(),
             ),
-            Phase::Greeting { .. } if waits_in_backlog(&self.spec.channel) => (
+            Phase::Greeting { .. } if waits_in_backlog(&path) => (
                 Reason::ChannelBusy,
                 format!(
                     "another client holds its channel {channel}, which takes one at a time; end that client"
@@ -284,6 +335,7 @@ impl Guest {
             _ => (String::new(), None),
         };
         let kind = match (&state.phase, state.paused) {
+            (Phase::Off(_) | Phase::Gone, _) => GuestState::Off,
             (_, true) => GuestState::Paused,
             (Phase::Unreachable(_), _) => GuestState::Unreachable,
             (Phase::Greeting { .. }, _) => GuestState::Greeting,
@@ -301,7 +353,11 @@ impl Guest {
             state: kind.into(),
             reason,
             since: Some(state.since.into()),
-            channel: format!("unix:{}", self.spec.channel.display()),
+            channel: match self.machine.borrow().channel() {
+                Some(channel) => format!("unix:{}", shown(channel)),
+                None => String::new(),
+            },
+            uuid: self.uuid().to_owned(),
             listen: self
                 .spec
                 .listen
@@ -332,17 +388,39 @@ impl Guest {
         (sent, received)
     }
 
+    /// A guest that has gone stays so, whatever becomes of its channel.
     fn enter(&self, phase: Phase) {
-        self.state.send_modify(|state| {
+        let is_new = self.state.send_if_modified(|state| {
+            if matches!(state.phase, Phase::Gone) {
+                return false;
+            }
             if std::mem::discriminant(&state.phase) != std::mem::discriminant(&phase) {
                 state.since = SystemTime::now();
             }
             state.phase = phase;
+            true
         });
-        self.changed();
+        if is_new {
+            self.changed();
+        }
     }
 
-    fn set_paused(&self, paused: bool) {
+    /// What its virtual machine does has become known.
+    pub(crate) fn machine_is(&self, machine: &Machine) {
+        let paused = machine.is_paused();
+        let is_new = self
+            .machine
+            .send_if_modified(|known| std::mem::replace(known, machine.clone()) != *machine);
+        if !is_new {
+            return;
+        }
+        let is_off = machine.channel().is_none();
+        let was_paused = self.state.borrow().paused;
+        if is_off || paused == was_paused {
+            self.state.send_modify(|state| state.paused = paused);
+            // Whoever looks after it tells the rest.
+            return;
+        }
         self.state.send_modify(|state| {
             state.paused = paused;
             state.since = SystemTime::now();
@@ -352,45 +430,85 @@ impl Guest {
         self.changed();
     }
 
-    fn changed(&self) {
+    /// Its virtual machine stands still, or goes on.
+    pub(crate) fn pauses(&self, paused: bool) {
+        let machine = self.machine.borrow().clone();
+        self.machine_is(&machine.with_pause(paused));
+    }
+
+    /// Whether its channel is that one now.
+    pub(crate) fn has_channel(&self, channel: &Path) -> bool {
+        self.machine.borrow().channel() == Some(channel)
+    }
+
+    /// Whether its virtual machine may run.
+    pub(crate) fn runs(&self) -> bool {
+        self.machine.borrow().channel().is_some()
+    }
+
+    /// Its channel may be worth another look at once.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// It is no guest of this bridge any more.
+    pub(crate) fn removed(&self) {
+        self.state.send_modify(|state| {
+            state.phase = Phase::Gone;
+            state.since = SystemTime::now();
+        });
+    }
+
+    pub(crate) fn changed(&self) {
         // Nobody may be watching.
-        let _ = self.changes.send(self.spec.name.clone());
+        let _ = self.changes.send(Change::State(self.spec.name.clone()));
     }
 
     // === Looking after the channel ===
 
     /// Keeps the guest connected until `stop` is true; then it leaves in order.
     pub(crate) async fn look_after(self: Arc<Self>, stop: watch::Receiver<bool>) {
-        let paused = watch::Sender::new(false);
-        let pauses = paused.subscribe();
         match &self.spec.monitor {
-            Some(monitor) => {
-                let opened = Arc::clone(&self.hurry);
-                tokio::select! {
-                    () = monitor::follow(monitor, paused, opened) => {}
-                    () = self.stay_connected(pauses, stop) => {}
-                }
-            }
-            None => self.stay_connected(pauses, stop).await,
+            Some(monitor) => tokio::select! {
+                () = monitor::follow(monitor, &self) => {}
+                () = self.stay_connected(stop) => {}
+            },
+            None => self.stay_connected(stop).await,
         }
     }
 
-    async fn stay_connected(
-        &self,
-        mut pauses: watch::Receiver<bool>,
-        mut stop: watch::Receiver<bool>,
-    ) {
+    async fn stay_connected(&self, mut stop: watch::Receiver<bool>) {
+        let mut machines = self.machine.subscribe();
         let mut wait = RECONNECT_FIRST;
         let mut patience = DEAF_FIRST;
         loop {
-            match connect(&self.spec.channel).await {
+            let machine = machines.borrow_and_update().clone();
+            let channel = match machine {
+                Machine::Runs(channel) | Machine::Paused(channel) => channel,
+                Machine::Off(why) => {
+                    info!(guest = %self.name(), "off: {why}");
+                    self.enter(Phase::Off(why));
+                    tokio::select! {
+                        // The sender is a part of this.
+                        _ = machines.changed() => {}
+                        () = stopped(&mut stop) => return,
+                    }
+                    (wait, patience) = (RECONNECT_FIRST, DEAF_FIRST);
+                    continue;
+                }
+            };
+            match connect(&channel).await {
                 Ok(stream) => {
                     wait = RECONNECT_FIRST;
                     match self
-                        .converse(stream, patience, &mut pauses, &mut stop)
+                        .converse(stream, &channel, patience, &mut machines, &mut stop)
                         .await
                     {
                         Parting::Stopped => return,
+                        Parting::Moved => {
+                            patience = DEAF_FIRST;
+                            continue;
+                        }
                         Parting::Deaf => {
                             patience = (patience * DEAF_FACTOR).min(DEAF_MAX);
                             continue;
@@ -400,10 +518,10 @@ impl Guest {
                     }
                     self.enter(Phase::Unreachable(format!(
                         "its channel {} was closed; the virtual machine may have been shut down",
-                        self.spec.channel.display()
+                        shown(&channel)
                     )));
                 }
-                Err(error) => self.unreachable(&error),
+                Err(error) => self.unreachable(&channel, &error),
             }
             // A call that waits does not make the bridge spin: the shortest wait stays.
             tokio::time::sleep(RECONNECT_FIRST).await;
@@ -411,17 +529,17 @@ impl Guest {
                 () = tokio::time::sleep(wait) => {}
                 () = self.hurry.notified() => {}
                 () = stopped(&mut stop) => return,
-                Ok(()) = pauses.changed() => {
-                    let paused = *pauses.borrow_and_update();
-                    self.set_paused(paused);
+                _ = machines.changed() => {
+                    (wait, patience) = (RECONNECT_FIRST, DEAF_FIRST);
+                    continue;
                 }
             }
             wait = (wait * 2).min(RECONNECT_MAX);
         }
     }
 
-    fn unreachable(&self, error: &io::Error) {
-        let why = explain_connect(&self.spec.channel, error);
+    fn unreachable(&self, channel: &Path, error: &io::Error) {
+        let why = explain_connect(channel, error);
         let known = matches!(&self.state.borrow().phase, Phase::Unreachable(old) if *old == why);
         if !known {
             info!(guest = %self.name(), "not reachable: {why}");
@@ -433,8 +551,9 @@ impl Guest {
     async fn converse(
         &self,
         stream: UnixStream,
+        channel: &Path,
         patience: Duration,
-        pauses: &mut watch::Receiver<bool>,
+        machines: &mut watch::Receiver<Machine>,
         stop: &mut watch::Receiver<bool>,
     ) -> Parting {
         let config = HostConfig {
@@ -446,7 +565,7 @@ impl Guest {
         let handle = link.handle();
         let stats = handle.stats();
         self.stats.send_replace(Some(Arc::clone(&stats)));
-        handle.set_paused(*pauses.borrow());
+        handle.set_paused(machines.borrow().is_paused());
         let mut statuses = link.status();
         if !matches!(self.state.borrow().phase, Phase::Greeting { .. }) {
             self.enter(Phase::Greeting { after: None });
@@ -485,14 +604,17 @@ impl Guest {
                 }
                 () = self.hurry.notified() => handle.nudge(),
                 () = stopped(stop) => break Parting::Stopped,
-                Ok(()) = pauses.changed() => {
-                    let paused = *pauses.borrow_and_update();
-                    handle.set_paused(paused);
-                    self.set_paused(paused);
+                // The sender is a part of this.
+                _ = machines.changed() => {
+                    let machine = machines.borrow_and_update();
+                    if machine.channel() != Some(channel) {
+                        break Parting::Moved;
+                    }
+                    handle.set_paused(machine.is_paused());
                 }
                 () = &mut deaf, if stats.received_bytes() == 0 => {
                     // In the backlog it is another client's turn, and a paused guest has no word to say.
-                    if !*pauses.borrow() && !waits_in_backlog(&self.spec.channel) {
+                    if !machines.borrow().is_paused() && !waits_in_backlog(channel) {
                         break Parting::Deaf;
                     }
                     deaf.as_mut().reset(Instant::now() + patience);
@@ -513,6 +635,7 @@ impl Guest {
             .fetch_add(stats.received_bytes(), Ordering::Relaxed);
         match parting {
             Parting::Closed { .. } => info!(guest = %self.name(), "channel closed"),
+            Parting::Moved => debug!(guest = %self.name(), "channel left: the machine has stopped"),
             Parting::Stopped => debug!(guest = %self.name(), "channel left"),
             Parting::Deaf => {
                 debug!(guest = %self.name(), "no answer: the channel is connected anew")
@@ -570,6 +693,8 @@ enum Parting {
     Closed { heard: bool },
     /// Nothing was heard: this side closed it, to try another.
     Deaf,
+    /// The machine is known to have stopped, or to have another channel.
+    Moved,
     /// The bridge stops.
     Stopped,
 }
@@ -593,8 +718,13 @@ async fn connect(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
+/// A path may come from a domain's XML.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
+}
+
 fn explain_connect(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
+    let path = shown(path);
     match error.kind() {
         io::ErrorKind::NotFound => {
             format!(

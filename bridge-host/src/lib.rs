@@ -3,7 +3,9 @@
 //! ```text
 //!   gRPC clients ──HTTP/2──▶ front ──▶ routing ──▶ forward ──▶ guest ──HTTP/2 on the link──▶ agent
 //!                              │          │                      ▲
-//!                              └─ own services (vbridge.host.v1) ┘ states
+//!                              └─ own services (vbridge.host.v1) ┤ states
+//!                                                                │
+//!   libvirt, a folder of sockets, a monitor ──▶ discovery ──▶ machine
 //! ```
 //!
 //! | module | what it decides |
@@ -12,8 +14,12 @@
 //! | `routing` | which guest a call is for |
 //! | `forward` | how a call passes through |
 //! | `guest` | whether a guest can be reached, and why not |
-//! | `monitor` | whether a virtual machine is paused |
+//! | `guests` | which guests there are |
+//! | [`discovery`] | where guests are found, and what their machines do |
+//! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
 //! | `service` | what the bridge says of itself |
+//! | `inside` | how the bridge itself calls a guest |
+//! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
 //!
 //! See [`Bridge`] for an example.
@@ -21,11 +27,16 @@
 mod address;
 mod bridge;
 pub mod config;
+pub mod discovery;
 mod error;
 mod forward;
 mod front;
 mod guest;
+mod guests;
+mod inside;
 pub mod limits;
+mod machine;
+mod metrics;
 mod monitor;
 mod routing;
 mod service;

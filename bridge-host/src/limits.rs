@@ -43,6 +43,10 @@ pub const DEADLINE_GRACE: Duration = Duration::from_millis(200);
 /// A call that its client has reset is kept for so long, for its upload to pass the reset's code on.
 pub const RESET_GRACE: Duration = Duration::from_millis(100);
 
+/// Guests that one bridge takes: each costs two descriptors and some memory, and a longer list is most likely the work of
+/// a script gone wrong. One more that the operator names is an error, and one more that is found is left out.
+pub const MAX_GUESTS: usize = 4096;
+
 /// Calls under way to one guest. More are RESOURCE_EXHAUSTED. A guest's agent serves so many streams at once.
 pub const MAX_CALLS_PER_GUEST: usize = 2048;
 
@@ -99,6 +103,51 @@ pub const PARTING: Duration = Duration::from_millis(500);
 
 /// Changes of guests that a WatchGuests stream may be behind. More, and it gets a snapshot instead.
 pub const WATCH_BACKLOG: usize = 1024;
+
+/// First wait before a hypervisor that could not be connected is tried again. Each further one doubles it.
+pub const HYPERVISOR_RETRY_FIRST: Duration = Duration::from_millis(500);
+
+/// ... and the longest.
+pub const HYPERVISOR_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How long a hypervisor may take for one answer. What it was asked about is looked at again later.
+pub const HYPERVISOR_ANSWER: Duration = Duration::from_secs(20);
+
+/// How long it may take to look at one domain, while what happened to others waits.
+pub const HYPERVISOR_LOOK: Duration = Duration::from_secs(5);
+
+/// Domains that a hypervisor is asked about at once: what one connection takes without calls waiting in it.
+pub const HYPERVISOR_QUESTIONS: usize = 4;
+
+/// All domains are looked at anew so often. Events tell what happens; this mends what was missed or could not be asked.
+pub const HYPERVISOR_REVIEW: Duration = Duration::from_secs(60);
+
+/// All sockets of a folder are looked at anew so often, and the folder is watched anew: its path may be another one's by then.
+pub const FOLDER_REVIEW: Duration = Duration::from_secs(60);
+
+/// Wait before a folder of sockets is watched anew that is not there.
+pub const FOLDER_RETRY: Duration = Duration::from_millis(500);
+
+/// Events of a folder that are read at once, in bytes. What does not fit waits in the kernel, which tells when it was too much.
+pub const INOTIFY_BUFFER: usize = 16 * 1024;
+
+/// A guest's metrics that were asked for so lately are given to whoever scrapes then, too.
+pub const SAMPLE_SHARED: Duration = Duration::from_secs(1);
+
+/// How long a guest may take to tell its metrics. Without them the scrape goes on: Prometheus itself waits for ten seconds.
+pub const SAMPLE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Guests that are asked for their metrics at once.
+pub const SAMPLES_AT_ONCE: usize = 256;
+
+/// CPUs of one guest with series of their own: eight each. Those above have none.
+pub const MAX_SERIES_CPUS: usize = 64;
+
+/// Disks of one guest with series of their own, and network interfaces. Those above have none.
+pub const MAX_SERIES_DEVICES: usize = 64;
+
+/// Characters of a name that a guest makes up, in a label. The rest is cut off.
+pub const MAX_LABEL: usize = 64;
 
 /// One line from a QEMU monitor. A longer one ends the connection to it.
 pub const MAX_MONITOR_LINE: u64 = 1024 * 1024;

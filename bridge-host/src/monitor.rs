@@ -3,34 +3,32 @@
 //! A paused guest and a dead one look the same from the channel: silence. Where the operator gives a monitor socket,
 //! the bridge knows at once, and also when the guest opens the port.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path};
 
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
-    sync::{Notify, watch},
 };
 use tracing::debug;
 
-use crate::limits::{MAX_MONITOR_LINE, MONITOR_RETRY};
+use crate::{
+    guest::Guest,
+    limits::{MAX_MONITOR_LINE, MONITOR_RETRY},
+};
 
-/// Follows the monitor for ever; `paused` says what it says, and `opened` is told when a guest opens a port.
-pub(crate) async fn follow(path: &Path, paused: watch::Sender<bool>, opened: Arc<Notify>) {
+/// Follows the monitor for ever, and tells the guest what it says.
+pub(crate) async fn follow(path: &Path, guest: &Guest) {
     loop {
-        let Err(error) = session(path, &paused, &opened).await;
+        let Err(error) = session(path, guest).await;
         debug!(monitor = %path.display(), %error, "monitor lost");
         // Without a monitor nothing is known, and silence decides.
-        paused.send_if_modified(|paused| std::mem::replace(paused, false));
+        guest.pauses(false);
         tokio::time::sleep(MONITOR_RETRY).await;
     }
 }
 
-async fn session(
-    path: &Path,
-    paused: &watch::Sender<bool>,
-    opened: &Notify,
-) -> io::Result<std::convert::Infallible> {
+async fn session(path: &Path, guest: &Guest) -> io::Result<std::convert::Infallible> {
     let mut stream = BufReader::new(UnixStream::connect(path).await?);
     stream
         .write_all(b"{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"query-status\"}\n")
@@ -47,17 +45,13 @@ async fn session(
         }
         let message: Value = serde_json::from_slice(&line)?;
         if let Some(running) = message.pointer("/return/running").and_then(Value::as_bool) {
-            set(paused, !running);
+            guest.pauses(!running);
         }
         match message.get("event").and_then(Value::as_str) {
-            Some("STOP") => set(paused, true),
-            Some("RESUME") => set(paused, false),
-            Some("VSERPORT_CHANGE") => opened.notify_one(),
+            Some("STOP") => guest.pauses(true),
+            Some("RESUME") => guest.pauses(false),
+            Some("VSERPORT_CHANGE") => guest.hurry(),
             _ => {}
         }
     }
-}
-
-fn set(paused: &watch::Sender<bool>, now: bool) {
-    paused.send_if_modified(|paused| std::mem::replace(paused, now) != now);
 }

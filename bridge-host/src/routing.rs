@@ -37,12 +37,12 @@ pub(crate) enum Target<G> {
 pub(crate) trait Names {
     type Guest;
 
-    /// The guest of that name, in any letter case.
+    /// The guest of that name, in any letter case, or of that UUID.
     fn find(&self, name: &str) -> Option<Self::Guest>;
     /// The only guest there is.
     fn only(&self) -> Option<Self::Guest>;
     /// All names, ordered.
-    fn all(&self) -> Vec<&str>;
+    fn all(&self) -> Vec<String>;
     /// This machine's host name.
     fn machine(&self) -> &str;
 }
@@ -76,6 +76,11 @@ pub(crate) fn route<N: Names>(
             None => Err(not_named(names)),
         },
     }
+}
+
+/// What is the same for names that mean the same guest.
+pub(crate) fn name_key(name: &str) -> String {
+    name.to_ascii_lowercase()
 }
 
 /// The guest of that name, or a status that names those that exist.
@@ -185,8 +190,8 @@ mod tests {
             (self.0.len() == 1).then(|| self.0[0])
         }
 
-        fn all(&self) -> Vec<&str> {
-            self.0.to_vec()
+        fn all(&self) -> Vec<String> {
+            self.0.iter().map(ToString::to_string).collect()
         }
 
         fn machine(&self) -> &str {

@@ -6,11 +6,15 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use vbridge_api::host::v1::{
-    GetGuestRequest, GetGuestResponse, ListGuestsRequest, ListGuestsResponse, WatchGuestsRequest,
-    WatchGuestsResponse, bridge_server::Bridge as BridgeService,
+    GetGuestRequest, GetGuestResponse, Guest as GuestMessage, GuestState, ListGuestsRequest,
+    ListGuestsResponse, WatchGuestsRequest, WatchGuestsResponse,
+    bridge_server::Bridge as BridgeService,
 };
 
-use crate::{bridge::Guests, routing};
+use crate::{
+    guests::{Change, Guests},
+    routing::{self, Names as _, name_key},
+};
 
 /// Answers from the bridge's table of guests.
 pub(crate) struct Service {
@@ -25,7 +29,8 @@ impl BridgeService for Service {
         &self,
         _: Request<ListGuestsRequest>,
     ) -> Result<Response<ListGuestsResponse>, Status> {
-        let guests = self.guests.iter().map(|guest| guest.message()).collect();
+        let guests = self.guests.all();
+        let guests = guests.iter().map(|guest| guest.message()).collect();
         Ok(Response::new(ListGuestsResponse { guests }))
     }
 
@@ -48,23 +53,46 @@ impl BridgeService for Service {
         let guests = self.guests.clone();
         let mut wanted = HashSet::new();
         for name in request.into_inner().names {
-            wanted.insert(routing::find(&guests, &name)?.name().to_owned());
+            routing::find(&guests, &name)?;
+            wanted.insert(name_key(&name));
         }
-        let is_wanted = move |name: &str| wanted.is_empty() || wanted.contains(name);
+        let is_wanted = move |name: &str, uuid: &str| {
+            let is = |name| wanted.contains(&name_key(name));
+            wanted.is_empty() || is(name) || !uuid.is_empty() && is(uuid)
+        };
         // Subscribed before the snapshot is taken: a change in between is told twice rather than never.
         let mut changes = guests.changes();
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let message = |guest, snapshot, removed| {
+            Ok(WatchGuestsResponse {
+                guest: Some(guest),
+                snapshot,
+                removed,
+            })
+        };
         tokio::spawn(async move {
+            // Of whom the reader knows.
+            let mut told = HashSet::new();
             let mut snapshot = true;
             loop {
                 if snapshot {
-                    for guest in guests.iter().filter(|guest| is_wanted(guest.name())) {
-                        let message = WatchGuestsResponse {
-                            guest: Some(guest.message()),
-                            snapshot: true,
-                            removed: false,
+                    let before = std::mem::take(&mut told);
+                    for guest in guests.all() {
+                        if is_wanted(guest.name(), guest.uuid()) {
+                            told.insert(guest.name().to_owned());
+                            let message = message(guest.message(), true, false);
+                            if sender.send(message).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                    for name in before.difference(&told) {
+                        let gone = GuestMessage {
+                            name: name.clone(),
+                            state: GuestState::Off.into(),
+                            ..GuestMessage::default()
                         };
-                        if sender.send(Ok(message)).await.is_err() {
+                        if sender.send(message(gone, true, true)).await.is_err() {
                             return;
                         }
                     }
@@ -75,23 +103,29 @@ impl BridgeService for Service {
                     () = sender.closed() => return,
                     () = guests.stopping() => return,
                 };
-                match change {
-                    Ok(name) if is_wanted(&name) => {
-                        if let Some(guest) = guests.get(&name) {
-                            let message = WatchGuestsResponse {
-                                guest: Some(guest.message()),
-                                snapshot: false,
-                                removed: false,
-                            };
-                            if sender.send(Ok(message)).await.is_err() {
-                                return;
-                            }
+                let (guest, removed) = match change {
+                    // One that has gone meanwhile is told as removed.
+                    Ok(Change::State(name)) => match guests.find(&name) {
+                        Some(guest) if is_wanted(guest.name(), guest.uuid()) => {
+                            told.insert(name);
+                            (guest.message(), false)
                         }
+                        _ => continue,
+                    },
+                    Ok(Change::Removed(guest)) if is_wanted(&guest.name, &guest.uuid) => {
+                        told.remove(&guest.name);
+                        (GuestMessage::clone(&guest), true)
                     }
-                    Ok(_) => {}
+                    Ok(Change::Removed(_)) => continue,
                     // Too slow: the state of all guests instead of what was missed.
-                    Err(RecvError::Lagged(_)) => snapshot = true,
+                    Err(RecvError::Lagged(_)) => {
+                        snapshot = true;
+                        continue;
+                    }
                     Err(RecvError::Closed) => return,
+                };
+                if sender.send(message(guest, false, removed)).await.is_err() {
+                    return;
                 }
             }
         });

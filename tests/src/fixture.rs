@@ -15,6 +15,7 @@
 //! ```
 
 use std::{
+    ffi::OsString,
     fs::File,
     future::Future,
     net::SocketAddr,
@@ -25,7 +26,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
-use tokio::{net::UnixStream, runtime::Runtime, sync::OnceCell, time::timeout};
+use tokio::{net::UnixStream, process::Command, runtime::Runtime, sync::OnceCell, time::timeout};
 use vbridge_api::host::v1::{
     GetGuestRequest, Guest as GuestMessage, GuestState, WatchGuestsRequest,
     bridge_client::BridgeClient,
@@ -139,9 +140,17 @@ impl Seat {
 /// A running `vbridge serve`.
 #[derive(Debug)]
 pub struct Bridge {
-    seats: Vec<Seat>,
+    command: Serve,
     process: Process,
     address: SocketAddr,
+}
+
+/// How it is started, but for its address.
+#[derive(Debug)]
+struct Serve {
+    /// What comes before the program: how it gets to where it runs.
+    way: Vec<OsString>,
+    arguments: Vec<String>,
 }
 
 impl Bridge {
@@ -150,10 +159,20 @@ impl Bridge {
     /// # Errors
     /// It does not say where it listens.
     pub async fn start(seats: impl IntoIterator<Item = Seat>) -> Result<Self> {
-        let seats: Vec<Seat> = seats.into_iter().collect();
-        let (process, address) = serve(&seats, "127.0.0.1:0").await?;
+        let seats = seats.into_iter();
+        let arguments = seats.flat_map(|seat| ["--guest".to_owned(), seat.argument()]);
+        Self::start_with(Vec::new(), arguments.collect()).await
+    }
+
+    /// Starts a bridge with these arguments, which may be a program's that runs it somewhere else.
+    ///
+    /// # Errors
+    /// It does not say where it listens.
+    pub async fn start_with(way: Vec<OsString>, arguments: Vec<String>) -> Result<Self> {
+        let command = Serve { way, arguments };
+        let (process, address) = command.run("127.0.0.1:0").await?;
         Ok(Self {
-            seats,
+            command,
             process,
             address,
         })
@@ -164,7 +183,7 @@ impl Bridge {
     /// # Errors
     /// It does not say where it listens.
     pub async fn start_again(&mut self) -> Result<()> {
-        let (process, address) = serve(&self.seats, &self.address.to_string()).await?;
+        let (process, address) = self.command.run(&self.address.to_string()).await?;
         self.process = process;
         self.address = address;
         Ok(())
@@ -299,14 +318,17 @@ fn bridge_name() -> &'static str {
     "bridge"
 }
 
-async fn serve(seats: &[Seat], listen: &str) -> Result<(Process, SocketAddr)> {
-    let mut arguments = vec!["serve".to_owned(), "--listen".to_owned(), listen.to_owned()];
-    for seat in seats {
-        arguments.extend(["--guest".to_owned(), seat.argument()]);
+impl Serve {
+    async fn run(&self, listen: &str) -> Result<(Process, SocketAddr)> {
+        let program = programs::host().await?.bridge.clone().into_os_string();
+        let mut words = self.way.iter().chain([&program]);
+        let mut command = Command::new(words.next().unwrap_or(&program));
+        command.args(words).args(["serve", "--listen", listen]);
+        command.args(&self.arguments);
+        let mut process = Process::spawn(command)?;
+        let address = process.line("where it listens", listening).await?;
+        Ok((process, address))
     }
-    let mut process = Process::start(&programs::host().await?.bridge, arguments)?;
-    let address = process.line("where it listens", listening).await?;
-    Ok((process, address))
 }
 
 /// `vbridge: listening on 127.0.0.1:7411`.

@@ -128,6 +128,7 @@ fn json_guest(guest: &Guest) -> Value {
         "round_trip_seconds": json_seconds(guest.round_trip.as_ref()),
         "sent_bytes": guest.sent_bytes,
         "received_bytes": guest.received_bytes,
+        "uuid": guest.uuid,
     })
 }
 
@@ -141,6 +142,7 @@ fn state(guest: &Guest) -> &'static str {
         GuestState::Ready => "ready",
         GuestState::Silent => "silent",
         GuestState::Paused => "paused",
+        GuestState::Off => "off",
     }
 }
 

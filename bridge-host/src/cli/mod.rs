@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `serve` | runs the bridge |
+//! | `attach` | gives a domain the channel |
 //! | `exec` | runs commands in a guest, and shells |
 //! | `files` | copies and lists a guest's files |
 //! | `machine` | shuts a guest down, freezes and thaws it |
@@ -14,6 +15,7 @@
 //! | `output` | tables for people, JSON for programs; text from guests made harmless |
 //! | `units` | sizes, times and shares in words and in JSON |
 
+mod attach;
 mod client;
 mod exec;
 mod failure;
@@ -51,6 +53,8 @@ struct Cli {
 enum Command {
     /// Run the bridge: offer the gRPC services of guests on local addresses
     Serve(serve::Options),
+    /// Give a libvirt domain the channel that makes it a guest
+    Attach(attach::Options),
     /// Ask a guest for signs of life and measure how long they take
     Ping(ping::Options),
     /// Show what a guest is: system, kernel, agent
@@ -121,6 +125,7 @@ fn run(command: Command) -> Result<(), Failure> {
     let done = runtime.block_on(async {
         match command {
             Command::Serve(options) => serve::run(options).await,
+            Command::Attach(options) => attach::run(&options).await,
             Command::Ping(options) => ping::run(&options).await,
             Command::Info(options) => system::info(&options).await,
             Command::Status(options) => system::status(&options).await,

@@ -4,7 +4,8 @@ use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
 use bridge_host::{
     ListenAddress,
-    config::{Config, GuestEntry, MAX_LISTEN},
+    config::{ChannelName, Config, GuestEntry, MAX_LISTEN},
+    discovery::SocketPattern,
 };
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,19 +26,28 @@ const LOG_VARIABLE: &str = "VBRIDGE_LOG";
 /// What a shell reports for a program that a second Ctrl-C has ended.
 const INTERRUPTED: i32 = 130;
 
-/// Flags go before environment variables, these before the file, and the file before defaults. Guests of flags are
-/// added to those of the file.
+/// Flags go before environment variables, these before the file, and the file before defaults. Guests of flags, and places
+/// where guests are found, are added to those of the file.
 #[derive(Debug, Default, Args)]
 #[command(after_help = "Environment:
   VBRIDGE_LISTEN  addresses to listen on, with commas between them
   VBRIDGE_CONFIG  the configuration file
   VBRIDGE_LOG     what is logged: error, warn, info, debug, trace, or a filter like info,bridge_host=debug
 
-Flags go before the environment, the environment before the file. Guests of --guest are added to the file's.")]
+Flags go before the environment, the environment before the file. What --guest, --libvirt and --sockets say is added to the file's.")]
 pub(super) struct Options {
     /// A guest: `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDR][,key-file=PATH]`; may be given again
     #[arg(long = "guest", value_name = "GUEST")]
     guests: Vec<GuestEntry>,
+    /// Find guests here: every domain of this libvirt URI that has the channel; may be given again
+    #[arg(long, value_name = "URI")]
+    libvirt: Vec<String>,
+    /// The channel's name that makes a domain a guest [default: org.vbridge.agent.0]
+    #[arg(long, value_name = "NAME")]
+    channel: Option<ChannelName>,
+    /// Find guests here: every socket like /FOLDER/*.sock, where the star is the guest's name; may be given again
+    #[arg(long, value_name = "PATTERN")]
+    sockets: Vec<SocketPattern>,
     /// Offer all guests on this address: IP:PORT or unix:PATH; may be given again [default: 127.0.0.1:7411]
     #[arg(long, value_name = "ADDR")]
     listen: Vec<ListenAddress>,
@@ -66,12 +76,17 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     let config = gather(options, |name| std::env::var_os(name))?;
     let filter = filter(config.log, std::env::var_os(LOG_VARIABLE))?;
     let guests = config.guests.len();
+    let sources = config.libvirt.len() + config.sockets.len();
     let bridge = config.bridge()?.build()?;
     if check_only {
-        say(&format!(
+        let mut text = format!(
             "the configuration is good; it has {guests} guest{}",
             plural(guests)
-        ));
+        );
+        if sources > 0 {
+            text += &format!(" and {sources} place{} to find more", plural(sources));
+        }
+        say(&text);
         return Ok(());
     }
     log(filter);
@@ -111,6 +126,11 @@ fn gather(
     }
     for guest in options.guests {
         config.add_guest(guest)?;
+    }
+    config.libvirt.extend(options.libvirt);
+    config.sockets.extend(options.sockets);
+    if let Some(ChannelName(name)) = options.channel {
+        config.channel = Some(name);
     }
     Ok(config)
 }

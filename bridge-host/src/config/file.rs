@@ -6,9 +6,9 @@ use serde::Deserialize;
 
 use super::{
     Config, ConfigError, GuestEntry, MAX_LISTEN,
-    value::{Level, Name, SocketPath, Text},
+    value::{ChannelName, Level, Name, SocketPath, Text},
 };
-use crate::ListenAddress;
+use crate::{ListenAddress, discovery::SocketPattern};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -16,6 +16,9 @@ use crate::ListenAddress;
 pub(super) struct FileForm {
     listen: Vec<Text<ListenAddress>>,
     guest: Vec<GuestForm>,
+    libvirt: Vec<String>,
+    channel: Option<Text<ChannelName>>,
+    sockets: Vec<Text<SocketPattern>>,
     log: Option<Text<Level>>,
 }
 
@@ -38,6 +41,9 @@ impl FileForm {
         }
         let mut config = Config {
             listen: self.listen.into_iter().map(|address| address.0).collect(),
+            libvirt: self.libvirt,
+            channel: self.channel.map(|name| name.0.0),
+            sockets: self.sockets.into_iter().map(|pattern| pattern.0).collect(),
             log: self.log.map(|level| level.0.0),
             ..Config::default()
         };
@@ -126,6 +132,28 @@ guest:
     }
 
     #[test]
+    fn places_where_guests_are_found_are_read_and_checked() {
+        let text = r#"
+libvirt = ["qemu:///system", "test:///default"]
+channel = "org.example.0"
+sockets = ["/run/others/*.sock"]
+"#;
+        let config = toml(text).unwrap();
+        let uris = ["qemu:///system", "test:///default"];
+        assert_eq!(config.libvirt, uris);
+        assert_eq!(config.channel.as_deref(), Some("org.example.0"));
+        assert_eq!(config.sockets, ["/run/others/*.sock".parse().unwrap()]);
+        assert_says(
+            toml("sockets = [\"a\"]"),
+            &["line 1", "absolute", "/FOLDER/*.sock"],
+        );
+        assert_says(
+            toml("channel = \"a b\""),
+            &["line 1", "\"a b\"", "org.vbridge.agent.0"],
+        );
+    }
+
+    #[test]
     fn an_empty_file_is_an_empty_configuration() {
         for config in [toml(""), yaml(""), yaml("# nothing\n")] {
             assert!(config.unwrap().guests.is_empty());
@@ -148,7 +176,11 @@ guest:
         );
         assert_says(
             toml("colour = 1"),
-            &["line 1", "`colour`", "listen, guest, log"],
+            &[
+                "line 1",
+                "`colour`",
+                "listen, guest, libvirt, channel, sockets, log",
+            ],
         );
         assert_says(
             yaml(&YAML.replace("monitor:", "monitr:")),

@@ -3,6 +3,8 @@
 //! ```toml
 //! listen = ["127.0.0.1:7411", "unix:/run/vbridge/vbridge.sock"]
 //! log = "info"
+//! libvirt = ["qemu:///system"]
+//! sockets = ["/run/others/*.sock"]
 //!
 //! [[guest]]
 //! name = "web"
@@ -24,21 +26,26 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use libvirt::uri::{Transport, Uri};
 use tracing::level_filters::LevelFilter;
 use vbridge_settings::{FileError, KeyFileError};
 
-use crate::{BridgeBuilder, BridgeError, ListenAddress};
+use crate::{
+    BridgeBuilder, BridgeError, ListenAddress,
+    discovery::{CHANNEL_NAME, SocketPattern, Source},
+    limits::MAX_GUESTS,
+};
 use file::FileForm;
 
 pub use guest::GuestEntry;
+pub use value::ChannelName;
 pub use vbridge_settings::Format;
-
-/// Guests that one bridge takes: each costs two descriptors and some memory, and a longer list is most likely the
-/// work of a script gone wrong. More is an error.
-pub const MAX_GUESTS: usize = 4096;
 
 /// Addresses on which all guests are offered. A host has a handful; more is an error.
 pub const MAX_LISTEN: usize = 64;
+
+/// Hypervisors and patterns of sockets where guests are found. More is an error.
+pub const MAX_SOURCES: usize = 256;
 
 /// Where the bridge listens if nobody says: this machine only.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
@@ -50,6 +57,12 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The guests, in the order of the file.
     pub guests: Vec<GuestEntry>,
+    /// Hypervisors whose domains are guests, by their URIs.
+    pub libvirt: Vec<String>,
+    /// The name of the channel that makes a domain a guest. Default: [`CHANNEL_NAME`].
+    pub channel: Option<String>,
+    /// Folders whose sockets are guests.
+    pub sockets: Vec<SocketPattern>,
     /// How much is logged.
     pub log: Option<LevelFilter>,
 }
@@ -81,7 +94,7 @@ impl Config {
             return Err(BridgeError::DuplicateGuest(guest.name).into());
         }
         if self.guests.len() >= MAX_GUESTS {
-            return Err(ConfigError::TooManyGuests);
+            return Err(BridgeError::TooManyGuests.into());
         }
         self.guests.push(guest);
         Ok(())
@@ -90,10 +103,12 @@ impl Config {
     /// Describes the bridge; reads the guests' keys. Without an address it listens on [`DEFAULT_LISTEN`].
     ///
     /// # Errors
-    /// There is no guest, or a key can't be used.
+    /// There is no guest and nowhere to find one, or too many places; a key can't be used.
     pub fn bridge(&self) -> Result<BridgeBuilder, ConfigError> {
-        if self.guests.is_empty() {
-            return Err(ConfigError::NoGuests);
+        match self.libvirt.len() + self.sockets.len() {
+            0 if self.guests.is_empty() => return Err(ConfigError::NoGuests),
+            sources if sources > MAX_SOURCES => return Err(ConfigError::TooManySources(sources)),
+            _ => {}
         }
         let mut builder = crate::Bridge::builder();
         if self.listen.is_empty() {
@@ -107,7 +122,39 @@ impl Config {
         for guest in &self.guests {
             builder = builder.guest(guest.spec()?);
         }
+        let channel = self.channel.as_deref().unwrap_or(CHANNEL_NAME);
+        let mut sources = Vec::new();
+        for uri in &self.libvirt {
+            check_uri(uri)?;
+            sources.push(Source::Libvirt {
+                uri: uri.clone(),
+                channel: channel.to_owned(),
+            });
+        }
+        sources.extend(self.sockets.iter().cloned().map(Source::Sockets));
+        for (index, source) in sources.iter().enumerate() {
+            // The file's and a flag's may be the same.
+            if !sources[..index].contains(source) {
+                builder = builder.source(source.clone());
+            }
+        }
         Ok(builder)
+    }
+}
+
+/// The channels of domains on another host are not on this one.
+fn check_uri(uri: &str) -> Result<(), ConfigError> {
+    let error = |why| ConfigError::Libvirt {
+        uri: uri.escape_debug().to_string(),
+        why,
+    };
+    let parsed = Uri::parse(uri).map_err(|why| error(why.to_string()))?;
+    match parsed.transport() == Transport::Unix && parsed.host().is_none() {
+        true => Ok(()),
+        false => Err(error(
+            "the sockets of its domains' channels are on another host; run a bridge there"
+                .to_owned(),
+        )),
     }
 }
 
@@ -128,17 +175,25 @@ pub enum ConfigError {
         /// What is the matter with it.
         why: KeyFileError,
     },
-    /// No guest at all.
-    #[error("no guest is named; give one with --guest NAME=unix:PATH, or in the file of --config")]
-    NoGuests,
-    /// More guests than a bridge takes.
+    /// No guest at all, and nowhere to find one.
     #[error(
-        "there are more than {MAX_GUESTS} guests, which is the limit of one bridge; run several bridges"
+        "no guest is named; give one with --guest NAME=unix:PATH, find them with --libvirt URI or --sockets /FOLDER/*.sock, or say so in the file of --config"
     )]
-    TooManyGuests,
+    NoGuests,
+    /// More hypervisors and patterns than a bridge takes.
+    #[error("guests are to be found in {0} places, and the limit is {MAX_SOURCES}")]
+    TooManySources(usize),
     /// More addresses than a bridge takes.
     #[error("there are {0} addresses to listen on, and the limit is {MAX_LISTEN}")]
     TooManyAddresses(usize),
+    /// A hypervisor can't be asked for guests.
+    #[error("guests can't be found at \"{uri}\": {why}")]
+    Libvirt {
+        /// The URI.
+        uri: String,
+        /// What is the matter with it.
+        why: String,
+    },
     /// What the bridge itself objects to.
     #[error(transparent)]
     Bridge(#[from] BridgeError),
@@ -175,6 +230,33 @@ mod tests {
     fn without_a_guest_the_error_says_how_to_name_one() {
         let error = Config::default().bridge().unwrap_err().to_string();
         assert!(error.contains("--guest NAME=unix:PATH"), "{error}");
+    }
+
+    #[test]
+    fn a_place_where_guests_are_found_is_enough_and_too_many_are_refused() {
+        let mut config = Config {
+            libvirt: vec!["qemu:///system".to_owned()],
+            ..Config::default()
+        };
+        assert!(config.bridge().is_ok());
+        for (uri, what) in [
+            ("qemu+ssh://root@far/system", "another host"),
+            ("qemu://far/system", "another host"),
+            ("no uri", "no uri"),
+        ] {
+            let config = Config {
+                libvirt: vec![uri.to_owned()],
+                ..Config::default()
+            };
+            let error = config.bridge().unwrap_err().to_string();
+            assert!(
+                error.contains(what) && error.lines().count() == 1,
+                "{error}"
+            );
+        }
+        config.sockets = vec!["/run/vms/*.sock".parse().unwrap(); MAX_SOURCES];
+        let error = config.bridge().unwrap_err().to_string();
+        assert!(error.contains("257") && error.contains("256"), "{error}");
     }
 
     #[test]

@@ -49,6 +49,28 @@ impl FromStr for SocketPath {
     }
 }
 
+/// What a virtio-serial port may be called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelName(pub String);
+
+impl FromStr for ChannelName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        /// What QEMU takes for a device's name.
+        const MAX: usize = 255;
+        let is_name = |text: &str| text.chars().all(|c| c.is_ascii_graphic() && c != '/');
+        match !text.is_empty() && text.len() <= MAX && is_name(text) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "\"{}\" is no name of a channel; write one like {}",
+                text.escape_debug(),
+                crate::discovery::CHANNEL_NAME
+            )),
+        }
+    }
+}
+
 /// How much is logged.
 #[derive(Debug)]
 pub(super) struct Level(pub(super) LevelFilter);

@@ -8,6 +8,7 @@
 )]
 
 use std::{
+    convert::Infallible,
     future::Future,
     io,
     path::{Path, PathBuf},
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bridge_host::{Bridge, GuestSpec, ListenAddress};
+use bridge_host::{Bridge, BridgeBuilder, GuestSpec, ListenAddress};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -27,9 +28,12 @@ use tokio::{
 };
 use tonic::{
     Request, Status,
+    body::Body,
+    server::NamedService,
     transport::{Channel, Endpoint, Server, server::Connected},
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
+use tower_service::Service;
 use vbridge_link::{GuestConfig, GuestLink, Port, PortRead, Session};
 
 /// Longer than anything here may take.
@@ -57,12 +61,21 @@ pub async fn bridge_with(
     names: &[&str],
     describe: impl Fn(GuestSpec, &Path) -> GuestSpec,
 ) -> Running {
+    bridge_of(|mut builder, dir| {
+        for name in names {
+            let spec = GuestSpec::new(*name, socket(dir, name));
+            builder = builder.guest(describe(spec, dir));
+        }
+        builder
+    })
+    .await
+}
+
+/// Starts a bridge that is described with the help of a temporary folder.
+pub async fn bridge_of(describe: impl FnOnce(BridgeBuilder, &Path) -> BridgeBuilder) -> Running {
     let dir = tempfile::tempdir().unwrap();
-    let mut builder = Bridge::builder().listen(ListenAddress::Tcp(([127, 0, 0, 1], 0).into()));
-    for name in names {
-        let spec = GuestSpec::new(*name, socket(dir.path(), name));
-        builder = builder.guest(describe(spec, dir.path()));
-    }
+    let builder = Bridge::builder().listen(ListenAddress::Tcp(([127, 0, 0, 1], 0).into()));
+    let builder = describe(builder, dir.path());
     let bound = builder.build().unwrap().bind().await.unwrap();
     let address = bound.addresses()[0].clone();
     let task = tokio::spawn(async move { bound.serve(std::future::pending()).await.unwrap() });
@@ -222,6 +235,32 @@ pub async fn serve_guest(stream: UnixStream, config: GuestConfig) {
         .add_service(health)
         .serve_with_incoming(sessions)
         .await;
+}
+
+/// A well-behaved guest with a health service and one more.
+pub fn guest_with<S>(path: &Path, service: S) -> GuestProcess
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
+    process(|| {
+        let channel = fake_channel(path, move |stream| {
+            let sessions = sessions(GuestLink::new(StreamPort(stream), GuestConfig::default()));
+            let (_, health) = tonic_health::server::health_reporter();
+            let server = Server::builder().add_service(health);
+            let server = server.add_service(service.clone());
+            async move {
+                // The channel's end is the server's.
+                let _ = server.serve_with_incoming(sessions).await;
+            }
+        });
+        std::mem::forget(channel);
+    })
 }
 
 /// A guest that opens sessions and does with them what `script` does.

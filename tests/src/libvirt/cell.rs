@@ -277,6 +277,15 @@ impl Entrance {
     }
 }
 
+impl Entrance {
+    /// The words in front of a program that make it see the cell's files, and no more of the cell: it is killed with
+    /// whoever starts it.
+    pub(super) fn way(&self) -> [String; 4] {
+        let init = self.init.to_string();
+        ["nsenter".into(), "--target".into(), init, "--mount".into()]
+    }
+}
+
 /// The process's child, if it has exactly one.
 pub(super) fn child_of(pid: u32) -> Option<u32> {
     let mut children = fs::read_dir("/proc")

@@ -22,7 +22,7 @@ use super::{
     client::{self, Said, virsh, virt_admin},
     limits::{END, NOTICE},
 };
-use crate::fixture::eventually;
+use crate::fixture::{Bridge, eventually};
 
 /// A running libvirtd. When it is dropped, nothing of it is left: no process, mount, network or file.
 #[derive(Debug)]
@@ -257,6 +257,16 @@ impl Libvirtd {
         let mut command = self.cell.command(Network::Own, program);
         command.args(arguments);
         client::run(command, "").await
+    }
+
+    /// Starts a bridge that sees the daemon's files, and listens on this machine. Its arguments are those of `vbridge serve`.
+    ///
+    /// # Errors
+    /// It does not say where it listens.
+    pub async fn bridge(&self, arguments: &[&str]) -> Result<Bridge> {
+        let way = self.cell.entrance().way().map(Into::into).to_vec();
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Bridge::start_with(way, arguments).await
     }
 
     /// How programs come into the daemon's namespaces, also when it has been started again.

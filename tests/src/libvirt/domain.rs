@@ -44,6 +44,7 @@ pub struct DomainBuilder {
     memory_mib: u32,
     cpus: u32,
     bytes: u64,
+    agent_port: String,
     elements: Vec<String>,
     devices: Vec<String>,
 }
@@ -77,6 +78,13 @@ impl DomainBuilder {
     #[must_use]
     pub fn bytes(mut self, count: u64) -> Self {
         self.bytes = count;
+        self
+    }
+
+    /// The name of the channel that is the agent's elsewhere.
+    #[must_use]
+    pub fn agent_port(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.agent_port);
         self
     }
 
@@ -138,7 +146,7 @@ impl DomainBuilder {
         let (name, bytes) = (escaped(&self.name), self.bytes);
         // The agent has a controller of its own, as the README advises.
         let channels = [
-            (AGENT_PORT, 0, 1),
+            (self.agent_port.as_str(), 0, 1),
             (RAW_PORT, 1, 1),
             (SINK_PORT, 1, 2),
             (SOURCE_PORT, 1, 3),
@@ -201,6 +209,7 @@ impl Domain {
             memory_mib: 192,
             cpus: 1,
             bytes: 64 * 1024 * 1024,
+            agent_port: AGENT_PORT.to_owned(),
             elements: Vec::new(),
             devices: Vec::new(),
         }

@@ -1,0 +1,55 @@
+//! Where guests are found, and what becomes of them.
+//!
+//! ```text
+//!   libvirt: events ──▶ one domain ──┐           ┌─ new: add ──▶ guests
+//!            a review ─▶ all domains ┼──▶ known ─┼─ changed ───▶ the guest's machine
+//!   a folder: inotify ─▶ its sockets ┘           └─ gone: remove
+//! ```
+//!
+//! What is found is looked at anew whenever something happened to it; what the event was does not matter. So nothing
+//! depends on the order of events or on having all of them.
+//!
+//! | module | what it follows |
+//! |---|---|
+//! | `attach` | nothing: it gives a domain the channel |
+//! | `domain` | nothing: it reads a domain's XML |
+//! | `libvirt` | the domains of a hypervisor |
+//! | `sockets` | the sockets in a folder |
+
+mod attach;
+mod domain;
+mod libvirt;
+mod sockets;
+
+pub use attach::{AttachError, Attached, Part, attach};
+pub use sockets::{PatternError, SocketPattern};
+
+use crate::guests::Guests;
+
+/// The channel's name that agents look for.
+pub const CHANNEL_NAME: &str = "org.vbridge.agent.0";
+
+/// A place where guests are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// Every domain of a hypervisor that has the channel.
+    Libvirt {
+        /// The connection's URI, like `qemu:///system`.
+        uri: String,
+        /// The channel's name, [`CHANNEL_NAME`] for our agent.
+        channel: String,
+    },
+    /// Every socket in a folder whose name fits.
+    Sockets(SocketPattern),
+}
+
+impl Source {
+    /// Follows it for ever.
+    pub(crate) async fn follow(self, guests: Guests) {
+        match self {
+            Self::Libvirt { uri, channel } => libvirt::follow(uri, channel, guests).await,
+            Self::Sockets(pattern) => sockets::follow(pattern, guests).await,
+        }
+    }
+}
