@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `link` | calls and streams to a real guest, through everything | the raw channel |
 //! | `guest` | files and commands of a real guest, through everything | the QEMU guest agent in the same guest |
+//! | `churn` | calls to quiet guests while others come and go | the same calls in peace |
 //! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon, and the channel's own socket |
 //! | | its decoder | one that goes byte by byte |
 //!
@@ -15,6 +16,7 @@
     reason = "samples are handed over and end with the report"
 )]
 
+mod churn;
 mod decode;
 mod grpc;
 mod guest;
@@ -48,6 +50,15 @@ struct Options {
     /// kernel leaves alone.
     #[arg(long, default_value = "max")]
     cpu_model: String,
+    /// Quiet guests of `churn`.
+    #[arg(long, default_value_t = 180)]
+    guests: usize,
+    /// Guests of `churn` that start or stop in a second.
+    #[arg(long, default_value_t = 20)]
+    churn: u32,
+    /// How long they do.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -57,6 +68,7 @@ struct Options {
 enum Part {
     Link,
     Guest,
+    Churn,
     Libvirt,
 }
 
@@ -93,6 +105,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Guest) {
         reports.insert("guest", guest::run(options).await?);
+    }
+    if wanted(Part::Churn) {
+        reports.insert("churn", churn::run(options).await?);
     }
     if wanted(Part::Libvirt) {
         reports.insert("libvirt", libvirt::run(options).await?);
