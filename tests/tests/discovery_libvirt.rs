@@ -85,9 +85,11 @@ async fn connected(daemon: &Libvirtd, arguments: &[&str]) -> Result<Bridge> {
     Ok(bridge)
 }
 
-/// A domain whose channel is another one.
+/// A domain whose channel is another one, with room for ours.
 fn without_channel(name: &str) -> DomainBuilder {
-    Domain::builder(name).agent_port("org.example.other.0")
+    Domain::builder(name)
+        .agent_port("org.example.other.0")
+        .device("<controller type='virtio-serial' index='2' ports='2'/>")
 }
 
 #[test]
@@ -212,6 +214,21 @@ fn a_channel_makes_a_domain_a_guest_and_a_new_name_is_known_at_once() {
         is(&bridge, "quiet", GuestState::Paused, KNOWN).await?;
         let said = attach(&bridge, daemon, domain.uuid()).await?;
         ensure!(said.contains("already"), "{said}");
+        // That was its last port.
+        let uri = daemon.uri("qemu");
+        let words = [
+            "attach",
+            "quiet",
+            "--channel",
+            "org.example.third.0",
+            "--libvirt",
+            &uri,
+        ];
+        let said = bridge.good(&words).await?;
+        ensure!(
+            said.contains("no free port") && said.contains("next start"),
+            "{said}"
+        );
         let words = ["attach", "nobody", "--libvirt", &daemon.uri("qemu")];
         let refused = bridge.run(&words, b"").await?;
         let said = String::from_utf8(refused.stderr)?;

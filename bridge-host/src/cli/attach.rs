@@ -65,8 +65,13 @@ fn sentence(attached: &Attached, channel: &str) -> String {
         (None, Some(Part::Added)) => {
             format!("domain {domain} has the channel {channel} from its next start on")
         }
+        (Some(Part::NoPort), _) => {
+            format!(
+                "domain {domain} has no free port on its virtio-serial controllers while it runs; it has the channel {channel} from its next start on"
+            )
+        }
         (None, None) => format!("domain {domain} has stopped, and is forgotten"),
-        (Some(Part::Present), _) | (None, Some(Part::Present)) => {
+        (Some(Part::Present), _) | (_, Some(Part::Present | Part::NoPort)) => {
             format!("domain {domain} had the channel {channel} already")
         }
     };
@@ -92,6 +97,7 @@ mod tests {
             (Some(Part::Added), Some(Part::Added), "keeps it when"),
             (Some(Part::Added), None, "until it stops"),
             (None, Some(Part::Added), "next start"),
+            (Some(Part::NoPort), Some(Part::Added), "no free port"),
             (Some(Part::Present), Some(Part::Present), "already"),
         ] {
             let text = said(running, definition);

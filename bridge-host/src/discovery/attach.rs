@@ -27,6 +27,8 @@ pub enum Part {
     Added,
     /// It was there.
     Present,
+    /// The running domain's virtio-serial controllers have no port left, and it gets no other before it is restarted.
+    NoPort,
 }
 
 /// Why it was not done.
@@ -54,6 +56,12 @@ pub enum AttachError {
         /// Its type.
         kind: String,
     },
+    /// The domain is forgotten when it stops, and has no port left.
+    #[error(
+        "domain \"{domain}\" has no free port on its virtio-serial controllers, and no definition that could get one; start it with the channel",
+        domain = .0.escape_debug()
+    )]
+    NoPort(String),
     /// The domain's XML makes no sense.
     #[error("the XML of domain \"{domain}\" can't be read: {source}", domain = .domain.escape_debug())]
     Xml {
@@ -130,6 +138,8 @@ async fn attach_on(connect: &Connect, name: &str, channel: &str) -> Result<Attac
             _ => error,
         });
         attached.definition = Some(added?);
+    } else if attached.running == Some(Part::NoPort) {
+        return Err(AttachError::NoPort(attached.domain));
     }
     Ok(attached)
 }
@@ -140,11 +150,15 @@ async fn add(
     (look, to): (DomainXmlFlags, DomainDeviceModifyFlags),
 ) -> Result<Part, AttachError> {
     let xml = domain.xml(look).await?;
-    let found = domain::channel(&xml, name).map_err(|source| AttachError::Xml {
+    let unreadable = |source| AttachError::Xml {
         domain: domain.name().to_owned(),
         source,
-    })?;
-    match found {
+    };
+    let is_running = to == DomainDeviceModifyFlags::LIVE;
+    match domain::channel(&xml, name).map_err(unreadable)? {
+        Channel::Absent if is_running && !domain::has_free_port(&xml).map_err(unreadable)? => {
+            Ok(Part::NoPort)
+        }
         Channel::Absent => {
             domain.attach_device(&domain::new_channel(name), to).await?;
             Ok(Part::Added)

@@ -61,6 +61,29 @@ pub(super) fn channel(xml: &str, name: &str) -> Result<Channel, roxmltree::Error
     })
 }
 
+/// Whether a running domain's virtio-serial controllers have a port left: it gets no other controller while it runs.
+///
+/// Port 0 is a console's; a controller has 31 ports unless it says otherwise (libvirt's formatdomain, "Controllers").
+pub(super) fn has_free_port(xml: &str) -> Result<bool, roxmltree::Error> {
+    const PORTS: usize = 31;
+    let document = Document::parse(xml)?;
+    let is_serial = |node: &Node<'_, '_>| node.attribute("type") == Some("virtio-serial");
+    let nodes = || document.descendants().filter(is_serial);
+    let mut controllers = nodes().filter(|node| node.has_tag_name("controller"));
+    Ok(controllers.any(|controller| {
+        let index = controller.attribute("index");
+        let ports = controller
+            .attribute("ports")
+            .and_then(|ports| ports.parse().ok());
+        let used = nodes().filter(|node| {
+            node.has_tag_name("address")
+                && node.attribute("controller") == index
+                && node.attribute("port") != Some("0")
+        });
+        used.count() + 1 < ports.unwrap_or(PORTS)
+    }))
+}
+
 /// The XML of such a channel. libvirt finds a path for its socket, and a place on a controller.
 pub(super) fn new_channel(name: &str) -> String {
     let mut escaped = String::with_capacity(name.len());
@@ -113,6 +136,30 @@ mod tests {
         let guest_forward =
             "<channel type='unix'><target type='guestfwd' name='org.vbridge.agent.0'/></channel>";
         assert_eq!(found(guest_forward), Channel::Absent);
+    }
+
+    #[test]
+    fn a_port_is_free_where_a_controller_has_more_than_are_used() {
+        let free = |controllers: &str, ports: &[(u32, u32)]| {
+            let mut xml = format!("<domain><devices>{controllers}");
+            for (controller, port) in ports {
+                xml += &format!(
+                    "<channel type='unix'><address type='virtio-serial' controller='{controller}' \
+                     bus='0' port='{port}'/></channel>"
+                );
+            }
+            has_free_port(&(xml + "</devices></domain>")).unwrap()
+        };
+        let two = "<controller type='virtio-serial' index='0' ports='2'/>\
+                   <controller type='virtio-serial' index='1' ports='3'/>";
+        assert!(!free("", &[]));
+        assert!(free(two, &[(0, 1), (1, 1)]));
+        assert!(!free(two, &[(0, 1), (1, 1), (1, 2)]));
+        assert!(free(
+            "<controller type='virtio-serial' index='0'/>",
+            &[(0, 1), (0, 2)]
+        ));
+        assert!(!free("<controller type='usb' index='0' ports='9'/>", &[]));
     }
 
     #[test]
