@@ -83,6 +83,8 @@ pub(crate) async fn run(options: &Options) -> Result<Report> {
     let pattern = format!("{}/*.sock", folder.path().display());
     let arguments = vec!["--sockets".to_owned(), pattern];
     let mut bridge = Bridge::start_with(Vec::new(), arguments).await?;
+    let all = async || Ok(names(&bridge).await?.len() == quiet.len());
+    eventually("all quiet guests in the list", SOON, all).await?;
     for guest in &quiet {
         bridge.ready(&guest.name).await?;
     }
