@@ -207,11 +207,8 @@ impl Guest {
                     return Ok(ready);
                 }
                 let is_stuck = matches!(state.phase, Phase::Rejected(_) | Phase::Off(_));
-                if matches!(state.phase, Phase::Gone) {
-                    break;
-                }
                 let hopeless = state.paused || is_stuck;
-                if hopeless && !patient {
+                if matches!(state.phase, Phase::Gone) || hopeless && !patient {
                     break;
                 }
                 if let Phase::Silent(ready) = &state.phase {
@@ -240,27 +237,19 @@ impl Guest {
     }
 
     fn explain(&self, state: &State) -> (Reason, String) {
-        match &state.phase {
-            Phase::Gone => {
-                let why = "it is no guest of this bridge any more";
-                return (Reason::GuestNotFound, why.to_owned());
-            }
-            Phase::Off(why) => return (Reason::GuestOff, why.clone()),
-            _ => {}
-        }
-        if state.paused {
-            return (
-                Reason::GuestPaused,
-                "its virtual machine is paused; resume it".to_owned(),
-            );
-        }
         let path = self.machine.borrow().channel().map(Path::to_owned);
         let path = path.unwrap_or_default();
         let channel = shown(&path);
         match &state.phase {
-            // Both are told above.
+            Phase::Gone => (
+                Reason::GuestNotFound,
+                "it is no guest of this bridge any more".to_owned(),
+            ),
             Phase::Off(why) => (Reason::GuestOff, why.clone()),
-            Phase::Gone => (Reason::GuestNotFound, String::new()),
+            _ if state.paused => (
+                Reason::GuestPaused,
+                "its virtual machine is paused; resume it".to_owned(),
+            ),
             Phase::Unreachable(why) => (Reason::GuestUnreachable, why.clone()),
             Phase::Rejected(why) => (
                 Reason::GuestRejected,

@@ -200,16 +200,7 @@ async fn a_call_that_waits_for_a_guest_is_told_when_that_is_none_any_more() {
         HealthClient::new(channel).check(request).await.unwrap_err()
     });
     // It waits when the bridge has it.
-    let deadline = Instant::now() + LIMIT;
-    let mut client = BridgeClient::new(bridge.channel("bridge"));
-    loop {
-        let guests = client.list_guests(ListGuestsRequest::default()).await;
-        if guests.unwrap().into_inner().guests[0].active_calls == 1 {
-            break;
-        }
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    bridge.until_calls(1).await;
     std::fs::remove_file(socket(&bridge, "web")).unwrap();
     let status = timeout(LIMIT, call).await.unwrap().unwrap();
     assert_eq!(status.code(), Code::NotFound, "{status}");

@@ -367,10 +367,10 @@ async fn a_call_that_waits_in_the_bridge_when_the_guest_pauses_is_told_and_does_
     let uploads: Vec<_> = (0..UPLOADS)
         .map(|_| background(upload(bridge.channel("web"), 256 * 1024)))
         .collect();
-    until_calls(&bridge, UPLOADS).await;
+    bridge.until_calls(UPLOADS).await;
     let channel = bridge.channel("web");
     let call = tokio::spawn(health(channel));
-    until_calls(&bridge, UPLOADS + 1).await;
+    bridge.until_calls(UPLOADS + 1).await;
     monitor.stops().await;
     let status = call.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
@@ -384,21 +384,6 @@ async fn upload(channel: tonic::transport::Channel, bytes: usize) {
     let _ = HealthClient::new(channel)
         .check(HealthCheckRequest { service })
         .await;
-}
-
-/// Until the bridge has so many calls under way.
-async fn until_calls(bridge: &support::Running, calls: u32) {
-    let mut client = BridgeClient::new(bridge.channel("bridge"));
-    let deadline = Instant::now() + LIMIT;
-    loop {
-        let guests = client.list_guests(ListGuestsRequest::default()).await;
-        let under_way = guests.unwrap().into_inner().guests[0].active_calls;
-        if under_way >= calls {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{under_way} calls are under way");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_client::HealthClient};
 use tower_service::Service;
+use vbridge_api::host::v1::{ListGuestsRequest, bridge_client::BridgeClient};
 use vbridge_link::{GuestConfig, GuestLink, Port, PortRead, Session};
 
 /// Longer than anything here may take.
@@ -115,6 +116,21 @@ impl Running {
                 Instant::now() < deadline,
                 "{guest} did not come up: {status}"
             );
+        }
+    }
+
+    /// Until the only guest has so many calls under way.
+    pub async fn until_calls(&self, calls: u32) {
+        let mut client = BridgeClient::new(self.channel("bridge"));
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let guests = client.list_guests(ListGuestsRequest::default()).await;
+            let under_way = guests.unwrap().into_inner().guests[0].active_calls;
+            if under_way >= calls {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{under_way} calls are under way");
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 }
