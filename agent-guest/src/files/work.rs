@@ -156,7 +156,8 @@ fn place(
 }
 
 impl<T: Send + 'static> Worker<T> {
-    /// Does a step with the state.
+    /// Does a step with the state. One that fails is the last: the state is dropped before the failure is told, and what
+    /// that takes away or puts right is so for who hears of it.
     pub(crate) async fn run<R: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut T) -> Result<R, Status> + Send + 'static,
@@ -171,11 +172,12 @@ impl<T: Send + 'static> Worker<T> {
         };
         let (state, result) = aside(move || {
             let result = work(&mut state);
+            let state = result.is_ok().then_some(state);
             drop(thread);
             (state, result)
         })
         .await?;
-        self.state = Some(state);
+        self.state = state;
         result
     }
 }
@@ -287,6 +289,24 @@ mod tests {
         drop(worker);
         let dropped = aside(move || receiver.recv().unwrap()).await.unwrap();
         assert_ne!(dropped, thread::current().id());
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_step_leaves_is_dropped_before_the_failure_is_told() {
+        let pool = Pool::new();
+        let (sender, receiver) = mpsc::channel();
+        let place = pool.transfer().unwrap();
+        let worker = pool.begin(place, move || Ok(Tells(sender))).await;
+        let mut worker = worker.unwrap();
+        worker.run(|_| Ok(())).await.unwrap();
+        assert_eq!(receiver.try_recv(), Err(mpsc::TryRecvError::Empty));
+        let failing = worker.run(|_| Err::<(), _>(Status::aborted("as told")));
+        assert_eq!(failing.await.unwrap_err().code(), Code::Aborted);
+        assert_ne!(receiver.try_recv().unwrap(), thread::current().id());
+        assert_eq!(
+            worker.run(|_| Ok(())).await.unwrap_err().code(),
+            Code::Internal
+        );
     }
 
     /// Counts up to a number, and then fails.
