@@ -1,21 +1,28 @@
 //! The bridge as a whole: its guests, its listeners, its start and its end.
 
-use std::{fmt, future::Future, os::unix::fs::FileTypeExt as _, sync::Arc};
+use std::{
+    fmt, future::Future, os::unix::fs::FileTypeExt as _, path::PathBuf, sync::Arc, thread,
+    time::Duration,
+};
 
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{info, warn};
 use vbridge_api::host::v1::bridge_server::BridgeServer;
 
 use crate::{
+    access::{Acceptor, Access, AccessSpec, TlsFiles},
     address::ListenAddress,
+    audit::Audit,
+    connections::Connections,
     discovery::Source,
     error::BridgeError,
-    front::{Front, Listener},
+    front::Front,
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
-    limits::DRAIN,
+    limits::{AUDIT_END, DRAIN},
+    listener::{Listener, Serving, Socket},
     metrics::{Calls, Exporter},
     routing::BRIDGE_NAME,
     service::Service,
@@ -30,6 +37,10 @@ pub struct BridgeBuilder {
     guests: Vec<GuestSpec>,
     sources: Vec<Source>,
     listen: Vec<ListenAddress>,
+    sockets: Vec<Socket>,
+    access: AccessSpec,
+    tls: Option<TlsFiles>,
+    audit: Option<PathBuf>,
 }
 
 impl BridgeBuilder {
@@ -54,14 +65,57 @@ impl BridgeBuilder {
         self
     }
 
+    /// Offers all guests on a socket that somebody else has opened; then the addresses of [`listen`](Self::listen) are not opened.
+    #[must_use]
+    pub fn socket(mut self, socket: Socket) -> Self {
+        self.sockets.push(socket);
+        self
+    }
+
+    /// Says who may call what. Without it everybody may call everything, and the bridge listens on this machine only.
+    #[must_use]
+    pub fn access(mut self, access: AccessSpec) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// Encrypts all TCP connections.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsFiles) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Writes every call to this file, a line of JSON for each.
+    #[must_use]
+    pub fn audit(mut self, path: impl Into<PathBuf>) -> Self {
+        self.audit = Some(path.into());
+        self
+    }
+
     /// Checks everything that can be checked without touching the network.
     ///
     /// # Errors
-    /// No address, two guests of one name, a name that can't be used, a channel that is no socket.
-    pub fn build(self) -> Result<Bridge, BridgeError> {
-        if self.listen.is_empty() && self.guests.iter().all(|guest| guest.listen.is_none()) {
+    /// No address, two guests of one name, a name that can't be used, a channel that is no socket; an address that other
+    /// machines reach without callers, rules and TLS; rules or certificates that can't be used.
+    pub fn build(mut self) -> Result<Bridge, BridgeError> {
+        let mut sockets = Vec::new();
+        for socket in std::mem::take(&mut self.sockets) {
+            let address = socket.address().map_err(BridgeError::Socket)?;
+            self.check_exposed(&address)?;
+            sockets.push((socket, address));
+        }
+        if !sockets.is_empty() {
+            self.listen.clear();
+        } else if self.listen.is_empty() && self.guests.iter().all(|guest| guest.listen.is_none()) {
             return Err(BridgeError::NoAddress);
         }
+        let own = self.guests.iter().filter_map(|guest| guest.listen.as_ref());
+        for address in self.listen.iter().chain(own) {
+            self.check_exposed(address)?;
+        }
+        let access = Access::new(&self.access)?;
+        let tls = self.tls.as_ref().map(Acceptor::new).transpose()?;
         let guests = Guests::new();
         for spec in self.guests {
             check_name(&spec.name)?;
@@ -77,7 +131,27 @@ impl BridgeBuilder {
             guests,
             sources: self.sources,
             listen: self.listen,
+            sockets,
+            access,
+            tls,
+            audit: self.audit,
         })
+    }
+
+    /// What other machines reach asks who they are, and lets nobody listen.
+    fn check_exposed(&self, address: &ListenAddress) -> Result<(), BridgeError> {
+        match address {
+            ListenAddress::Tcp(socket) if !socket.ip().to_canonical().is_loopback() => {
+                if self.access.is_open() {
+                    return Err(BridgeError::Exposed(address.clone()));
+                }
+                if self.tls.is_none() {
+                    return Err(BridgeError::Plain(address.clone()));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -145,6 +219,10 @@ pub struct Bridge {
     guests: Guests,
     sources: Vec<Source>,
     listen: Vec<ListenAddress>,
+    sockets: Vec<(Socket, ListenAddress)>,
+    access: Access,
+    tls: Option<Acceptor>,
+    audit: Option<PathBuf>,
 }
 
 impl fmt::Debug for Bridge {
@@ -164,23 +242,37 @@ impl Bridge {
     /// Opens every address.
     ///
     /// # Errors
-    /// One of them can't be opened.
+    /// One of them, or the audit log, can't be opened.
     pub async fn bind(self) -> Result<BoundBridge, BridgeError> {
+        let is_open = self.access.now().is_open();
+        let audit = self.audit.as_deref().map(Audit::open).transpose()?;
+        let (audit, audit_thread) = audit.unzip();
         let mut bound = BoundBridge {
             addresses: Vec::new(),
             guest_addresses: Vec::new(),
             listeners: Vec::new(),
             guests: self.guests.clone(),
             sources: self.sources,
+            control: Control {
+                access: self.access,
+                tls: self.tls,
+                audit,
+            },
+            audit_thread,
         };
+        for (socket, address) in self.sockets {
+            let listener = Listener::take(socket).map_err(BridgeError::Socket)?;
+            bound.addresses.push(address);
+            bound.listeners.push((listener, None));
+        }
         for address in &self.listen {
-            let (listener, address) = Listener::bind(address).await?;
+            let (listener, address) = Listener::bind(address, is_open).await?;
             bound.addresses.push(address);
             bound.listeners.push((listener, None));
         }
         for guest in &self.guests.all() {
             if let Some(address) = &guest.spec.listen {
-                let (listener, address) = Listener::bind(address).await?;
+                let (listener, address) = Listener::bind(address, is_open).await?;
                 bound
                     .guest_addresses
                     .push((guest.name().to_owned(), address));
@@ -198,6 +290,44 @@ pub struct BoundBridge {
     addresses: Vec<ListenAddress>,
     guest_addresses: Vec<(String, ListenAddress)>,
     listeners: Vec<(Listener, Option<Arc<Guest>>)>,
+    control: Control,
+    audit_thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What can be changed while a bridge serves.
+#[derive(Debug, Clone)]
+pub struct Control {
+    access: Access,
+    tls: Option<Acceptor>,
+    audit: Option<Audit>,
+}
+
+impl Control {
+    /// Has these callers, rules and certificates from now on, for calls and connections that come; opens the audit log anew.
+    /// What is there goes on as it is. If something is wrong, nothing changes.
+    ///
+    /// # Errors
+    /// Rules or certificates can't be used, or they would come or go altogether, which needs a restart: what is listened on
+    /// depends on it.
+    pub fn reload(&self, access: &AccessSpec, tls: Option<&TlsFiles>) -> Result<(), BridgeError> {
+        if access.is_open() != self.access.now().is_open() {
+            return Err(BridgeError::NeedsRestart("callers and rules"));
+        }
+        match (&self.tls, tls) {
+            (Some(acceptor), Some(files)) => {
+                // Checked first: after it, the certificates are changed.
+                Access::new(access)?;
+                acceptor.reload(files)?;
+            }
+            (None, None) => {}
+            _ => return Err(BridgeError::NeedsRestart("TLS")),
+        }
+        self.access.replace(access)?;
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for BoundBridge {
@@ -219,6 +349,11 @@ impl BoundBridge {
         &self.guest_addresses
     }
 
+    /// What can be changed while it serves.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
     /// Serves until `shutdown` is done; then calls under way have a few seconds to end.
     ///
     /// # Errors
@@ -232,7 +367,8 @@ impl BoundBridge {
         }
         let calls = Calls::new();
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
-        let graceful = Arc::new(GracefulShutdown::new());
+        let drain = CancellationToken::new();
+        let tasks = TaskTracker::new();
         let mut listeners = JoinSet::new();
         for (listener, fixed) in self.listeners {
             let front = Front {
@@ -240,9 +376,17 @@ impl BoundBridge {
                 routes: routes.clone(),
                 calls: calls.clone(),
                 exporter: exporter.clone(),
+                access: self.control.access.clone(),
+                audit: self.control.audit.clone(),
                 fixed,
             };
-            listeners.spawn(listener.run(front, Arc::clone(&graceful)));
+            listeners.spawn(listener.run(Serving {
+                front,
+                connections: Connections::default(),
+                tls: self.control.tls.clone(),
+                drain: drain.clone(),
+                tasks: tasks.clone(),
+            }));
         }
         info!(guests = self.guests.len(), "bridge up");
         shutdown.await;
@@ -251,16 +395,30 @@ impl BoundBridge {
         discovery.shutdown().await;
         // No more clients; those that are there may finish.
         listeners.shutdown().await;
-        // The listeners held the only other references.
-        if let Some(graceful) = Arc::into_inner(graceful)
-            && tokio::time::timeout(DRAIN, graceful.shutdown())
-                .await
-                .is_err()
-        {
+        drain.cancel();
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             info!("calls were still under way and are cut off");
         }
         self.guests.leave().await;
+        drop(self.control);
+        if let Some(thread) = self.audit_thread {
+            await_end(&thread).await;
+        }
         Ok(())
+    }
+}
+
+/// Waits until the audit log's last lines are written.
+async fn await_end(thread: &thread::JoinHandle<()>) {
+    const LOOK: Duration = Duration::from_millis(5);
+    let ended = async {
+        while !thread.is_finished() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(AUDIT_END, ended).await.is_err() {
+        warn!("the audit log's last lines could not be written");
     }
 }
 

@@ -17,13 +17,22 @@
 //! | `TOO_MANY_CALLS` | RESOURCE_EXHAUSTED | the guest has too many calls under way | yes |
 //! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the guest let the deadline pass | |
 //! | `INVALID_WAIT` | INVALID_ARGUMENT | `x-vbridge-wait` makes no sense | |
+//! | `CALLER_UNKNOWN` | UNAUTHENTICATED | the caller does not prove who it is, or what it proves has expired | |
+//! | `CALLER_REFUSED` | PERMISSION_DENIED | no rule allows the call, or one refuses it | |
+//! | `CALLER_TOO_FAST` | RESOURCE_EXHAUSTED | the caller has made too many calls lately | yes |
+//! | `CALLER_TOO_BUSY` | RESOURCE_EXHAUSTED | the caller has too many calls under way | yes |
+//! | `AUDIT_STOPPED` | UNAVAILABLE | the audit log can't be written | yes |
 
 use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{address::ListenAddress, limits::MAX_GUESTS};
+use crate::{
+    access::{AccessError, TlsError},
+    address::ListenAddress,
+    limits::MAX_GUESTS,
+};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "vbridge";
@@ -44,6 +53,11 @@ pub(crate) enum Reason {
     TooManyCalls,
     DeadlineExceeded,
     InvalidWait,
+    CallerUnknown,
+    CallerRefused,
+    CallerTooFast,
+    CallerTooBusy,
+    AuditStopped,
 }
 
 impl Reason {
@@ -62,6 +76,11 @@ impl Reason {
             Self::TooManyCalls => "TOO_MANY_CALLS",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::InvalidWait => "INVALID_WAIT",
+            Self::CallerUnknown => "CALLER_UNKNOWN",
+            Self::CallerRefused => "CALLER_REFUSED",
+            Self::CallerTooFast => "CALLER_TOO_FAST",
+            Self::CallerTooBusy => "CALLER_TOO_BUSY",
+            Self::AuditStopped => "AUDIT_STOPPED",
         }
     }
 
@@ -69,7 +88,11 @@ impl Reason {
         match self {
             Self::GuestNotFound => Code::NotFound,
             Self::GuestNotNamed | Self::InvalidWait => Code::InvalidArgument,
-            Self::TooManyCalls => Code::ResourceExhausted,
+            Self::TooManyCalls | Self::CallerTooFast | Self::CallerTooBusy => {
+                Code::ResourceExhausted
+            }
+            Self::CallerUnknown => Code::Unauthenticated,
+            Self::CallerRefused => Code::PermissionDenied,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::GuestOff
             | Self::GuestUnreachable
@@ -78,7 +101,8 @@ impl Reason {
             | Self::GuestRejected
             | Self::GuestPaused
             | Self::GuestSilent
-            | Self::SessionEnded => Code::Unavailable,
+            | Self::SessionEnded
+            | Self::AuditStopped => Code::Unavailable,
         }
     }
 
@@ -89,26 +113,51 @@ impl Reason {
             Self::GuestSilent
             | Self::GuestNotAnswering
             | Self::GuestUnreachable
-            | Self::TooManyCalls => Some(Duration::from_secs(1)),
-            Self::ChannelBusy | Self::GuestRejected | Self::GuestPaused | Self::GuestOff => {
-                Some(Duration::from_secs(5))
-            }
+            | Self::TooManyCalls
+            | Self::CallerTooFast
+            | Self::CallerTooBusy => Some(Duration::from_secs(1)),
+            Self::ChannelBusy
+            | Self::GuestRejected
+            | Self::GuestPaused
+            | Self::GuestOff
+            | Self::AuditStopped => Some(Duration::from_secs(5)),
             Self::GuestNotFound
             | Self::GuestNotNamed
             | Self::DeadlineExceeded
-            | Self::InvalidWait => None,
+            | Self::InvalidWait
+            | Self::CallerUnknown
+            | Self::CallerRefused => None,
         }
     }
 
     /// The status for a call to `guest` (empty if none is meant).
     pub(crate) fn status(self, guest: &str, message: impl Into<String>) -> Status {
+        self.status_with(guest, message, self.retry())
+    }
+
+    /// Likewise, where it is known when another try may bring something else.
+    pub(crate) fn status_after(
+        self,
+        guest: &str,
+        message: impl Into<String>,
+        retry: Duration,
+    ) -> Status {
+        self.status_with(guest, message, Some(retry))
+    }
+
+    fn status_with(
+        self,
+        guest: &str,
+        message: impl Into<String>,
+        retry: Option<Duration>,
+    ) -> Status {
         let mut details = ErrorDetails::new();
         let mut metadata = HashMap::new();
         if !guest.is_empty() {
             metadata.insert("guest".to_owned(), guest.to_owned());
         }
         details.set_error_info(self.name(), DOMAIN, metadata);
-        if let Some(retry) = self.retry() {
+        if let Some(retry) = retry {
             details.set_retry_info(Some(retry));
         }
         Status::with_error_details(self.code(), message, details)
@@ -154,6 +203,36 @@ pub enum BridgeError {
         /// Why.
         source: io::Error,
     },
+    /// An address that other machines reach, where nobody is asked who they are.
+    #[error(
+        "{0} can be reached from other machines, and nobody there would be asked who they are: add callers and rules to the configuration, or listen on 127.0.0.1"
+    )]
+    Exposed(ListenAddress),
+    /// An address that other machines reach, where everything is sent as it is.
+    #[error(
+        "{0} can be reached from other machines, and tokens and calls would go there unencrypted: add [tls] to the configuration, or listen on 127.0.0.1"
+    )]
+    Plain(ListenAddress),
+    /// Callers and rules can't be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The audit log can't be opened.
+    #[error("can't write the audit log {path}: {source}", path = .path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A socket that was handed over can't be used.
+    #[error("a socket that was handed over can't be used: {0}")]
+    Socket(io::Error),
+    /// Something can't be changed while the bridge serves.
+    #[error("{0} can't come or go while the bridge runs; restart it")]
+    NeedsRestart(&'static str),
     /// A service of the bridge's own can't be set up.
     #[error("the bridge's own services can't be set up: {0}")]
     Services(String),

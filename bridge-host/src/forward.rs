@@ -65,15 +65,16 @@ impl From<Status> for Failure {
     }
 }
 
-/// Sends a call to the guest and brings its response.
+/// Sends a call to the guest and brings its response. `taken` counts the bytes of its body.
 pub(crate) async fn forward(
     guest: Arc<Guest>,
     mut request: Request<Incoming>,
+    taken: Arc<AtomicU64>,
 ) -> Result<Response<ForwardBody>, Failure> {
     let permit = guest.admit()?;
     let arrived = Instant::now();
     let (wait, patient) = wait_of(request.headers())?;
-    let upload = Arc::new(Upload::new());
+    let upload = Arc::new(Upload::new(taken));
     let deadline = deadline_of(request.headers()).map(|timeout| arrived + timeout + DEADLINE_GRACE);
     prepare(&mut request);
     let mut request = request.map(|body| RequestBody {
@@ -134,15 +135,15 @@ pub(crate) async fn forward(
 #[derive(Debug)]
 struct Upload {
     /// Bytes that the session has taken.
-    taken: AtomicU64,
+    taken: Arc<AtomicU64>,
     /// Closed when there is no more of it; it never has permits.
     ended: Semaphore,
 }
 
 impl Upload {
-    const fn new() -> Self {
+    fn new(taken: Arc<AtomicU64>) -> Self {
         Self {
-            taken: AtomicU64::new(0),
+            taken,
             ended: Semaphore::const_new(0),
         }
     }
@@ -222,7 +223,7 @@ impl RequestBody {
     pub(crate) fn own(body: tonic::body::Body) -> Self {
         Self {
             body: Source::Own(body),
-            upload: Arc::new(Upload::new()),
+            upload: Arc::new(Upload::new(Arc::default())),
         }
     }
 }

@@ -1,42 +1,32 @@
-//! The listeners, and what happens to a request that arrives at one.
+//! What happens to a request that arrives at a listener.
+//!
+//! ```text
+//!   request ──▶ a place in the audit log ──▶ who calls ──▶ for which guest ──▶ may they ──▶ too much? ──▶ guest, or bridge
+//!                        │                      │                │                │             │
+//!                        └──────────────────────┴────────────────┴────────────────┴─────────────┴──▶ a status
+//! ```
 
-use std::{convert::Infallible, io, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
-};
-use tonic::{Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body, service::Routes};
+use tonic_types::StatusExt as _;
 use tower::ServiceExt as _;
-use tracing::{debug, warn};
 
 use crate::{
-    address::ListenAddress,
-    error::BridgeError,
+    access::{Access, Caller, Peer, Policy},
+    audit::Audit,
+    connections::Connection,
     forward::{BoxError, Failure, forward},
     guest::Guest,
     guests::Guests,
-    limits::{
-        CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_WINDOW, MAX_CONNECTIONS,
-        MAX_HEADER_LIST, MAX_PENDING_RESETS, MAX_STREAMS_PER_CONNECTION, SEND_BUFFER,
-        STREAM_WINDOW,
-    },
     metrics::{self, Calls, Exporter},
-    routing::{Target, route},
+    record::{Counted, Record},
+    routing::{BRIDGE_NAME, Names, Target, route},
 };
-
-/// Pause after a failed accept: most likely the process is out of descriptors.
-const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What a request needs: shared by all listeners.
 #[derive(Clone)]
@@ -48,206 +38,221 @@ pub(crate) struct Front {
     pub(crate) calls: Calls,
     /// What is measured, for whoever asks.
     pub(crate) exporter: Exporter,
+    /// Who may call what.
+    pub(crate) access: Access,
+    /// Where calls are written down, if they are.
+    pub(crate) audit: Option<Audit>,
     /// The guest that this listener belongs to.
     pub(crate) fixed: Option<Arc<Guest>>,
 }
 
+/// Who asks, and what they may see: the bridge's own services find it among a request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Viewer {
+    policy: Arc<Policy>,
+    caller: Arc<Caller>,
+}
+
+impl Viewer {
+    /// Whether this guest is any of their business.
+    pub(crate) fn sees(&self, guest: &str) -> bool {
+        self.policy.sees(&self.caller, guest)
+    }
+
+    /// Whoever may not call a guest is not told either that there is none of that name.
+    fn hide(&self, method: &str, status: Status) -> Status {
+        let details = status.get_details_error_info();
+        let name = details.as_ref().and_then(|info| info.metadata.get("guest"));
+        let hidden = match name {
+            Some(name) => self.policy.check(&self.caller, name, &[method]).err(),
+            None => self.policy.check_known(&self.caller, method).err(),
+        };
+        hidden.unwrap_or(status)
+    }
+}
+
+/// The guests that a caller may know of.
+pub(crate) struct Seen<'a> {
+    pub(crate) guests: &'a Guests,
+    pub(crate) viewer: &'a Viewer,
+}
+
+impl Names for Seen<'_> {
+    type Guest = Arc<Guest>;
+
+    /// One that they may not know of is refused later, with the rule that does.
+    fn find(&self, name: &str) -> Option<Arc<Guest>> {
+        self.guests.find(name)
+    }
+
+    fn only(&self) -> Option<Arc<Guest>> {
+        if self.viewer.policy.is_open() {
+            return self.guests.only();
+        }
+        let all = self.guests.all();
+        let mut seen = all.into_iter().filter(|it| self.viewer.sees(it.name()));
+        seen.next().filter(|_| seen.next().is_none())
+    }
+
+    fn all(&self) -> Vec<String> {
+        let mut names = Names::all(self.guests);
+        names.retain(|name| self.viewer.sees(name));
+        names
+    }
+
+    fn machine(&self) -> &str {
+        self.guests.machine()
+    }
+}
+
+/// What a request is, by its path and version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Call,
+    Scrape,
+}
+
 impl Front {
-    async fn serve(self, request: Request<Incoming>) -> Result<Response<Body>, BoxError> {
+    pub(crate) async fn serve(
+        self,
+        peer: Arc<Peer>,
+        connection: Arc<Connection>,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, BoxError> {
         let is_scrape = request.uri().path() == metrics::PATH && request.method() == Method::GET;
-        if is_scrape && self.fixed.is_none() {
-            return Ok(scraped(&self.exporter).await);
-        }
-        if request.version() < Version::HTTP_2 {
-            return Ok(not_http2());
-        }
-        let target = match &self.fixed {
-            Some(guest) => Ok(Target::Guest(Arc::clone(guest))),
-            None => route(&self.guests, request.uri(), request.headers()),
+        let kind = match is_scrape && self.fixed.is_none() {
+            true => Kind::Scrape,
+            false if request.version() < Version::HTTP_2 => return Ok(not_http2()),
+            false => Kind::Call,
+        };
+        let path = request.uri().path();
+        let mut record = Record::new(&self.calls, (kind == Kind::Call).then_some(path));
+        let target = match self.admit(&mut record, &peer, &connection, &mut request, kind) {
+            Ok(target) => target,
+            Err(status) => {
+                record.refused(&status);
+                return Ok(match kind {
+                    Kind::Call => status.into_http(),
+                    Kind::Scrape => in_http(&status),
+                });
+            }
         };
         match target {
-            Ok(Target::Guest(guest)) => {
-                let mut record = self.calls.begin(&guest, request.uri().path());
-                match forward(guest, request).await {
+            Target::Guest(guest) => {
+                let received = Arc::clone(&record.received);
+                match forward(guest, request, received).await {
                     Ok(response) => Ok(record.follow(response).map(Body::new)),
                     Err(Failure::Status(status)) => {
-                        record.status(status.code());
+                        record.refused(&status);
                         Ok(status.into_http())
                     }
                     Err(Failure::Reset(error)) => Err(error.into()),
                 }
             }
-            Ok(Target::Bridge) => {
-                let response = self.routes.oneshot(request.map(Body::new)).await?;
-                Ok(response)
+            Target::Bridge if kind == Kind::Scrape => {
+                let response = scraped(&self.exporter).await;
+                Ok(record.follow(response).map(Body::new))
             }
-            Err(status) => Ok(Status::into_http(status)),
+            Target::Bridge => {
+                let request = request.map(|body| Body::new(Counted::new(body, &record)));
+                let response = self.routes.oneshot(request).await?;
+                Ok(record.follow(response).map(Body::new))
+            }
         }
+    }
+
+    /// Whom the request is for, if its caller may make it now.
+    fn admit(
+        &self,
+        record: &mut Record,
+        peer: &Peer,
+        connection: &Arc<Connection>,
+        request: &mut Request<Incoming>,
+        kind: Kind,
+    ) -> Result<Target<Arc<Guest>>, Box<Status>> {
+        if let Some(audit) = &self.audit {
+            record.audit(audit.place()?, peer, request.uri().path());
+        }
+        let policy = self.access.now();
+        let caller = policy.caller(peer, request.headers_mut())?;
+        record.caller(caller.name());
+        let viewer = Viewer { policy, caller };
+        let target = match (&self.fixed, kind) {
+            (Some(guest), _) => Target::Guest(Arc::clone(guest)),
+            (None, Kind::Scrape) => Target::Bridge,
+            (None, Kind::Call) => {
+                let seen = Seen {
+                    guests: &self.guests,
+                    viewer: &viewer,
+                };
+                let target = route(&seen, request.uri(), request.headers());
+                target.map_err(|status| viewer.hide(request.uri().path(), status))?
+            }
+        };
+        let name = match &target {
+            Target::Guest(guest) => {
+                record.target(guest.name(), Some(guest));
+                guest.name()
+            }
+            Target::Bridge => {
+                record.target(BRIDGE_NAME, None);
+                BRIDGE_NAME
+            }
+        };
+        let method = request.uri().path();
+        viewer.policy.check(&viewer.caller, name, &[method])?;
+        record.hold(viewer.caller.admit()?, connection.busy());
+        if matches!(target, Target::Bridge) {
+            request.extensions_mut().insert(viewer);
+        }
+        Ok(target)
     }
 }
 
-/// An answer for Prometheus.
-async fn scraped(exporter: &Exporter) -> Response<Body> {
-    let (status, text) = match exporter.scrape().await {
-        Ok(text) => (StatusCode::OK, text),
-        // A string takes whatever is written to it.
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
-    };
-    let text = Full::new(Bytes::from(text)).map_err(|never: Infallible| match never {});
+/// A text that is there as a whole.
+fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let text = Full::new(text.into()).map_err(|never: Infallible| match never {});
     let mut response = Response::new(Body::new(text));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static(metrics::CONTENT_TYPE);
+    let kind = header::HeaderValue::from_static(kind);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
-/// An answer for browsers and curl: they learn what this port is.
-fn not_http2() -> Response<Body> {
-    let text = "This is a vbridge port. It speaks gRPC, over HTTP/2 without TLS (prior knowledge); try grpcurl -plaintext. Prometheus finds /metrics.\n";
-    let mut response = Response::new(Body::new(
-        Full::new(Bytes::from_static(text.as_bytes())).map_err(|never: Infallible| match never {}),
-    ));
-    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    response.headers_mut().insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("close"),
-    );
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// A refusal for who does not speak gRPC.
+fn in_http(status: &Status) -> Response<Body> {
+    let code = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = text(code, PLAIN, format!("{}\n", status.message()));
+    if code == StatusCode::UNAUTHORIZED {
+        let value = header::HeaderValue::from_static("Bearer");
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, value);
+    }
     response
 }
 
-/// A socket that clients connect to.
-pub(crate) enum Listener {
-    Tcp(TcpListener),
-    Unix {
-        listener: UnixListener,
-        /// Goes with the listener.
-        _file: SocketFile,
-    },
-}
-
-/// Removes a socket's file.
-pub(crate) struct SocketFile(std::path::PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        // It may be gone already; there is nobody left to tell.
-        let _ = std::fs::remove_file(&self.0);
+/// An answer for Prometheus.
+async fn scraped(exporter: &Exporter) -> Response<Body> {
+    match exporter.scrape().await {
+        Ok(it) => text(StatusCode::OK, metrics::CONTENT_TYPE, it),
+        // A string takes whatever is written to it.
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string()),
     }
 }
 
-impl Listener {
-    /// Listens, and says where: a port 0 has become a real one.
-    pub(crate) async fn bind(
-        address: &ListenAddress,
-    ) -> Result<(Self, ListenAddress), BridgeError> {
-        let error = |source| BridgeError::Listen {
-            address: address.clone(),
-            source,
-        };
-        match address {
-            ListenAddress::Tcp(socket) => {
-                let listener = TcpListener::bind(socket).await.map_err(error)?;
-                let bound = listener.local_addr().map_err(error)?;
-                Ok((Self::Tcp(listener), ListenAddress::Tcp(bound)))
-            }
-            ListenAddress::Unix(path) => {
-                remove_stale(path).map_err(error)?;
-                let listener = UnixListener::bind(path).map_err(error)?;
-                // Whoever may connect may call every guest: the owner alone.
-                std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
-                    .map_err(error)?;
-                let _file = SocketFile(path.clone());
-                Ok((Self::Unix { listener, _file }, address.clone()))
-            }
-        }
-    }
-
-    /// Accepts until cancelled.
-    pub(crate) async fn run(self, front: Front, graceful: Arc<GracefulShutdown>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            // The semaphore is never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            let accepted = match &self {
-                Self::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
-                    // Without it, small answers wait for acknowledgements.
-                    if let Err(error) = stream.set_nodelay(true) {
-                        debug!(%error, "no TCP_NODELAY");
-                    }
-                    spawn(stream, &front, &graceful, place);
-                }),
-                Self::Unix { listener, .. } => listener
-                    .accept()
-                    .await
-                    .map(|(stream, _)| spawn(stream, &front, &graceful, place)),
-            };
-            if let Err(error) = accepted {
-                warn!(%error, "can't accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Removes the socket of a bridge that has crashed; one that somebody listens on stays.
-fn remove_stale(path: &std::path::Path) -> io::Result<()> {
-    use std::os::unix::fs::FileTypeExt as _;
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => {
-            match std::os::unix::net::UnixStream::connect(path) {
-                Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path)
-                }
-                Err(error) => Err(error),
-            }
-        }
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "there is a file that is no socket; choose another path or remove it",
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-fn spawn<S>(
-    stream: S,
-    front: &Front,
-    graceful: &GracefulShutdown,
-    place: tokio::sync::OwnedSemaphorePermit,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let front = front.clone();
-    let service = tower::service_fn(move |request| front.clone().serve(request));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).keep_alive(false);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .auto_date_header(false)
-        .keep_alive_interval(CLIENT_KEEPALIVE)
-        .keep_alive_timeout(CLIENT_KEEPALIVE_TIMEOUT)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_send_buf_size(SEND_BUFFER);
-    let watcher = graceful.watcher();
-    tokio::spawn(async move {
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            debug!(%error, "a client's connection ended");
-        }
-        drop(place);
-    });
+/// An answer for browsers and curl: they learn what this port is.
+fn not_http2() -> Response<Body> {
+    const TEXT: &str = "This is a vbridge port. It speaks gRPC, over HTTP/2 (without TLS with prior knowledge); try grpcurl, with -plaintext where it is without TLS. Prometheus finds /metrics.\n";
+    let mut response = text(StatusCode::UPGRADE_REQUIRED, PLAIN, TEXT);
+    let close = header::HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }

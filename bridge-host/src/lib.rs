@@ -10,7 +10,10 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | `front` | who connects, how many, with which limits |
+//! | `listener`, `connections` | who connects, over what, and who goes when there are too many |
+//! | [`access`] | who may call what, and how often |
+//! | `front` | what becomes of a request |
+//! | `record`, `audit` | what is measured and written down of a call |
 //! | `routing` | which guest a call is for |
 //! | `forward` | how a call passes through |
 //! | `guest` | whether a guest can be reached, and why not |
@@ -24,9 +27,12 @@
 //!
 //! See [`Bridge`] for an example.
 
+pub mod access;
 mod address;
+mod audit;
 mod bridge;
 pub mod config;
+mod connections;
 pub mod discovery;
 mod error;
 mod forward;
@@ -35,15 +41,18 @@ mod guest;
 mod guests;
 mod inside;
 pub mod limits;
+mod listener;
 mod machine;
 mod metrics;
 mod monitor;
+mod record;
 mod routing;
 mod service;
 
 pub use address::{AddressError, ListenAddress};
-pub use bridge::{BoundBridge, Bridge, BridgeBuilder, check_name};
+pub use bridge::{BoundBridge, Bridge, BridgeBuilder, Control, check_name};
 pub use error::{BridgeError, DOMAIN};
 pub use forward::WAIT_HEADER;
 pub use guest::GuestSpec;
+pub use listener::Socket;
 pub use routing::{BRIDGE_NAME, GUEST_HEADER};

@@ -50,8 +50,44 @@ pub const MAX_GUESTS: usize = 4096;
 /// Calls under way to one guest. More are RESOURCE_EXHAUSTED. A guest's agent serves so many streams at once.
 pub const MAX_CALLS_PER_GUEST: usize = 2048;
 
-/// Client connections of one listener. More wait in the kernel's backlog.
+/// Client connections of one listener. One more takes the place of the one that has been idle for the longest, or waits in the
+/// kernel's backlog if all have calls under way.
 pub const MAX_CONNECTIONS: usize = 4096;
+
+/// How long a client may take to say which protocol it speaks, to shake hands for TLS, and to send the headers of an HTTP/1
+/// request. Then its connection is closed.
+pub const FIRST_WORDS: Duration = Duration::from_secs(10);
+
+/// An idle client whose place is needed has so long to notice that it should go.
+pub const EVICTION: Duration = Duration::from_millis(500);
+
+/// Callers that are known by name. More is an error: a list of people and programs is shorter.
+pub const MAX_CALLERS: usize = 4096;
+
+/// Rules of what they may call: each call is compared with all of them. More is an error.
+pub const MAX_RULES: usize = 1024;
+
+/// A file with certificates or a key, in bytes. A longer one is refused.
+pub const MAX_PEM: u64 = 1024 * 1024;
+
+/// A file with a token, in bytes. A longer one is refused.
+pub const MAX_TOKEN: u64 = 4096;
+
+/// Names of one certificate that are looked at. It is none of ours that has more.
+pub const MAX_CERTIFICATE_NAMES: usize = 32;
+
+/// Calls under way that will have a line in the audit log, and lines that wait to be written. One more call is refused: none
+/// is carried out without its line.
+pub const MAX_AUDITED_CALLS: usize = 64 * 1024;
+
+/// An audit log that could not be written is tried again so often.
+pub const AUDIT_RETRY: Duration = Duration::from_secs(1);
+
+/// When the bridge stops, the audit log's last lines have so long to be written.
+pub const AUDIT_END: Duration = Duration::from_secs(5);
+
+/// Characters of a method's name in the audit log. The rest is cut off.
+pub const MAX_AUDITED_METHOD: usize = 256;
 
 /// Streams on one client connection. More are refused by HTTP/2, and the client queues them.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 2048;

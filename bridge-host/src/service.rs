@@ -1,6 +1,6 @@
 //! The bridge's own service, `vbridge.host.v1.Bridge`.
 
-use std::{collections::HashSet, pin::Pin};
+use std::{collections::HashSet, pin::Pin, sync::Arc};
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
@@ -12,6 +12,9 @@ use vbridge_api::host::v1::{
 };
 
 use crate::{
+    error::Reason,
+    front::{Seen, Viewer},
+    guest::Guest,
     guests::{Change, Guests},
     routing::{self, Names as _, name_key},
 };
@@ -21,16 +24,38 @@ pub(crate) struct Service {
     pub(crate) guests: Guests,
 }
 
+/// Who asks. The front says so.
+fn viewer<T>(request: &Request<T>) -> Result<Viewer, Status> {
+    let viewer = request.extensions().get::<Viewer>().cloned();
+    viewer.ok_or_else(|| Status::internal("the bridge does not know who asks"))
+}
+
+impl Service {
+    fn find(&self, viewer: &Viewer, name: &str) -> Result<Arc<Guest>, Status> {
+        let guests = &self.guests;
+        let guest = routing::find(&Seen { guests, viewer }, name)?;
+        match viewer.sees(guest.name()) {
+            true => Ok(guest),
+            false => Err(Reason::CallerRefused.status(
+                guest.name(),
+                format!("no rule allows you anything of \"{}\"", guest.name()),
+            )),
+        }
+    }
+}
+
 type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchGuestsResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl BridgeService for Service {
     async fn list_guests(
         &self,
-        _: Request<ListGuestsRequest>,
+        request: Request<ListGuestsRequest>,
     ) -> Result<Response<ListGuestsResponse>, Status> {
+        let viewer = viewer(&request)?;
         let guests = self.guests.all();
-        let guests = guests.iter().map(|guest| guest.message()).collect();
+        let guests = guests.iter().filter(|guest| viewer.sees(guest.name()));
+        let guests = guests.map(|guest| guest.message()).collect();
         Ok(Response::new(ListGuestsResponse { guests }))
     }
 
@@ -38,7 +63,8 @@ impl BridgeService for Service {
         &self,
         request: Request<GetGuestRequest>,
     ) -> Result<Response<GetGuestResponse>, Status> {
-        let guest = routing::find(&self.guests, &request.into_inner().name)?;
+        let viewer = viewer(&request)?;
+        let guest = self.find(&viewer, &request.into_inner().name)?;
         Ok(Response::new(GetGuestResponse {
             guest: Some(guest.message()),
         }))
@@ -51,14 +77,16 @@ impl BridgeService for Service {
         request: Request<WatchGuestsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let guests = self.guests.clone();
+        let viewer = viewer(&request)?;
         let mut wanted = HashSet::new();
         for name in request.into_inner().names {
-            routing::find(&guests, &name)?;
+            self.find(&viewer, &name)?;
             wanted.insert(name_key(&name));
         }
         let is_wanted = move |name: &str, uuid: &str| {
             let is = |name| wanted.contains(&name_key(name));
-            wanted.is_empty() || is(name) || !uuid.is_empty() && is(uuid)
+            let is_named = wanted.is_empty() || is(name) || !uuid.is_empty() && is(uuid);
+            is_named && viewer.sees(name)
         };
         // Subscribed before the snapshot is taken: a change in between is told twice rather than never.
         let mut changes = guests.changes();

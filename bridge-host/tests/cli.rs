@@ -27,6 +27,11 @@ fn vbridge(arguments: &[&str]) -> Command {
         "VBRIDGE_CONFIG",
         "VBRIDGE_LISTEN",
         "VBRIDGE_LOG",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "LISTEN_FDS",
+        "VBRIDGE_TOKEN_FILE",
+        "VBRIDGE_CA",
     ] {
         command.env_remove(variable);
     }
@@ -476,4 +481,161 @@ fn a_bridge_that_dies_ends_those_who_watch_with_a_sentence() {
         "{stderr}"
     );
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+// === safety and service managers ===
+
+/// A bridge whose configuration is this, with a guest that has no channel.
+struct Configured {
+    process: Running,
+    stderr: BufReader<std::process::ChildStderr>,
+    dir: TempDir,
+}
+
+impl Configured {
+    fn start(text: &str, prepare: impl FnOnce(&mut Command, &Path)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vbridge.toml");
+        fs::write(&path, text.replace("DIR", dir.path().to_str().unwrap())).unwrap();
+        let mut command = vbridge(&["serve", "--config", path.to_str().unwrap()]);
+        prepare(&mut command, dir.path());
+        let mut process = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+        let stderr = BufReader::new(process.0.stderr.take().unwrap());
+        Self {
+            process,
+            stderr,
+            dir,
+        }
+    }
+
+    /// Reads lines until one has these words.
+    fn until(&mut self, words: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "no {words}");
+            if line.contains(words) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&mut self) -> String {
+        let line = self.until("listening on ");
+        line.trim_end().rsplit(' ').next().unwrap().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
+    }
+}
+
+const RULED: &str = r#"
+listen = ["127.0.0.1:0"]
+audit = "DIR/audit.jsonl"
+guest = [{ name = "web", channel = "unix:DIR/web.sock" }]
+
+[[caller]]
+name = "ops"
+token_file = "DIR/token"
+
+[[rule]]
+allow = true
+"#;
+
+#[test]
+fn a_token_opens_the_bridge_until_it_is_changed() {
+    let write = |dir: &Path, token: &str| fs::write(dir.join("token"), token).unwrap();
+    let mut bridge = Configured::start(RULED, |_, dir| write(dir, "the-first-token-of-ops"));
+    let address = bridge.address();
+    let token = bridge.dir.path().join("token");
+    let guests = |token: Option<&Path>| {
+        let mut command = vbridge(&["guests", "--bridge", &address]);
+        if let Some(token) = token {
+            command.arg("--token-file").arg(token);
+        }
+        command
+    };
+    assert_fails(guests(None), 1, &["ListGuests", "authorization"]);
+    assert!(output(guests(Some(&token))).status.success());
+    let old = bridge.dir.path().join("old");
+    fs::copy(&token, &old).unwrap();
+    write(bridge.dir.path(), "the-second-token-of-ops");
+    bridge.until("bridge up");
+    bridge.signal(Signal::HUP);
+    bridge.until("the configuration was read again");
+    assert!(output(guests(Some(&token))).status.success());
+    assert_fails(guests(Some(&old)), 1, &["no token that this bridge knows"]);
+    write(bridge.dir.path(), "short");
+    bridge.signal(Signal::HUP);
+    let line = bridge.until("everything stays as it was");
+    assert!(line.contains("token") && line.contains("openssl"), "{line}");
+    assert!(output(guests(Some(&old))).status.code() == Some(1));
+    bridge.signal(Signal::TERM);
+    assert!(bridge.process.0.wait().unwrap().success());
+    let audit = fs::read_to_string(bridge.dir.path().join("audit.jsonl")).unwrap();
+    assert_eq!(audit.lines().count(), 5, "{audit}");
+    assert!(!audit.contains("token-of-ops"), "{audit}");
+}
+
+#[test]
+fn what_other_machines_reach_is_refused_with_the_remedy() {
+    let command = vbridge(&[
+        "serve",
+        "--guest=web=unix:/nowhere/web.sock",
+        "--listen=0.0.0.0:0",
+    ]);
+    assert_fails(command, 1, &["0.0.0.0:0", "callers and rules", "127.0.0.1"]);
+}
+
+#[test]
+fn a_service_manager_is_told_when_the_bridge_serves_reloads_lives_and_stops() {
+    let mut told = None;
+    let mut bridge = Configured::start(&RULED.replace("DIR/token", "DIR/t"), |command, dir| {
+        fs::write(dir.join("t"), "the-token-of-all-ops").unwrap();
+        let socket = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
+        told = Some(socket);
+        command.env("NOTIFY_SOCKET", dir.join("notify"));
+        command.env("WATCHDOG_USEC", "200000");
+    });
+    let (sender, messages) = mpsc::channel();
+    let told: std::os::unix::net::UnixDatagram = told.unwrap();
+    // A manager that does not read would have the bridge wait.
+    thread::spawn(move || {
+        let mut message = [0; 1024];
+        while let Ok(length) = told.recv(&mut message) {
+            let _ = sender.send(message[..length].escape_ascii().to_string());
+        }
+    });
+    let until = |words: &str| while !messages.recv_timeout(LIMIT).unwrap().contains(words) {};
+    until("READY=1");
+    for _ in 0..3 {
+        until("WATCHDOG=1");
+    }
+    bridge.until("bridge up");
+    bridge.signal(Signal::HUP);
+    until("RELOADING=1");
+    until("READY=1");
+    bridge.signal(Signal::TERM);
+    until("STOPPING=1");
+    assert!(bridge.process.0.wait().unwrap().success());
+}
+
+#[test]
+fn sockets_that_are_handed_over_are_listened_on() {
+    use std::os::fd::AsRawFd as _;
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Programs that other tests start meanwhile inherit it, too, and do nothing with it.
+    rustix::io::fcntl_setfd(&tcp, rustix::io::FdFlags::empty()).unwrap();
+    let text = "listen = [\"127.0.0.1:1\"]\nguest = [{ name = \"web\", channel = \"unix:DIR/w\" }]";
+    let mut bridge = Configured::start(text, |command, _| {
+        command.env("LISTEN_FDS", "1");
+        command.env("LISTEN_FDS_FIRST_FD", tcp.as_raw_fd().to_string());
+    });
+    let address = bridge.address();
+    assert_eq!(address, tcp.local_addr().unwrap().to_string());
+    assert!(
+        output(vbridge(&["guests", "--bridge", &address]))
+            .status
+            .success()
+    );
 }

@@ -10,6 +10,7 @@ use bridge_host::{
 use clap::Args;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
+use tokio_rustls::TlsConnector;
 use tonic::{
     Code, Request, Response, Status, Streaming,
     metadata::{Ascii, MetadataValue},
@@ -21,6 +22,7 @@ use super::{
     duration,
     failure::{Call, Failure},
     output::{Output, printable},
+    proof::{Proof, encrypted},
 };
 
 /// Guests that an error names at most.
@@ -29,12 +31,17 @@ const MAX_NAMES: usize = 20;
 /// What `:authority` says: no guest's name, so that the metadata alone decides.
 const ORIGIN: &str = "http://localhost";
 
+/// Metadata with the caller's token.
+const AUTHORIZATION: &str = "authorization";
+
 /// How a command reaches a bridge.
 #[derive(Debug, Args)]
 struct BridgeOptions {
-    /// The running bridge: HOST:PORT or unix:PATH
+    /// The running bridge: HOST:PORT, https://HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", env = "VBRIDGE_ADDRESS", default_value = DEFAULT_LISTEN)]
     bridge: BridgeAddress,
+    #[command(flatten)]
+    proof: Proof,
     /// How long to wait for an answer
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     timeout: Duration,
@@ -85,6 +92,8 @@ fn guest_name(text: &str) -> Result<String, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum BridgeAddress {
     Tcp(String),
+    /// With TLS.
+    Https(String),
     Unix(PathBuf),
 }
 
@@ -94,10 +103,16 @@ impl FromStr for BridgeAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let error = || {
             format!(
-                "\"{}\" is not a bridge's address; write HOST:PORT like {DEFAULT_LISTEN}, or unix:PATH",
+                "\"{}\" is not a bridge's address; write HOST:PORT like {DEFAULT_LISTEN}, https://HOST:PORT, or unix:PATH",
                 text.escape_debug()
             )
         };
+        if let Some(rest) = text.strip_prefix("https://") {
+            return match rest.trim_end_matches('/').parse()? {
+                Self::Tcp(authority) => Ok(Self::Https(authority)),
+                _ => Err(error()),
+            };
+        }
         match text.strip_prefix("unix:") {
             Some("") => Err(error()),
             Some(path) => Ok(Self::Unix(path.into())),
@@ -119,6 +134,7 @@ impl fmt::Display for BridgeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => f.write_str(authority),
+            Self::Https(authority) => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -131,6 +147,7 @@ pub(super) struct Client {
     bridge: String,
     guest: Option<MetadataValue<Ascii>>,
     wait: Option<MetadataValue<Ascii>>,
+    token: Option<MetadataValue<Ascii>>,
     /// The guest's name, or a word for it.
     name: String,
     whom: String,
@@ -151,7 +168,12 @@ impl Client {
             whom: &whom,
             limit: options.timeout,
         };
-        let connecting = connect(&options.bridge, options.timeout);
+        let token = options.proof.token()?;
+        let tls = match &options.bridge {
+            BridgeAddress::Https(_) => Some(options.proof.tls()?),
+            _ => None,
+        };
+        let connecting = connect(&options.bridge, tls, options.timeout);
         let channel = match timeout(options.timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| Failure::new(about.connection(&error)))?,
             Err(_) => return Err(Failure::new(about.too_late())),
@@ -161,6 +183,7 @@ impl Client {
             bridge,
             guest: None,
             wait: None,
+            token,
             name: String::new(),
             whom,
             limit: options.timeout,
@@ -263,6 +286,9 @@ impl Client {
         if let Some(wait) = &self.wait {
             metadata.insert(WAIT_HEADER, wait.clone());
         }
+        if let Some(token) = &self.token {
+            metadata.insert(AUTHORIZATION, token.clone());
+        }
         request
     }
 
@@ -331,6 +357,7 @@ fn metadata(text: &str) -> Result<MetadataValue<Ascii>, Failure> {
 
 async fn connect(
     address: &BridgeAddress,
+    tls: Option<TlsConnector>,
     limit: Duration,
 ) -> Result<Channel, tonic::transport::Error> {
     match address {
@@ -339,6 +366,17 @@ async fn connect(
                 .origin(Uri::from_static(ORIGIN))
                 .connect_timeout(limit)
                 .connect()
+                .await
+        }
+        BridgeAddress::Https(authority) => {
+            let authority = authority.clone();
+            let connector = tower::service_fn(move |_: Uri| {
+                let (authority, tls) = (authority.clone(), tls.clone());
+                async move { encrypted(&authority, tls).await.map(TokioIo::new) }
+            });
+            windows(Endpoint::from_static(ORIGIN))
+                .connect_timeout(limit)
+                .connect_with_connector(connector)
                 .await
         }
         BridgeAddress::Unix(path) => {
@@ -371,6 +409,7 @@ mod tests {
             "127.0.0.1:7411",
             "[::1]:7411",
             "localhost:80",
+            "https://hv1.example:7411",
             "unix:/run/vbridge.sock",
         ] {
             assert_eq!(text.parse::<BridgeAddress>().unwrap().to_string(), text);
@@ -382,6 +421,8 @@ mod tests {
             "localhost",
             "localhost:0",
             "http://a:1",
+            "https://a",
+            "https://unix:/x",
             "a:99999",
             "a@b:1",
             "unix:",

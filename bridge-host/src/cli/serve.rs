@@ -3,16 +3,16 @@
 use std::{ffi::OsString, io::Write as _, path::PathBuf};
 
 use bridge_host::{
-    ListenAddress,
+    Control, ListenAddress,
     config::{ChannelName, Config, GuestEntry, MAX_LISTEN},
     discovery::SocketPattern,
 };
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::level_filters::LevelFilter;
+use tracing::{info, level_filters::LevelFilter, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::{failure::Failure, say};
+use super::{failure::Failure, say, service};
 
 /// Addresses to listen on, with commas between them.
 const LISTEN_VARIABLE: &str = "VBRIDGE_LISTEN";
@@ -28,11 +28,14 @@ const INTERRUPTED: i32 = 130;
 
 /// Flags go before environment variables, these before the file, and the file before defaults. Guests of flags, and places
 /// where guests are found, are added to those of the file.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(after_help = "Environment:
   VBRIDGE_LISTEN  addresses to listen on, with commas between them
   VBRIDGE_CONFIG  the configuration file
   VBRIDGE_LOG     what is logged: error, warn, info, debug, trace, or a filter like info,bridge_host=debug
+
+Sockets that a service manager hands over (systemd's socket activation) are listened on instead of all addresses for all guests.
+SIGHUP has the file read again: callers, rules and certificates change, and the audit log is opened anew.
 
 Flags go before the environment, the environment before the file. What --guest, --libvirt and --sockets say is added to the file's.")]
 pub(super) struct Options {
@@ -73,11 +76,15 @@ fn raise_descriptor_limit() {
 pub(super) async fn run(options: Options) -> Result<(), Failure> {
     raise_descriptor_limit();
     let check_only = options.check_config;
-    let config = gather(options, |name| std::env::var_os(name))?;
+    let config = gather(options.clone(), |name| std::env::var_os(name))?;
     let filter = filter(config.log, std::env::var_os(LOG_VARIABLE))?;
     let guests = config.guests.len();
     let sources = config.libvirt.len() + config.sockets.len();
-    let bridge = config.bridge()?.build()?;
+    let mut bridge = config.bridge()?;
+    for socket in service::sockets()? {
+        bridge = bridge.socket(socket);
+    }
+    let bridge = bridge.build()?;
     if check_only {
         let mut text = format!(
             "the configuration is good; it has {guests} guest{}",
@@ -92,6 +99,7 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     log(filter);
     // Before the first line is out: whoever reads it may send a signal at once.
     let stop = Stop::new()?;
+    let hangups = listen_for(SignalKind::hangup())?;
     let bound = bridge.bind().await?;
     for address in bound.addresses() {
         say(&format!("listening on {address}"));
@@ -99,8 +107,53 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     for (name, address) in bound.guest_addresses() {
         say(&format!("guest {name} on {address}"));
     }
-    bound.serve(stop.wait()).await?;
-    Ok(())
+    let reloading = tokio::spawn(reload(hangups, options, config, bound.control()));
+    let watchdog = tokio::spawn(service::watchdog());
+    let stopped = async {
+        stop.wait().await;
+        service::stopping();
+    };
+    service::ready();
+    let served = bound.serve(stopped).await;
+    reloading.abort();
+    watchdog.abort();
+    Ok(served?)
+}
+
+/// Reads the configuration again at each SIGHUP: callers, rules and certificates change, and the audit log is opened anew.
+async fn reload(mut hangups: Signal, options: Options, mut before: Config, control: Control) {
+    while hangups.recv().await.is_some() {
+        let done = service::reloading();
+        let again = gather(options.clone(), |name| std::env::var_os(name));
+        let reloaded = again
+            .map_err(|failure| failure.sentence().unwrap_or_default().to_owned())
+            .and_then(|config| {
+                control
+                    .reload(&config.access, config.tls.as_ref())
+                    .map_err(|error| error.to_string())
+                    .map(|()| config)
+            });
+        match reloaded {
+            Ok(config) => {
+                let rest = |config: &Config| Config {
+                    access: Default::default(),
+                    tls: None,
+                    ..config.clone()
+                };
+                if rest(&config) == rest(&before) {
+                    info!("the configuration was read again");
+                } else {
+                    warn!(
+                        "the configuration was read again; what is new in it besides callers, rules and certificates needs a restart"
+                    );
+                }
+                before.access = config.access;
+                before.tls = config.tls;
+            }
+            Err(why) => warn!("everything stays as it was: {why}"),
+        }
+        drop(done);
+    }
 }
 
 /// What flags, environment and file say together.
@@ -183,14 +236,15 @@ struct Stop {
     interrupt: Signal,
 }
 
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(format!("can't wait for signals: {error}")))
+}
+
 impl Stop {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("can't wait for signals: {error}")))
-        };
         Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen_for(SignalKind::terminate())?,
+            interrupt: listen_for(SignalKind::interrupt())?,
         })
     }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{
     Config, ConfigError, GuestEntry, MAX_LISTEN,
+    access::{CallerForm, RuleForm, TlsForm},
     value::{ChannelName, Level, Name, SocketPath, Text},
 };
 use crate::{ListenAddress, discovery::SocketPattern};
@@ -19,6 +20,10 @@ pub(super) struct FileForm {
     libvirt: Vec<String>,
     channel: Option<Text<ChannelName>>,
     sockets: Vec<Text<SocketPattern>>,
+    tls: Option<TlsForm>,
+    caller: Vec<CallerForm>,
+    rule: Vec<RuleForm>,
+    audit: Option<PathBuf>,
     log: Option<Text<Level>>,
 }
 
@@ -44,12 +49,18 @@ impl FileForm {
             libvirt: self.libvirt,
             channel: self.channel.map(|name| name.0.0),
             sockets: self.sockets.into_iter().map(|pattern| pattern.0).collect(),
+            tls: self.tls.map(Into::into),
+            audit: self.audit,
             log: self.log.map(|level| level.0.0),
             ..Config::default()
         };
         for guest in self.guest {
             config.add_guest(guest.into())?;
         }
+        for caller in self.caller {
+            config.access.callers.push(caller.spec()?);
+        }
+        config.access.rules = self.rule.into_iter().map(Into::into).collect();
         Ok(config)
     }
 }
@@ -179,7 +190,7 @@ sockets = ["/run/others/*.sock"]
             &[
                 "line 1",
                 "`colour`",
-                "listen, guest, libvirt, channel, sockets, log",
+                "listen, guest, libvirt, channel, sockets, tls, caller, rule, audit, log",
             ],
         );
         assert_says(

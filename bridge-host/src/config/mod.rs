@@ -18,8 +18,10 @@
 //! |---|---|
 //! | `file` | the file as serde sees it |
 //! | `guest` | a guest, from the file or from the command line |
+//! | `access` | callers, rules and certificates |
 //! | `value` | names, sockets and log levels, checked while they are read |
 
+mod access;
 mod file;
 mod guest;
 mod value;
@@ -32,6 +34,7 @@ use vbridge_settings::{FileError, KeyFileError};
 
 use crate::{
     BridgeBuilder, BridgeError, ListenAddress,
+    access::{AccessSpec, TlsFiles},
     discovery::{CHANNEL_NAME, SocketPattern, Source},
     limits::MAX_GUESTS,
 };
@@ -51,7 +54,7 @@ pub const MAX_SOURCES: usize = 256;
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7411";
 
 /// What the operator wrote.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {
     /// Where all guests are offered.
     pub listen: Vec<ListenAddress>,
@@ -63,6 +66,12 @@ pub struct Config {
     pub channel: Option<String>,
     /// Folders whose sockets are guests.
     pub sockets: Vec<SocketPattern>,
+    /// Who may call what.
+    pub access: AccessSpec,
+    /// Where the certificates are for TCP connections.
+    pub tls: Option<TlsFiles>,
+    /// Where calls are written down.
+    pub audit: Option<PathBuf>,
     /// How much is logged.
     pub log: Option<LevelFilter>,
 }
@@ -122,6 +131,13 @@ impl Config {
         for guest in &self.guests {
             builder = builder.guest(guest.spec()?);
         }
+        builder = builder.access(self.access.clone());
+        if let Some(tls) = &self.tls {
+            builder = builder.tls(tls.clone());
+        }
+        if let Some(audit) = &self.audit {
+            builder = builder.audit(audit);
+        }
         let channel = self.channel.as_deref().unwrap_or(CHANNEL_NAME);
         let mut sources = Vec::new();
         for uri in &self.libvirt {
@@ -174,6 +190,16 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is the matter with it.
         why: KeyFileError,
+    },
+    /// A caller's token can't be read.
+    #[error("can't use the token {path} of caller \"{caller}\": {why}")]
+    Token {
+        /// The caller.
+        caller: String,
+        /// The file.
+        path: PathBuf,
+        /// What is the matter with it.
+        why: String,
     },
     /// No guest at all, and nowhere to find one.
     #[error(

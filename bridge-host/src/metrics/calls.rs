@@ -5,18 +5,13 @@
 
 use std::{
     collections::HashSet,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
-    time::Instant,
+    time::Duration,
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Response};
-use http_body::{Body, Frame, SizeHint};
 use prometheus_client::{
     metrics::{family::Family, histogram::Histogram},
     registry::Registry,
@@ -25,7 +20,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use tonic::Code;
 
-use crate::{forward::BoxError, guest::Guest};
+use crate::guest::Guest;
 
 /// The label of methods that are not known.
 const OTHER: &str = "other";
@@ -101,20 +96,28 @@ impl Calls {
         );
     }
 
-    /// A call begins.
-    pub(crate) fn begin(&self, guest: &Arc<Guest>, path: &str) -> Record {
-        let method = match self.methods.contains(path) {
-            true => path.trim_start_matches('/'),
-            false => OTHER,
-        };
-        Record {
-            calls: self.clone(),
-            guest: Arc::clone(guest),
-            method: method.to_owned(),
-            begun: Instant::now(),
-            code: None,
+    /// A method's label.
+    pub(crate) fn label(&self, path: &str) -> String {
+        match self.methods.contains(path) {
+            true => path.trim_start_matches('/').to_owned(),
+            false => OTHER.to_owned(),
         }
     }
+
+    /// A call has ended.
+    pub(crate) fn ended(&self, guest: Option<&Guest>, method: String, code: Code, time: Duration) {
+        if let Some(guest) = guest {
+            guest.codes.count(code);
+        }
+        let labels = [("method", method), ("code", name(code).to_owned())];
+        let times = self.times.get_or_create(&labels);
+        times.observe(time.as_secs_f64());
+    }
+}
+
+/// A status as gRPC's documents write it.
+pub(crate) fn name(code: Code) -> &'static str {
+    CODES.get(code as usize).copied().unwrap_or(OTHER)
 }
 
 /// The methods of the services whose contract this bridge has.
@@ -131,86 +134,6 @@ fn methods() -> HashSet<String> {
         }
     }
     methods
-}
-
-/// A call under way. Dropped before it has a status, it was cancelled.
-#[derive(Debug)]
-pub(crate) struct Record {
-    calls: Calls,
-    guest: Arc<Guest>,
-    method: String,
-    begun: Instant,
-    code: Option<Code>,
-}
-
-impl Record {
-    /// The call has this status, and is over when this is dropped.
-    pub(crate) fn status(&mut self, code: Code) {
-        self.code.get_or_insert(code);
-    }
-
-    /// What the response says, if it says it already.
-    fn headers(&mut self, headers: &HeaderMap) {
-        if let Some(value) = headers.get("grpc-status") {
-            self.status(Code::from_bytes(value.as_bytes()));
-        }
-    }
-
-    /// Follows the response to its end.
-    pub(crate) fn follow<B>(mut self, response: Response<B>) -> Response<Recorded<B>> {
-        self.headers(response.headers());
-        response.map(|body| Recorded { body, record: self })
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let code = self.code.unwrap_or(Code::Cancelled);
-        self.guest.codes.count(code);
-        let name = CODES.get(code as usize).copied().unwrap_or(OTHER);
-        let method = std::mem::take(&mut self.method);
-        let labels = [("method", method), ("code", name.to_owned())];
-        let times = self.calls.times.get_or_create(&labels);
-        times.observe(self.begun.elapsed().as_secs_f64());
-    }
-}
-
-/// A response on its way, whose trailers say how the call has ended.
-#[derive(Debug)]
-pub(crate) struct Recorded<B> {
-    body: B,
-    record: Record,
-}
-
-impl<B: Body<Data = Bytes, Error = BoxError> + Unpin> Body for Recorded<B> {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    self.record.headers(trailers);
-                }
-            }
-            Some(Err(_)) => {}
-            // Without a status it was no gRPC.
-            None => self.record.status(Code::Unknown),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]
@@ -231,8 +154,8 @@ mod tests {
 
     #[test]
     fn every_status_has_its_name() {
-        assert_eq!(CODES[Code::Ok as usize], "OK");
-        assert_eq!(CODES[Code::Unavailable as usize], "UNAVAILABLE");
-        assert_eq!(CODES[Code::Unauthenticated as usize], "UNAUTHENTICATED");
+        assert_eq!(name(Code::Ok), "OK");
+        assert_eq!(name(Code::Unavailable), "UNAVAILABLE");
+        assert_eq!(name(Code::Unauthenticated), "UNAUTHENTICATED");
     }
 }

@@ -19,6 +19,6 @@ mod calls;
 mod exporter;
 mod sample;
 
-pub(crate) use calls::{Calls, Codes};
+pub(crate) use calls::{Calls, Codes, name as code_name};
 pub(crate) use exporter::{CONTENT_TYPE, Exporter, PATH};
 pub(crate) use sample::Shared;

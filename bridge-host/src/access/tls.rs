@@ -1,0 +1,184 @@
+//! Certificates: the bridge's own, and whose it takes.
+//!
+//! The files are read when the bridge starts and when it is told to read them again. Connections that are there keep what they
+//! began with; new ones get the new certificates.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    server::WebPkiClientVerifier,
+};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::limits::{MAX_CERTIFICATE_NAMES, MAX_PEM};
+
+/// Where certificates and keys are, in PEM form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The bridge's certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authorities of clients' certificates. Without it none is asked for.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is sent away; if not, it may have a token.
+    pub require_client: bool,
+}
+
+/// Why certificates can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("can't use {path} for TLS: {why}", path = .path.display())]
+pub struct TlsError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is the matter with it.
+    pub why: String,
+}
+
+/// Takes TLS connections with the certificates that were read last.
+#[derive(Clone)]
+pub(crate) struct Acceptor(Arc<watch::Sender<Arc<ServerConfig>>>);
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+impl Acceptor {
+    pub(crate) fn new(files: &TlsFiles) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(watch::Sender::new(configuration(files)?))))
+    }
+
+    /// Reads the files again. If something is wrong with them, nothing changes.
+    pub(crate) fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        self.0.send_replace(configuration(files)?);
+        Ok(())
+    }
+
+    pub(crate) fn now(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.0.borrow()))
+    }
+}
+
+fn configuration(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .map_err(|error| failed(&files.certificate, error))?;
+    let builder = match &files.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let roots = Arc::new(trusted(path)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+            let verifier = match files.require_client {
+                true => verifier,
+                false => verifier.allow_unauthenticated(),
+            };
+            let verifier = verifier.build().map_err(|error| failed(path, error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let (chain, key) = private_key(&files.certificate, &files.key)?;
+    let mut configuration = builder.with_single_cert(chain, key).map_err(|error| {
+        failed(
+            &files.certificate,
+            format!("with {}: {error}", files.key.display()),
+        )
+    })?;
+    configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(configuration))
+}
+
+fn failed(path: &Path, why: impl fmt::Display) -> TlsError {
+    TlsError {
+        path: path.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn bad(path: &Path, error: &pem::Error) -> TlsError {
+    match error {
+        pem::Error::NoItemsFound => failed(
+            path,
+            "it holds nothing of the kind in PEM form, or what it holds is encrypted",
+        ),
+        error => failed(path, format!("it is no PEM file ({error:?})")),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut bytes))
+        .map_err(|error| failed(path, error))?;
+    match bytes.len() as u64 > MAX_PEM {
+        true => Err(failed(path, format!("it is longer than {MAX_PEM} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// The authorities that a file holds.
+///
+/// # Errors
+/// It can't be read, or holds something else.
+pub fn trusted(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path)? {
+        roots.add(authority).map_err(|error| failed(path, error))?;
+    }
+    Ok(roots)
+}
+
+/// A certificate, with those between it and its authority, and its key.
+///
+/// # Errors
+/// A file can't be read, or holds something else.
+pub fn private_key(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = certificates(certificate)?;
+    let bytes = read(key)?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| bad(key, &error))?;
+    Ok((chain, key))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(bad(path, &pem::Error::NoItemsFound)),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(bad(path, &error)),
+    }
+}
+
+/// What a certificate, which was checked, says who it is: DNS names, URIs, and its own fingerprint.
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let digest = Sha256::digest(certificate);
+    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut names = vec![format!("sha256:{digits}")];
+    if let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) {
+        let dns = certificate.valid_dns_names().map(str::to_ascii_lowercase);
+        // Letter case counts in a path.
+        let uris = certificate.valid_uri_names().map(str::to_owned);
+        names.extend(dns.chain(uris).take(MAX_CERTIFICATE_NAMES));
+    }
+    names
+}

@@ -1,0 +1,119 @@
+//! How a command proves to a bridge who it is, and checks that the bridge is the one that is meant.
+
+use std::{
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bridge_host::{
+    access::{private_key, trusted},
+    limits::MAX_TOKEN,
+};
+use clap::Args;
+use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::failure::Failure;
+
+/// What a bridge may want to see.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Proof {
+    /// The authority that the bridge's certificate must be from, in PEM form; needed with https://
+    #[arg(long, value_name = "FILE", env = "VBRIDGE_CA")]
+    ca: Option<PathBuf>,
+    /// Your certificate, in PEM form
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VBRIDGE_CERTIFICATE",
+        requires = "key"
+    )]
+    certificate: Option<PathBuf>,
+    /// The key of your certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VBRIDGE_KEY",
+        requires = "certificate"
+    )]
+    key: Option<PathBuf>,
+    /// A file with your token
+    #[arg(long, value_name = "FILE", env = "VBRIDGE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Proof {
+    /// The metadata with the token.
+    pub(super) fn token(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
+        let Some(path) = &self.token_file else {
+            return Ok(None);
+        };
+        let failed =
+            |why: String| Failure::new(format!("can't use the token {}: {why}", path.display()));
+        let token = read(path).map_err(|error| failed(error.to_string()))?;
+        let value = format!("Bearer {}", token.trim());
+        let mut value: MetadataValue<Ascii> = value
+            .parse()
+            .map_err(|_| failed("it is not one line of letters, digits and signs".to_owned()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+
+    /// How connections are encrypted.
+    pub(super) fn tls(&self) -> Result<TlsConnector, Failure> {
+        let Some(ca) = &self.ca else {
+            return Err(Failure::new(
+                "https:// needs to know whom to trust: give the authority's certificate with --ca FILE",
+            ));
+        };
+        let failed = |error: &dyn std::error::Error| Failure::new(error.to_string());
+        let roots = trusted(ca).map_err(|error| failed(&error))?;
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| failed(&error))?
+            .with_root_certificates(roots);
+        let mut configuration = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => {
+                let (chain, key) = private_key(certificate, key).map_err(|error| failed(&error))?;
+                let with = builder.with_client_auth_cert(chain, key);
+                with.map_err(|error| {
+                    let path = certificate.display();
+                    Failure::new(format!("can't use the certificate {path}: {error}"))
+                })?
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        configuration.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(TlsConnector::from(Arc::new(configuration)))
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?
+        .take(MAX_TOKEN)
+        .read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A connection to `HOST:PORT`, encrypted.
+pub(super) async fn encrypted(
+    authority: &str,
+    tls: Option<TlsConnector>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    let host = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let stream = TcpStream::connect(authority).await?;
+    stream.set_nodelay(true)?;
+    tls.connect(name, stream).await
+}
