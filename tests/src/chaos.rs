@@ -293,7 +293,10 @@ impl Story {
         let mut scene = self.scene("reboot of the guest").await?;
         for _ in 0..self.counts.reboots {
             scene.calm().await?;
+            // How long it takes to start is the machine's affair: mostly a second, and once it was 70.
+            scene.traffic.expect_silence(true);
             self.guest.reboot().await?;
+            scene.traffic.expect_silence(false);
             scene.recovered(&self.bridge, Instant::now()).await?;
         }
         self.end(scene).await

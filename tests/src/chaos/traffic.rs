@@ -34,7 +34,7 @@ const CHUNK_U32: u32 = 32 * 1024;
 const PING_DEADLINE: Duration = Duration::from_secs(3);
 const PING_GRACE: Duration = Duration::from_secs(2);
 
-/// A bulk stream that has moved nothing for so long hangs: a restart of the guest takes a fraction of it.
+/// A bulk stream that has moved nothing for so long hangs: a restart of the agent takes a fraction of it.
 const STALL: Duration = Duration::from_secs(30);
 
 /// Between two tries of what failed, so that nothing spins while an end is away.
