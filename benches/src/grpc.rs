@@ -16,7 +16,7 @@ use vbridge_tests::{
     exercise::v1::{
         BulkReadRequest, BulkWriteRequest, UnaryRequest, exercise_client::ExerciseClient,
     },
-    place::Place,
+    place::{self, Place},
 };
 
 use crate::report::median;
@@ -36,6 +36,12 @@ impl Client {
     pub(crate) async fn open(place: &Place) -> Result<Self> {
         let client = place.exercise().await?;
         Ok(Self { client })
+    }
+
+    /// On a channel of its own kind.
+    pub(crate) fn on(channel: Channel) -> Self {
+        let client = place::exercise(channel);
+        Self { client }
     }
 
     /// Bytes a second from the guest.

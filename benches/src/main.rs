@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `link` | calls and streams to a real guest, through everything | the raw channel |
 //! | `guest` | files and commands of a real guest, through everything | the QEMU guest agent in the same guest |
+//! | `cost` | calls and streams to an agent at a socket, through the bridge | the same to the same service alone |
 //! | `churn` | calls to quiet guests while others come and go | the same calls in peace |
 //! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon, and the channel's own socket |
 //! | | its decoder | one that goes byte by byte |
@@ -17,6 +18,7 @@
 )]
 
 mod churn;
+mod cost;
 mod decode;
 mod grpc;
 mod guest;
@@ -68,6 +70,7 @@ struct Options {
 enum Part {
     Link,
     Guest,
+    Cost,
     Churn,
     Libvirt,
 }
@@ -105,6 +108,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Guest) {
         reports.insert("guest", guest::run(options).await?);
+    }
+    if wanted(Part::Cost) {
+        reports.insert("cost", cost::run(options).await?);
     }
     if wanted(Part::Churn) {
         reports.insert("churn", churn::run(options).await?);

@@ -376,10 +376,22 @@ impl LocalAgent {
         Self::run(programs::agent().await?, arguments).await
     }
 
+    /// Starts the tests' service on the socket as any gRPC server, without agent and link.
+    ///
+    /// # Errors
+    /// It does not listen.
+    pub async fn direct() -> Result<Self> {
+        Self::at("--direct", &programs::host().await?.agent, &[]).await
+    }
+
     async fn run(program: &Path, arguments: &[&str]) -> Result<Self> {
+        Self::at("--listen", program, arguments).await
+    }
+
+    async fn at(flag: &str, program: &Path, arguments: &[&str]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("vb").tempdir()?;
         let channel = directory.path().join("agent");
-        let mut all = vec!["--listen".to_owned(), format!("unix:{}", channel.display())];
+        let mut all = vec![flag.to_owned(), format!("unix:{}", channel.display())];
         all.extend(arguments.iter().map(ToString::to_string));
         let process = listen(program, &all, &channel).await?;
         Ok(Self {

@@ -245,17 +245,7 @@ impl Process {
     /// # Errors
     /// It is gone.
     pub fn cpu_time(&self) -> Result<Duration> {
-        let stat = fs::read_to_string(self.proc("stat"))?;
-        // Behind the name, which is in brackets and may contain anything (proc_pid_stat(5)): utime and stime are the
-        // fields 14 and 15, the state is 3.
-        let (_, fields) = stat.rsplit_once(')').context("there is no name")?;
-        let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-        let user = times.next().context("there is no utime")??;
-        let system = times.next().context("there is no stime")??;
-        let ticks_per_second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_millis(
-            (user + system) * 1000 / ticks_per_second,
-        ))
+        cpu_time(self.pid())
     }
 
     /// Sends it a signal.
@@ -297,6 +287,24 @@ async fn collect(output: impl AsyncRead + Unpin, into: Arc<Output>) {
         drop(kept);
         into.written.send_modify(|written| *written += 1);
     }
+}
+
+/// CPU time that a process has used, user and system.
+///
+/// # Errors
+/// It is gone.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // Behind the name, which is in brackets and may contain anything (proc_pid_stat(5)): utime and stime are the
+    // fields 14 and 15, the state is 3.
+    let (_, fields) = stat.rsplit_once(')').context("there is no name")?;
+    let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
+    let user = times.next().context("there is no utime")??;
+    let system = times.next().context("there is no stime")??;
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_millis(
+        (user + system) * 1000 / ticks_per_second,
+    ))
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! The agent with the exercise service in it: what the tests run in their guests.
 //!
 //! ```text
-//! vbridge-test-agent [--listen unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]
+//! vbridge-test-agent [--listen unix:PATH | --direct unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]
 //! ```
 //!
+//! With `--direct unix:PATH` there is no agent and no link: the exercise service alone, as any gRPC server.
 //! Without a place it looks for the channel's port as `vbridge-agent` does; `VBRIDGE_AGENT_PORT` names a port too.
 
-use std::{env, process::ExitCode};
+use std::{env, path::Path, process::ExitCode};
 
 use agent_guest::Agent;
 use tokio::signal::unix::{SignalKind, signal};
 use vbridge_link::Key;
 use vbridge_tests::exercise;
 
-const USAGE: &str = "usage: vbridge-test-agent [--listen unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]";
+const USAGE: &str = "usage: vbridge-test-agent [--listen unix:PATH | --direct unix:PATH | --port PATH] [--channel NAME] [--key-file PATH]";
 
 fn main() -> ExitCode {
     agent_guest::emulation::tune();
@@ -42,17 +43,24 @@ async fn run() -> Result<(), String> {
     if let Ok(port) = env::var("VBRIDGE_AGENT_PORT") {
         builder = builder.port_path(port);
     }
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let shutdown = async move {
+        terminate.recv().await;
+    };
     let mut arguments = env::args().skip(1);
     while let Some(flag) = arguments.next() {
         let value = arguments
             .next()
             .ok_or_else(|| format!("{flag} needs a value; {USAGE}"))?;
+        let socket = || {
+            let path = value.strip_prefix("unix:");
+            path.ok_or_else(|| format!("{flag} takes unix:PATH"))
+        };
         builder = match flag.as_str() {
-            "--listen" => {
-                let path = value
-                    .strip_prefix("unix:")
-                    .ok_or("--listen takes unix:PATH")?;
-                builder.listen(path)
+            "--listen" => builder.listen(socket()?),
+            "--direct" => {
+                let served = exercise::serve_on(Path::new(socket()?), shutdown).await;
+                return served.map_err(|error| error.to_string());
             }
             "--port" => builder.port_path(value),
             "--channel" => builder.channel_name(value),
@@ -63,9 +71,5 @@ async fn run() -> Result<(), String> {
         };
     }
     let agent = builder.build().map_err(|error| error.to_string())?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let shutdown = async move {
-        terminate.recv().await;
-    };
     agent.run(shutdown).await.map_err(|error| error.to_string())
 }

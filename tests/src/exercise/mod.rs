@@ -12,9 +12,13 @@ mod counters;
 mod service;
 mod wire;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::Path};
 
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{codec::CompressionEncoding, transport::server::TcpIncoming};
 
 pub use self::{service::Exercise, wire::Wire};
@@ -83,6 +87,19 @@ impl Reference {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Serves the exercise service on a Unix socket, with nothing in between, until `shutdown` is done.
+///
+/// # Errors
+/// There can be no such socket, or it breaks.
+pub async fn serve_on(path: &Path, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    let listener = UnixListener::bind(path)?;
+    tonic::transport::Server::builder()
+        .add_service(service())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown)
+        .await
+        .map_err(io::Error::other)
 }
 
 impl Drop for Reference {
