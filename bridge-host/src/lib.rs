@@ -21,11 +21,13 @@
 //! | `inside` | how the bridge itself calls a guest |
 //! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
+//! | [`channel`] | nothing: it talks to agents of other kinds, for programs that use this library |
 //!
 //! See [`Bridge`] for an example.
 
 mod address;
 mod bridge;
+pub mod channel;
 pub mod config;
 pub mod discovery;
 mod error;
