@@ -30,6 +30,12 @@ def answer(line):
         return {"error": f"no request: {error}"}
 
 
+def send(port, data):
+    # A port takes no more than 32 KiB at once, and less where the host is slow.
+    while data:
+        data = data[port.write(data) or 0 :]
+
+
 def main():
     # One descriptor for both directions: a port takes one opener.
     with open(sys.argv[1], "r+b", buffering=0) as port:
@@ -44,7 +50,7 @@ def main():
             received += some
             *lines, received = received.split(b"\n")
             for line in lines:
-                port.write(json.dumps(answer(line)).encode() + b"\n")
+                send(port, json.dumps(answer(line)).encode() + b"\n")
             if len(received) > LONGEST:
                 received = b""
 
