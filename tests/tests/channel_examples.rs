@@ -10,10 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use bridge_host::channel::{Protocol as _, ProtocolError, VirtioChannel, VirtioSerialBuilder};
-use libvirt::{
-    Connect, Domain,
-    raw::api::DomainDefineFlags,
-};
+use libvirt::{Connect, Domain, raw::api::DomainDefineFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -82,7 +79,11 @@ async fn run(example: &str, socket: &Path, arguments: &[&str]) -> Result<Output>
 async fn says(example: &str, socket: &Path, arguments: &[&str]) -> Result<String> {
     let output = run(example, socket, arguments).await?;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{example}: {}\n{complaint}", output.status);
+    ensure!(
+        output.status.success(),
+        "{example}: {}\n{complaint}",
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -126,7 +127,10 @@ fn the_example_of_json_asks_in_the_usual_fields_and_in_others() {
         let (served, said) = tokio::join!(served, fails("channel_json", &path, &arguments));
         served?;
         let said = said?;
-        ensure!(said.contains("answers with an error: no such command"), "{said}");
+        ensure!(
+            said.contains("answers with an error: no such command"),
+            "{said}"
+        );
         Ok(())
     });
 }
@@ -234,7 +238,9 @@ async fn define(connect: &Connect, name: &str, devices: &str) -> Result<Domain> 
         "<domain type='test'><name>{name}</name><memory unit='MiB'>8</memory>\
          <os><type>hvm</type></os><devices>{devices}</devices></domain>"
     );
-    Ok(connect.define_domain(&xml, DomainDefineFlags::empty()).await?)
+    Ok(connect
+        .define_domain(&xml, DomainDefineFlags::empty())
+        .await?)
 }
 
 #[test]
@@ -278,11 +284,21 @@ fn a_domain_without_a_channel_that_can_be_connected_says_why() {
             target("no.socket")
         );
         let domain = define(&connect, "mute", &channels).await?;
-        let find = async |name: &str| VirtioChannel::discover_from_domain(&domain, name).await.err();
+        let find = async |name: &str| {
+            VirtioChannel::discover_from_domain(&domain, name)
+                .await
+                .err()
+        };
         let error = find("nothing").await;
-        ensure!(matches!(error, Some(ProtocolError::NoChannel { .. })), "{error:?}");
+        ensure!(
+            matches!(error, Some(ProtocolError::NoChannel { .. })),
+            "{error:?}"
+        );
         let error = find("no.path").await;
-        ensure!(matches!(error, Some(ProtocolError::NoSocket { .. })), "{error:?}");
+        ensure!(
+            matches!(error, Some(ProtocolError::NoSocket { .. })),
+            "{error:?}"
+        );
         let error = find("no.socket").await;
         ensure!(
             matches!(&error, Some(ProtocolError::OtherKind { kind, .. }) if kind == "pty"),
@@ -290,7 +306,10 @@ fn a_domain_without_a_channel_that_can_be_connected_says_why() {
         );
         connect.close().await;
         let error = find("no.path").await;
-        ensure!(matches!(error, Some(ProtocolError::Libvirt(_))), "{error:?}");
+        ensure!(
+            matches!(error, Some(ProtocolError::Libvirt(_))),
+            "{error:?}"
+        );
         Ok(())
     }));
 }

@@ -1,29 +1,22 @@
 //! One connection of a channel: whole messages in and out, whenever the caller gives up.
 //!
 //! What was received stays in the buffer until a whole message is taken out of it, so a receive that is dropped loses nothing.
-//! What is sent is taken back if nothing of it has left; once its first byte has, the rest leaves before the next message.
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use rustix::net::{RecvFlags, recv};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::AsyncReadExt as _,
+    net::{UnixStream, unix::OwnedReadHalf},
     sync::Mutex,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ProtocolError, ProtocolHandler};
+use super::{ProtocolError, ProtocolHandler, writer::Writer};
 use crate::limits::CHANNEL_BUFFER;
 
 /// Room that is made before each read.
@@ -50,15 +43,6 @@ struct Reader {
     skips: Option<u8>,
 }
 
-#[derive(Debug)]
-struct Writer {
-    half: OwnedWriteHalf,
-    /// What has not left of a message whose beginning has.
-    rest: BytesMut,
-    /// Messages whose beginning has left.
-    begun: u64,
-}
-
 /// Requests, and the responses that are still to come.
 #[derive(Debug, Default)]
 struct Exchange {
@@ -66,12 +50,6 @@ struct Exchange {
     owed: u64,
     /// Messages that had left when a request began of which it is not known whether it has.
     asking: Option<u64>,
-}
-
-/// A message on its way. If it is dropped before anything has left, nothing will.
-struct Outgoing<'a> {
-    writer: &'a mut Writer,
-    whole: usize,
 }
 
 /// One response: decoded, or why it can't be.
@@ -90,11 +68,7 @@ impl Connection {
                 buffer: BytesMut::with_capacity(CHANNEL_BUFFER),
                 skips: None,
             }),
-            writer: Mutex::new(Writer {
-                half: writes,
-                rest: BytesMut::new(),
-                begun: 0,
-            }),
+            writer: Mutex::new(Writer::new(writes)),
             exchange: Mutex::default(),
             ended: CancellationToken::new(),
         }
@@ -124,12 +98,8 @@ impl Connection {
             return Err(self.too_large("the message"));
         }
         let mut writer = self.writer.lock().await;
-        let sent = async {
-            writer.flush().await?;
-            let mut outgoing = Outgoing::new(&mut writer, message);
-            outgoing.leave(begun).await
-        };
-        sent.await.map_err(|error| self.broken(error))
+        let sent = writer.send(message, begun).await;
+        sent.map_err(|error| self.broken(error))
     }
 
     /// Whatever is there.
@@ -223,7 +193,7 @@ impl Connection {
     ) -> Result<(), ProtocolError> {
         let mut exchange = self.exchange.lock().await;
         self.settle(&mut exchange).await;
-        exchange.asking = Some(self.writer.lock().await.begun);
+        exchange.asking = Some(self.writer.lock().await.begun());
         let sent = self.send(request, begun).await;
         self.settle(&mut exchange).await;
         sent
@@ -258,7 +228,7 @@ impl Connection {
     /// Finds out whether a request has left whose caller may have given up.
     async fn settle(&self, exchange: &mut Exchange) {
         if let Some(before) = exchange.asking {
-            let begun = self.writer.lock().await.begun;
+            let begun = self.writer.lock().await.begun();
             exchange.asking = None;
             exchange.owed += begun - before;
         }
@@ -399,56 +369,6 @@ impl Reader {
         // A large message does not cost its memory for ever.
         if self.buffer.is_empty() && self.buffer.capacity() > 2 * CHANNEL_BUFFER {
             self.buffer = BytesMut::with_capacity(CHANNEL_BUFFER);
-        }
-    }
-}
-
-// === impl Writer ===
-
-impl Writer {
-    /// Sends what is left of an earlier message.
-    async fn flush(&mut self) -> io::Result<()> {
-        while !self.rest.is_empty() {
-            self.advance().await?;
-        }
-        Ok(())
-    }
-
-    /// Sends some of it.
-    async fn advance(&mut self) -> io::Result<()> {
-        match self.half.write(&self.rest).await? {
-            0 => Err(io::ErrorKind::WriteZero.into()),
-            count => {
-                self.rest.advance(count);
-                Ok(())
-            }
-        }
-    }
-}
-
-// === impl Outgoing ===
-
-impl<'a> Outgoing<'a> {
-    fn new(writer: &'a mut Writer, message: &[u8]) -> Self {
-        writer.rest = BytesMut::from(message);
-        let whole = message.len();
-        Self { writer, whole }
-    }
-
-    async fn leave(&mut self, begun: &AtomicBool) -> io::Result<()> {
-        if self.whole > 0 {
-            self.writer.advance().await?;
-            self.writer.begun += 1;
-            begun.store(true, Ordering::Relaxed);
-        }
-        self.writer.flush().await
-    }
-}
-
-impl Drop for Outgoing<'_> {
-    fn drop(&mut self) {
-        if self.writer.rest.len() == self.whole {
-            self.writer.rest.clear();
         }
     }
 }

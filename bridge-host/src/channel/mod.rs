@@ -32,6 +32,7 @@
 //! |---|---|
 //! | `virtio` | where the channel is, whether it is connected |
 //! | `connection` | which bytes make up a message |
+//! | `writer` | what becomes of a message whose sender gives up |
 //! | `protocol` | what a protocol is, and what one's own has to say |
 //! | `handler` | how bytes and JSON are wrapped |
 //! | `serial` | requests and their answers |
@@ -59,6 +60,7 @@ mod qga;
 mod registry;
 mod serial;
 mod virtio;
+mod writer;
 
 pub use error::ProtocolError;
 pub use handler::{JsonProtocolHandler, RawProtocolHandler};

@@ -55,12 +55,16 @@ impl<'a> Agent<'a> {
         std::fs::write(&there, text)?;
         let there = there.to_str().context("a path in UTF-8")?;
         let guest = format!("/run/{name}");
-        world.good(&["cp", there, &format!("{NAME}:{guest}")]).await?;
+        world
+            .good(&["cp", there, &format!("{NAME}:{guest}")])
+            .await?;
         Self::start(world, name, &format!("{interpreter} {guest}")).await
     }
 
     async fn stop(self) -> Result<()> {
-        self.world.shell(&format!("systemctl stop {}", self.name)).await?;
+        self.world
+            .shell(&format!("systemctl stop {}", self.name))
+            .await?;
         Ok(())
     }
 }
@@ -83,7 +87,11 @@ pub(crate) async fn python(world: Arc<World>) -> Result<()> {
     // Longer than what a port is read of at once.
     let long = "\u{e9}".repeat(20_000);
     let answer = json.request(format!("upper {long}").as_bytes()).await?;
-    ensure!(answer == long.to_uppercase().as_bytes(), "{} bytes", answer.len());
+    ensure!(
+        answer == long.to_uppercase().as_bytes(),
+        "{} bytes",
+        answer.len()
+    );
     let error = json.request(b"rm").await;
     let error = error.err().context("it has done it")?;
     ensure!(matches!(error, ProtocolError::AgentError { .. }), "{error}");
@@ -119,7 +127,10 @@ pub(crate) async fn qga(world: Arc<World>) -> Result<()> {
     let info = qga.info().await?;
     ensure!(info.enabled().any(|name| name == "guest-exec"), "{info:?}");
     let host = qga.execute("guest-get-host-name", json!(null)).await?;
-    ensure!(host["host-name"] == world.shell("hostname").await?, "{host}");
+    ensure!(
+        host["host-name"] == world.shell("hostname").await?,
+        "{host}"
+    );
     let error = qga.execute("guest-nothing", json!(null)).await;
     let error = error.err().context("it has such a command")?;
     let unknown = |class: &str| class == "CommandNotFound";
@@ -151,7 +162,9 @@ async fn channel_with_half_a_command(world: &World, qga: &GuestAgent) -> Result<
     qga.disconnect();
     let stranger = channel(world);
     stranger.connect().await?;
-    stranger.send_string("{\"execute\": \"guest-get-osinfo\"}\n{\"exec").await?;
+    stranger
+        .send_string("{\"execute\": \"guest-get-osinfo\"}\n{\"exec")
+        .await?;
     stranger.disconnect();
     qga.connect().await?;
     Ok(())
