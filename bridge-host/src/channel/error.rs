@@ -90,12 +90,12 @@ pub enum ProtocolError {
     },
     /// It took too long. Nothing is lost: what comes later is still received, and nothing was sent in part.
     #[error(
-        "channel {channel}: {what} not within {after:?}; the guest may be paused, its agent may not run or be busy, or another client may hold the channel"
+        "channel {channel}: {what} within {after:?}; the guest may be paused, its agent may not run or be busy, or another client may hold the channel"
     )]
     Timeout {
         /// The channel.
         channel: String,
-        /// What has not happened.
+        /// What has not happened, as a sentence.
         what: &'static str,
         /// How long was waited.
         after: Duration,

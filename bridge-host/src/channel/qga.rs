@@ -234,7 +234,7 @@ impl GuestAgent {
         let answered = timeout(after, answered).await;
         let late = |_| {
             self.channel
-                .late("guest-sync-delimited was answered", after)
+                .late("guest-sync-delimited was not answered", after)
         };
         answered.map_err(late)?
     }

@@ -330,7 +330,7 @@ impl VirtioChannel {
             let channel = self.shown.to_string();
             Err(match begun.load(Ordering::Relaxed) {
                 true => ProtocolError::HalfSent { channel, after },
-                false => self.late("the message has left", after),
+                false => self.late("the message has not left", after),
             })
         })
     }
@@ -342,7 +342,7 @@ impl VirtioChannel {
     ) -> Result<T, ProtocolError> {
         let after = self.settings.receive_timeout;
         let received = self.limited(connection, after, receives).await;
-        received.unwrap_or_else(|| Err(self.late("a whole message has come", after)))
+        received.unwrap_or_else(|| Err(self.late("no whole message has come", after)))
     }
 
     /// What the future makes, unless the connection ends or it takes too long (`None`).
