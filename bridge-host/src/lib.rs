@@ -24,6 +24,7 @@
 //! | `inside` | how the bridge itself calls a guest |
 //! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
+//! | [`channel`] | nothing: it talks to agents of other kinds, for programs that use this library |
 //!
 //! See [`Bridge`] for an example.
 
@@ -31,6 +32,7 @@ pub mod access;
 mod address;
 mod audit;
 mod bridge;
+pub mod channel;
 pub mod config;
 mod connections;
 pub mod discovery;

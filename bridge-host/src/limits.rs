@@ -229,3 +229,30 @@ pub const LISTEN_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept: most likely the process is out of descriptors.
 pub const TUNNEL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+// === channels of other agents ===
+
+/// A message on another agent's channel, in either direction, unless the channel's user says otherwise. A longer one is not
+/// sent, and one that comes is an error.
+pub const CHANNEL_MESSAGE: usize = 1024 * 1024;
+
+/// Bytes that are read of such a channel at once.
+pub const CHANNEL_BUFFER: usize = 64 * 1024;
+
+/// How long a message may take to leave. QEMU takes nothing when the guest's agent does not read.
+pub const CHANNEL_SEND: Duration = Duration::from_secs(10);
+
+/// How long an agent may take to answer.
+pub const CHANNEL_RECEIVE: Duration = Duration::from_secs(30);
+
+/// First wait before another agent's channel is connected again. Each further one doubles it.
+pub const CHANNEL_RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest of these waits.
+pub const CHANNEL_RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Characters of an agent's own error that are passed on. The rest is cut off.
+pub const CHANNEL_ERROR_TEXT: usize = 512;
+
+/// Protocols in one registry. One more is an error: a program that makes up names is the likeliest cause.
+pub const MAX_PROTOCOLS: usize = 64;

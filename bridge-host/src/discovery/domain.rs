@@ -15,7 +15,7 @@ use roxmltree::{Document, Node};
 
 /// What a domain's XML says of one channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Channel {
+pub(crate) enum Channel {
     /// There is none of that name.
     Absent,
     /// There is one, but no socket yet.
@@ -27,7 +27,7 @@ pub(super) enum Channel {
 }
 
 /// Looks for the virtio channel of that name.
-pub(super) fn channel(xml: &str, name: &str) -> Result<Channel, roxmltree::Error> {
+pub(crate) fn channel(xml: &str, name: &str) -> Result<Channel, roxmltree::Error> {
     let document = Document::parse(xml)?;
     let is_it = |channel: &Node<'_, '_>| {
         channel.children().any(|child| {

@@ -17,7 +17,7 @@
 //! | `sockets` | the sockets in a folder |
 
 mod attach;
-mod domain;
+pub(crate) mod domain;
 mod libvirt;
 mod sockets;
 

@@ -12,10 +12,12 @@
 //! | `freeze` | file systems that stand still |
 //! | `events` | what happens is told |
 //! | `peer` | both agents answer the same |
+//! | `channels` | agents of other kinds, through the library |
 //! | `power` | the guest's end |
 
 mod accounts;
 mod agent;
+mod channels;
 mod clock;
 mod events;
 mod freeze;
@@ -76,6 +78,9 @@ fn main() -> ExitCode {
     tests!(suite:
         "the_clock_is_that_of_the_qemu_guest_agent" => peer::clocks,
         "commands_do_what_they_do_for_the_qemu_guest_agent" => peer::commands,
+        "an_agent_in_python_is_talked_to_in_json" => channels::python,
+        "an_agent_in_shell_is_talked_to_in_lines" => channels::shell,
+        "the_qemu_guest_agent_never_gets_an_answer_mixed_up" => channels::qga,
         "a_standstill_under_load_ends_by_itself_and_loses_nothing" => freeze::expires,
         "a_standstill_is_ended_and_told" => freeze::thawed,
         "what_a_killed_agent_has_frozen_is_thawed_by_the_next" => freeze::killed,

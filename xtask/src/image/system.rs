@@ -1,4 +1,4 @@
-//! The system on a disk: a small Debian with systemd, udev, sshd and the QEMU guest agent, as an ext4 image.
+//! The system on a disk: a small Debian with systemd, udev, sshd, Python and the QEMU guest agent, as an ext4 image.
 //!
 //! mmdebstrap makes it from the archive, and in the suite, that this machine's own apt uses. It is nobody's in particular: what
 //! belongs to one image (the agent, the kernel's modules) is put there by the initramfs, so that no change of it makes another
@@ -17,7 +17,7 @@ use crate::{command, limits};
 pub(super) const FILE_PREFIX: &str = "system-";
 
 /// Beside what is essential in Debian.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,kmod,passwd,login,iproute2,tzdata,openssh-server,qemu-guest-agent";
+const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,kmod,passwd,login,iproute2,tzdata,openssh-server,python3,qemu-guest-agent";
 
 /// What the packages bring and nobody reads there.
 const LEFT_OUT: [&str; 4] = [
