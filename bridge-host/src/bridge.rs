@@ -6,15 +6,17 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tracing::info;
-use vbridge_api::host::v1::bridge_server::BridgeServer;
+use vbridge_api::host::v1::{bridge_server::BridgeServer, domains_server::DomainsServer};
 
 use crate::{
     address::ListenAddress,
     discovery::Source,
+    domains::Domains,
     error::BridgeError,
     front::{Front, Listener},
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
+    hypervisor::Hypervisors,
     limits::DRAIN,
     metrics::{Calls, Exporter},
     routing::BRIDGE_NAME,
@@ -224,12 +226,14 @@ impl BoundBridge {
     /// # Errors
     /// The bridge's own services can't be set up.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
-        let routes = own_services(self.guests.clone()).await?;
+        let mut hypervisors = Hypervisors::new();
+        let sources = self.sources.into_iter();
+        let sources: Vec<_> = sources
+            .map(|source| source.follow(self.guests.clone(), &mut hypervisors))
+            .collect();
+        let routes = own_services(self.guests.clone(), hypervisors).await?;
         self.guests.start();
-        let mut discovery = JoinSet::new();
-        for source in self.sources {
-            discovery.spawn(source.follow(self.guests.clone()));
-        }
+        let mut discovery: JoinSet<()> = sources.into_iter().collect();
         let calls = Calls::new();
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
         let graceful = Arc::new(GracefulShutdown::new());
@@ -264,18 +268,25 @@ impl BoundBridge {
     }
 }
 
-async fn own_services(guests: Guests) -> Result<Routes, BridgeError> {
+async fn own_services(guests: Guests, hypervisors: Hypervisors) -> Result<Routes, BridgeError> {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<BridgeServer<Service>>().await;
+    health.set_serving::<DomainsServer<Domains>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(vbridge_api::DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .with_service_name("vbridge.host.v1.Bridge")
+            .with_service_name("vbridge.host.v1.Domains")
             .with_service_name("grpc.health.v1.Health")
     };
     let failed = |error: tonic_reflection::server::Error| BridgeError::Services(error.to_string());
+    let domains = Domains {
+        guests: guests.clone(),
+        hypervisors,
+    };
     Ok(Routes::new(BridgeServer::new(Service { guests }))
+        .add_service(DomainsServer::new(domains))
         .add_service(health_server)
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?))

@@ -17,6 +17,15 @@
 //! | `TOO_MANY_CALLS` | RESOURCE_EXHAUSTED | the guest has too many calls under way | yes |
 //! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the guest let the deadline pass | |
 //! | `INVALID_WAIT` | INVALID_ARGUMENT | `x-vbridge-wait` makes no sense | |
+//! | `DOMAIN_NOT_FOUND` | NOT_FOUND | no hypervisor has such a domain | |
+//! | `DOMAIN_AMBIGUOUS` | INVALID_ARGUMENT | several domains are called that | |
+//! | `DOMAIN_STATE` | FAILED_PRECONDITION | the domain is not in a state for that | |
+//! | `TOO_MANY_DOMAINS` | RESOURCE_EXHAUSTED | more domains than one list has | |
+//! | `HYPERVISOR_NOT_FOUND` | NOT_FOUND | the bridge follows no such hypervisor | |
+//! | `HYPERVISOR_UNREACHABLE` | UNAVAILABLE | the hypervisor can't be asked | yes |
+//! | `HYPERVISOR_DENIED` | PERMISSION_DENIED | the hypervisor does not allow it to the bridge | |
+//! | `HYPERVISOR_TIMEOUT` | DEADLINE_EXCEEDED | no answer in time; it may still be done | |
+//! | `HYPERVISOR_REFUSED` | FAILED_PRECONDITION | the hypervisor says no, in its own words | |
 
 use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 
@@ -44,6 +53,15 @@ pub(crate) enum Reason {
     TooManyCalls,
     DeadlineExceeded,
     InvalidWait,
+    DomainNotFound,
+    DomainAmbiguous,
+    DomainState,
+    TooManyDomains,
+    HypervisorNotFound,
+    HypervisorUnreachable,
+    HypervisorDenied,
+    HypervisorTimeout,
+    HypervisorRefused,
 }
 
 impl Reason {
@@ -62,15 +80,28 @@ impl Reason {
             Self::TooManyCalls => "TOO_MANY_CALLS",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::InvalidWait => "INVALID_WAIT",
+            Self::DomainNotFound => "DOMAIN_NOT_FOUND",
+            Self::DomainAmbiguous => "DOMAIN_AMBIGUOUS",
+            Self::DomainState => "DOMAIN_STATE",
+            Self::TooManyDomains => "TOO_MANY_DOMAINS",
+            Self::HypervisorNotFound => "HYPERVISOR_NOT_FOUND",
+            Self::HypervisorUnreachable => "HYPERVISOR_UNREACHABLE",
+            Self::HypervisorDenied => "HYPERVISOR_DENIED",
+            Self::HypervisorTimeout => "HYPERVISOR_TIMEOUT",
+            Self::HypervisorRefused => "HYPERVISOR_REFUSED",
         }
     }
 
     fn code(self) -> Code {
         match self {
-            Self::GuestNotFound => Code::NotFound,
-            Self::GuestNotNamed | Self::InvalidWait => Code::InvalidArgument,
-            Self::TooManyCalls => Code::ResourceExhausted,
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::GuestNotFound | Self::DomainNotFound | Self::HypervisorNotFound => Code::NotFound,
+            Self::GuestNotNamed | Self::InvalidWait | Self::DomainAmbiguous => {
+                Code::InvalidArgument
+            }
+            Self::TooManyCalls | Self::TooManyDomains => Code::ResourceExhausted,
+            Self::DeadlineExceeded | Self::HypervisorTimeout => Code::DeadlineExceeded,
+            Self::DomainState | Self::HypervisorRefused => Code::FailedPrecondition,
+            Self::HypervisorDenied => Code::PermissionDenied,
             Self::GuestOff
             | Self::GuestUnreachable
             | Self::GuestNotAnswering
@@ -78,7 +109,8 @@ impl Reason {
             | Self::GuestRejected
             | Self::GuestPaused
             | Self::GuestSilent
-            | Self::SessionEnded => Code::Unavailable,
+            | Self::SessionEnded
+            | Self::HypervisorUnreachable => Code::Unavailable,
         }
     }
 
@@ -90,23 +122,42 @@ impl Reason {
             | Self::GuestNotAnswering
             | Self::GuestUnreachable
             | Self::TooManyCalls => Some(Duration::from_secs(1)),
-            Self::ChannelBusy | Self::GuestRejected | Self::GuestPaused | Self::GuestOff => {
-                Some(Duration::from_secs(5))
-            }
+            Self::ChannelBusy
+            | Self::GuestRejected
+            | Self::GuestPaused
+            | Self::GuestOff
+            | Self::HypervisorUnreachable => Some(Duration::from_secs(5)),
             Self::GuestNotFound
             | Self::GuestNotNamed
             | Self::DeadlineExceeded
-            | Self::InvalidWait => None,
+            | Self::InvalidWait
+            | Self::DomainNotFound
+            | Self::DomainAmbiguous
+            | Self::DomainState
+            | Self::TooManyDomains
+            | Self::HypervisorNotFound
+            | Self::HypervisorDenied
+            | Self::HypervisorTimeout
+            | Self::HypervisorRefused => None,
         }
     }
 
     /// The status for a call to `guest` (empty if none is meant).
     pub(crate) fn status(self, guest: &str, message: impl Into<String>) -> Status {
+        self.about([("guest", guest)], message)
+    }
+
+    /// The status for a call about something else: what it is, and which one (empty if none is meant).
+    pub(crate) fn about<const N: usize>(
+        self,
+        what: [(&str, &str); N],
+        message: impl Into<String>,
+    ) -> Status {
         let mut details = ErrorDetails::new();
-        let mut metadata = HashMap::new();
-        if !guest.is_empty() {
-            metadata.insert("guest".to_owned(), guest.to_owned());
-        }
+        let named = what.iter().filter(|(_, which)| !which.is_empty());
+        let metadata: HashMap<String, String> = named
+            .map(|(what, which)| ((*what).to_owned(), (*which).to_owned()))
+            .collect();
         details.set_error_info(self.name(), DOMAIN, metadata);
         if let Some(retry) = self.retry() {
             details.set_retry_info(Some(retry));

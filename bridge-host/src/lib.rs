@@ -17,6 +17,8 @@
 //! | `guests` | which guests there are |
 //! | [`discovery`] | where guests are found, and what their machines do |
 //! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
+//! | `hypervisor` | how hypervisors are reached, and what is told of their domains |
+//! | `domains` | what callers may ask of hypervisors and have done to domains |
 //! | `service` | what the bridge says of itself |
 //! | `inside` | how the bridge itself calls a guest |
 //! | `metrics` | what is measured, for Prometheus |
@@ -28,11 +30,13 @@ mod address;
 mod bridge;
 pub mod config;
 pub mod discovery;
+mod domains;
 mod error;
 mod forward;
 mod front;
 mod guest;
 mod guests;
+mod hypervisor;
 mod inside;
 pub mod limits;
 mod machine;

@@ -110,6 +110,9 @@ pub const HYPERVISOR_RETRY_FIRST: Duration = Duration::from_millis(500);
 /// ... and the longest.
 pub const HYPERVISOR_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Longest wait before a connection to a hypervisor that has broken is opened again.
+pub const HYPERVISOR_RECONNECT_MAX: Duration = Duration::from_secs(2);
+
 /// How long a hypervisor may take for one answer. What it was asked about is looked at again later.
 pub const HYPERVISOR_ANSWER: Duration = Duration::from_secs(20);
 
@@ -121,6 +124,20 @@ pub const HYPERVISOR_QUESTIONS: usize = 4;
 
 /// All domains are looked at anew so often. Events tell what happens; this mends what was missed or could not be asked.
 pub const HYPERVISOR_REVIEW: Duration = Duration::from_secs(60);
+
+/// How long a hypervisor may take to start a domain, or to stop it: its memory and its disks may be large. Then the caller is
+/// told that it may still be done.
+pub const DOMAIN_ACT: Duration = Duration::from_secs(120);
+
+/// Hypervisors that are asked at once for one caller. The others wait for their turn.
+pub const HYPERVISORS_AT_ONCE: usize = 16;
+
+/// Domains in one list: about two megabytes, where clients take four. More are RESOURCE_EXHAUSTED; one hypervisor alone may be
+/// asked, or the list be watched, which comes in pieces.
+pub const MAX_LISTED_DOMAINS: usize = 8192;
+
+/// Bytes of what a caller calls a domain, and characters of what a hypervisor answers that are passed on.
+pub const MAX_DOMAIN_TEXT: usize = 1024;
 
 /// All sockets of a folder are looked at anew so often, and the folder is watched anew: its path may be another one's by then.
 pub const FOLDER_REVIEW: Duration = Duration::from_secs(60);

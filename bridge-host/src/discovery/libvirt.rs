@@ -14,27 +14,28 @@ use std::{
     collections::{HashMap, HashSet},
     path::Path,
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::future::join_all;
 use libvirt::{
-    Backoff, Connect, ConnectState, Domain, Error, Events, Notice,
-    events::{DomainEvent, DomainEventId},
+    Connect, ConnectState, Domain, Error, Events, Notice,
+    domain::StateAndReason,
+    events::{DomainEvent, DomainEventId, DomainEventKind},
     raw::api::{ConnectListAllDomainsFlags, DomainState, DomainXmlFlags, ErrorNumber},
     rpc::ConnectionError,
 };
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::domain::{self, Channel};
+use super::domain::Channel;
 use crate::{
     bridge::check_name,
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
+    hypervisor::Hypervisor,
     limits::{
-        HYPERVISOR_ANSWER, HYPERVISOR_LOOK, HYPERVISOR_QUESTIONS, HYPERVISOR_RETRY_FIRST,
-        HYPERVISOR_RETRY_MAX, HYPERVISOR_REVIEW,
+        HYPERVISOR_LOOK, HYPERVISOR_QUESTIONS, HYPERVISOR_RETRY_FIRST, HYPERVISOR_RETRY_MAX,
+        HYPERVISOR_REVIEW,
     },
     machine::Machine,
 };
@@ -46,9 +47,9 @@ const EVENTS: [DomainEventId; 3] = [
     DomainEventId::DeviceRemoved,
 ];
 
-/// A hypervisor, and what is known of it.
-struct Hypervisor {
-    uri: String,
+/// A hypervisor that is followed, and what is known of it.
+struct Following {
+    hypervisor: Arc<Hypervisor>,
     channel: String,
     /// Its host's name, for guests whose name is taken.
     host: String,
@@ -71,14 +72,16 @@ struct Known {
 struct Found {
     uuid: String,
     domain: String,
+    /// None if it does not exist any more.
+    told: Option<(Domain, StateAndReason)>,
     /// None if it has no such channel, or does not exist any more.
     machine: Option<Machine>,
 }
 
 /// Follows it for ever.
-pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
-    let mut hypervisor = Hypervisor {
-        uri,
+pub(super) async fn follow(hypervisor: Arc<Hypervisor>, channel: String, guests: Guests) {
+    let mut following = Following {
+        hypervisor,
         channel,
         host: String::new(),
         guests,
@@ -89,8 +92,9 @@ pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
     let mut wait = HYPERVISOR_RETRY_FIRST;
     loop {
         let mut up = false;
-        let Err(error) = hypervisor.session(&mut up).await;
-        hypervisor.complain(&error.to_string());
+        let Err(error) = following.session(&mut up).await;
+        following.hypervisor.is_away(error.to_string());
+        following.complain(&error.to_string());
         if up {
             wait = HYPERVISOR_RETRY_FIRST;
         }
@@ -99,48 +103,48 @@ pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
     }
 }
 
-impl Hypervisor {
+impl Following {
     /// Until the connection is over.
     async fn session(&mut self, up: &mut bool) -> Result<std::convert::Infallible, Error> {
-        let connect = Connect::builder(&self.uri)
-            .read_only(true)
-            .deadline(HYPERVISOR_ANSWER)
-            .reconnect(Backoff {
-                first: HYPERVISOR_RETRY_FIRST,
-                most: Duration::from_secs(2),
-            })
-            .open()
-            .await?;
+        let connect = self.hypervisor.connection().read_only(true).open().await?;
         // Before the first review: what happens from now on is told.
         let mut events = subscribe(&connect).await?;
         self.host = connect.hostname().await.unwrap_or_default();
         *up = true;
         self.complaint = None;
-        info!(uri = %self.uri, "hypervisor connected");
+        self.hypervisor.is_up(&connect, self.host.clone());
+        info!(uri = %self.uri(), "hypervisor connected");
         let mut reviews = interval(HYPERVISOR_REVIEW);
         reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states = connect.states();
+        // Those who watch have missed something: at first everything.
+        let mut missed = true;
         loop {
             tokio::select! {
                 notice = events.next() => match notice {
-                    Some(Ok(Notice::Event(event))) => {
-                        let found = look(event.domain, self.channel.clone()).await;
-                        self.settle(found);
-                    }
+                    Some(Ok(Notice::Event(event))) => self.happened(event).await,
                     // What happened meanwhile is not known.
-                    Some(Ok(_)) => reviews.reset_immediately(),
+                    Some(Ok(_)) => {
+                        missed = true;
+                        reviews.reset_immediately();
+                    }
                     Some(Err(error)) => return Err(error),
                     // An error comes before the end.
                     None => return Err(ConnectionError::ClosedHere.into()),
                 },
                 Some(state) = states.next() => match state {
-                    ConnectState::Reconnecting { why, .. } => self.complain(&why.to_string()),
+                    ConnectState::Reconnecting { why, .. } => {
+                        self.hypervisor.unknown();
+                        self.complain(&why.to_string());
+                    }
                     ConnectState::Up if self.complaint.take().is_some() => {
-                        info!(uri = %self.uri, "hypervisor connected again");
+                        info!(uri = %self.uri(), "hypervisor connected again");
                     }
                     _ => {}
                 },
                 _ = reviews.tick() => match self.review(&connect).await {
+                    // Whoever looks now finds everything, with the guests' names.
+                    Ok(()) if std::mem::take(&mut missed) => self.hypervisor.unknown(),
                     Ok(()) => {}
                     Err(error) => {
                         self.complain(&format!("its domains can't be listed: {error}"));
@@ -148,6 +152,25 @@ impl Hypervisor {
                     }
                 },
             }
+        }
+    }
+
+    /// Looks at the domain, and then tells what has happened: whoever hears of it finds it so.
+    async fn happened(&mut self, event: DomainEvent) {
+        let DomainEvent { domain, kind } = event;
+        let found = look(domain.clone(), self.channel.clone()).await;
+        let told = match &found {
+            Ok(found) => Ok(found.told.clone()),
+            Err(_) => Err(()),
+        };
+        self.settle(found);
+        let DomainEventKind::Lifecycle { event } = kind else {
+            return;
+        };
+        match told {
+            Ok(Some((domain, state))) => self.hypervisor.tell(event, &domain, Some(state), false),
+            Ok(None) => self.hypervisor.tell(event, &domain, None, true),
+            Err(()) => self.hypervisor.tell(event, &domain, None, false),
         }
     }
 
@@ -185,7 +208,7 @@ impl Hypervisor {
             Ok(found) => found,
             Err(why) => {
                 // The next review mends it, and so does the connection when it comes back.
-                debug!(uri = %self.uri, "a domain can't be looked at: {}", why.escape_debug());
+                debug!(uri = %self.uri(), "a domain can't be looked at: {}", why.escape_debug());
                 return;
             }
         };
@@ -208,9 +231,10 @@ impl Hypervisor {
         match self.add(&found, &machine) {
             Ok(guest) => {
                 let name = guest.name();
-                info!(guest = %name, domain = %found.domain.escape_debug(), uri = %self.uri, "found");
+                info!(guest = %name, domain = %found.domain.escape_debug(), uri = %self.uri(), "found");
                 let domain = found.domain;
                 self.left_out.remove(&found.uuid);
+                self.hypervisor.has_guest(&found.uuid, guest.name());
                 self.known.insert(found.uuid, Known { domain, guest });
             }
             Err(refusal) => self.leave_out(found, refusal),
@@ -222,7 +246,7 @@ impl Hypervisor {
         let why = refusal.to_string();
         let before = self.left_out.insert(found.uuid, why.clone());
         if before.as_ref() != Some(&why) {
-            warn!(domain = %found.domain.escape_debug(), uri = %self.uri, "is left out: {why}");
+            warn!(domain = %found.domain.escape_debug(), uri = %self.uri(), "is left out: {why}");
         }
     }
 
@@ -261,15 +285,20 @@ impl Hypervisor {
 
     fn forget(&mut self, uuid: &str) {
         if let Some(known) = self.known.remove(uuid) {
-            info!(guest = %known.guest.name(), uri = %self.uri, "is no guest any more");
+            info!(guest = %known.guest.name(), uri = %self.uri(), "is no guest any more");
+            self.hypervisor.has_no_guest(uuid);
             self.guests.remove(&known.guest);
         }
+    }
+
+    fn uri(&self) -> &str {
+        self.hypervisor.uri()
     }
 
     /// Says once why the hypervisor can't be asked.
     fn complain(&mut self, complaint: &str) {
         if self.complaint.as_deref() != Some(complaint) {
-            warn!(uri = %self.uri, "no answer from the hypervisor: {}", complaint.escape_debug());
+            warn!(uri = %self.uri(), "no answer from the hypervisor: {}", complaint.escape_debug());
             self.complaint = Some(complaint.to_owned());
         }
     }
@@ -280,12 +309,13 @@ async fn look(domain: Domain, channel: String) -> Result<Found, String> {
     let mut found = Found {
         uuid: domain.uuid().to_string(),
         domain: domain.name().to_owned(),
+        told: None,
         machine: None,
     };
     let told = async {
         // Its name may be another by now.
         let domain = domain.refreshed().await?;
-        let state = domain.state().await?.state;
+        let state = domain.state().await?;
         let xml = domain.xml(DomainXmlFlags::empty()).await?;
         Ok((domain, state, xml))
     };
@@ -297,9 +327,10 @@ async fn look(domain: Domain, channel: String) -> Result<Found, String> {
         Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
     };
     domain.name().clone_into(&mut found.domain);
-    let channel = domain::channel(&xml, &channel)
+    let channel = super::domain::channel(&xml, &channel)
         .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
-    found.machine = machine(state.known(), channel);
+    found.machine = machine(state.state.known(), channel);
+    found.told = Some((domain, state));
     Ok(found)
 }
 
