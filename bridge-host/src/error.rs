@@ -32,7 +32,10 @@ use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{address::ListenAddress, limits::MAX_GUESTS};
+use crate::{
+    address::ListenAddress,
+    limits::{MAX_FOREIGN_TEXT, MAX_GUESTS},
+};
 
 /// The domain of every `ErrorInfo`.
 pub const DOMAIN: &str = "vbridge";
@@ -166,6 +169,22 @@ impl Reason {
     }
 }
 
+/// A text from elsewhere, made harmless and not too long. Quotation marks stay as they are.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut harmless = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == MAX_FOREIGN_TEXT => {
+                harmless.push('…');
+                break;
+            }
+            '"' | '\'' => harmless.push(c),
+            c => harmless.extend(c.escape_debug()),
+        }
+    }
+    harmless
+}
+
 /// Why a bridge can't be built or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -222,5 +241,18 @@ fn listen_text(error: &io::Error) -> String {
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
         io::ErrorKind::NotFound => "the directory does not exist; create it first".into(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_elsewhere_is_harmless_and_not_too_long() {
+        let text = "no 'x' \"y\"\n\u{1b}[2J";
+        assert_eq!(harmless(text), "no 'x' \"y\"\\n\\u{1b}[2J");
+        let long = harmless(&"ü".repeat(5_000));
+        assert_eq!(long.chars().count(), MAX_FOREIGN_TEXT + 1);
     }
 }

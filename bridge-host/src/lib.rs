@@ -16,6 +16,7 @@
 //! | `guest` | whether a guest can be reached, and why not |
 //! | `guests` | which guests there are |
 //! | [`discovery`] | where guests are found, and what their machines do |
+//! | `channel` | where a guest's channel is, and how it is connected |
 //! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
 //! | `hypervisor` | how hypervisors are reached, and what is told of their domains |
 //! | `domains` | what callers may ask of hypervisors and have done to domains |
@@ -28,6 +29,7 @@
 
 mod address;
 mod bridge;
+mod channel;
 pub mod config;
 pub mod discovery;
 mod domains;

@@ -24,6 +24,23 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 /// Longest wait before the channel's socket is connected again: a `connect` a second costs nothing that counts.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// First wait before a channel that is a stream through libvirt is opened again; each further one doubles it. Longer than for a
+/// socket: each try is a connection to a daemon, with its TLS or its ssh. A daemon sees within it that a stream is over.
+pub const STREAM_RECONNECT_FIRST: Duration = Duration::from_millis(200);
+
+/// ... and the longest of these waits.
+pub const STREAM_RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long opening a stream may take, with its connection: as long as any answer of a hypervisor.
+pub const STREAM_OPEN: Duration = HYPERVISOR_ANSWER;
+
+/// Streams of one hypervisor that are opened at once; the others wait for their turn. A daemon takes 20 clients that have not said
+/// yet who they are (`max_anonymous_clients`), an sshd ten.
+pub const STREAMS_OPENED_AT_ONCE: usize = 8;
+
+/// As [`DEAF_FIRST`], for a stream: a guest's first answer comes over a network, and a new connection costs more.
+pub const STREAM_DEAF_FIRST: Duration = Duration::from_secs(2);
+
 /// A channel on which nothing was heard for so long since it was connected is connected anew: QEMU may have left its
 /// port stuck, which only that resolves.
 pub const DEAF_FIRST: Duration = Duration::from_millis(400);
@@ -136,8 +153,11 @@ pub const HYPERVISORS_AT_ONCE: usize = 16;
 /// asked, or the list be watched, which comes in pieces.
 pub const MAX_LISTED_DOMAINS: usize = 8192;
 
-/// Bytes of what a caller calls a domain, and characters of what a hypervisor answers that are passed on.
-pub const MAX_DOMAIN_TEXT: usize = 1024;
+/// Bytes of what a caller calls a domain. libvirt's own names are shorter.
+pub const MAX_DOMAIN_NAME: usize = 1024;
+
+/// Characters of what a hypervisor says that are passed on in a sentence. The rest is cut off.
+pub const MAX_FOREIGN_TEXT: usize = 1024;
 
 /// All sockets of a folder are looked at anew so often, and the folder is watched anew: its path may be another one's by then.
 pub const FOLDER_REVIEW: Duration = Duration::from_secs(60);

@@ -8,11 +8,12 @@
 //!       └──────────────────────────────────────┘  └──────▶ (the same)
 //! ```
 //!
-//! While the daemon is away, the guests stay as they were: their channels do not depend on it.
+//! While the daemon is away, the guests stay as they were: a local guest's channel does not depend on it. One on another host is
+//! a stream through it, which ends with it and is opened again.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -30,6 +31,7 @@ use tracing::{debug, info, warn};
 use super::domain::Channel;
 use crate::{
     bridge::check_name,
+    channel::{Channel as Place, StreamPlace},
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
     hypervisor::Hypervisor,
@@ -158,7 +160,7 @@ impl Following {
     /// Looks at the domain, and then tells what has happened: whoever hears of it finds it so.
     async fn happened(&mut self, event: DomainEvent) {
         let DomainEvent { domain, kind } = event;
-        let found = look(domain.clone(), self.channel.clone()).await;
+        let found = self.look(domain.clone()).await;
         let told = match &found {
             Ok(found) => Ok(found.told.clone()),
             Err(_) => Err(()),
@@ -174,6 +176,50 @@ impl Following {
         }
     }
 
+    /// Looks at one domain.
+    async fn look(&self, domain: Domain) -> Result<Found, String> {
+        let mut found = Found {
+            uuid: domain.uuid().to_string(),
+            domain: domain.name().to_owned(),
+            told: None,
+            machine: None,
+        };
+        let told = async {
+            // Its name may be another by now.
+            let domain = domain.refreshed().await?;
+            let state = domain.state().await?;
+            let xml = domain.xml(DomainXmlFlags::empty()).await?;
+            Ok((domain, state, xml))
+        };
+        let (domain, state, xml) = match timeout(HYPERVISOR_LOOK, told).await {
+            Ok(Ok(told)) => told,
+            // It has gone meanwhile.
+            Ok(Err(error)) if Error::is(&error, ErrorNumber::NoDomain) => return Ok(found),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
+        };
+        domain.name().clone_into(&mut found.domain);
+        let channel = super::domain::channel(&xml, &self.channel)
+            .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
+        let place = |socket| self.place(&domain, socket);
+        found.machine = machine(state.state.known(), channel, place);
+        found.told = Some((domain, state));
+        Ok(found)
+    }
+
+    /// Where the channel of a domain is, whose socket libvirt may have told: `None` if there is none yet.
+    fn place(&self, domain: &Domain, socket: Option<PathBuf>) -> Option<Place> {
+        if self.hypervisor.is_local() {
+            return socket.map(Place::Socket);
+        }
+        Some(Place::Stream(StreamPlace {
+            hypervisor: Arc::clone(&self.hypervisor),
+            uuid: domain.uuid(),
+            run: domain.id()?,
+            name: self.channel.clone(),
+        }))
+    }
+
     /// Looks at all domains.
     async fn review(&mut self, connect: &Connect) -> Result<(), Error> {
         let domains = connect.domains(ConnectListAllDomainsFlags::empty()).await?;
@@ -184,7 +230,7 @@ impl Following {
         let mut looks = Vec::with_capacity(domains.len());
         for some in domains.chunks(HYPERVISOR_QUESTIONS) {
             let some = some.iter().cloned();
-            let some = some.map(|domain| look(domain, self.channel.clone()));
+            let some = some.map(|domain| self.look(domain));
             looks.extend(join_all(some).await);
         }
         let gone = self.known.keys().filter(|uuid| !uuids.contains(*uuid));
@@ -219,7 +265,7 @@ impl Following {
         };
         self.forget_renamed(&found);
         if let Some(known) = self.known.get(&found.uuid) {
-            let is_free = |channel: &Path| self.guests.is_free(channel, &known.guest);
+            let is_free = |channel: &Place| self.guests.is_free(channel, &known.guest);
             if machine.channel().is_none_or(is_free) {
                 known.guest.machine_is(&machine);
             } else {
@@ -268,8 +314,8 @@ impl Following {
             if check_name(name).is_err() {
                 continue;
             }
-            let channel = machine.channel().unwrap_or("".as_ref());
-            let mut spec = GuestSpec::new(name, channel);
+            // The machine has its place.
+            let mut spec = GuestSpec::new(name, "");
             spec.uuid = Some(found.uuid.clone());
             match self.guests.add_with(spec, machine.clone()) {
                 Ok(guest) => return Ok(guest),
@@ -304,36 +350,6 @@ impl Following {
     }
 }
 
-/// Looks at one domain.
-async fn look(domain: Domain, channel: String) -> Result<Found, String> {
-    let mut found = Found {
-        uuid: domain.uuid().to_string(),
-        domain: domain.name().to_owned(),
-        told: None,
-        machine: None,
-    };
-    let told = async {
-        // Its name may be another by now.
-        let domain = domain.refreshed().await?;
-        let state = domain.state().await?;
-        let xml = domain.xml(DomainXmlFlags::empty()).await?;
-        Ok((domain, state, xml))
-    };
-    let (domain, state, xml) = match timeout(HYPERVISOR_LOOK, told).await {
-        Ok(Ok(told)) => told,
-        // It has gone meanwhile.
-        Ok(Err(error)) if Error::is(&error, ErrorNumber::NoDomain) => return Ok(found),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
-    };
-    domain.name().clone_into(&mut found.domain);
-    let channel = super::domain::channel(&xml, &channel)
-        .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
-    found.machine = machine(state.state.known(), channel);
-    found.told = Some((domain, state));
-    Ok(found)
-}
-
 /// All of the events that the daemon has.
 async fn subscribe(connect: &Connect) -> Result<Events<DomainEvent>, Error> {
     let supported = connect.supported_domain_events().await?;
@@ -345,9 +361,13 @@ async fn subscribe(connect: &Connect) -> Result<Events<DomainEvent>, Error> {
 }
 
 /// What a domain's state and channel come to; `None` if it is no guest.
-fn machine(state: Option<DomainState>, channel: Channel) -> Option<Machine> {
+fn machine(
+    state: Option<DomainState>,
+    channel: Channel,
+    place: impl FnOnce(Option<PathBuf>) -> Option<Place>,
+) -> Option<Machine> {
     let off = |why: &str| Some(Machine::Off(why.to_owned()));
-    let path = match channel {
+    let socket = match channel {
         Channel::Absent => return None,
         Channel::Other(kind) => {
             return Some(Machine::Off(format!(
@@ -358,12 +378,12 @@ fn machine(state: Option<DomainState>, channel: Channel) -> Option<Machine> {
         Channel::Defined => None,
         Channel::Socket(path) => Some(path),
     };
-    match (state, path) {
+    match (state, place(socket)) {
         (Some(DomainState::Shutoff), _) => off("its virtual machine is off; start it"),
         (Some(DomainState::Crashed), _) => off("its virtual machine has crashed"),
         (Some(DomainState::Pmsuspended), _) => off("its guest has put itself to sleep; wake it up"),
         (_, None) => off("its virtual machine has opened no socket for the channel yet"),
-        (Some(DomainState::Paused), Some(path)) => Some(Machine::Paused(path)),
-        (_, Some(path)) => Some(Machine::Runs(path)),
+        (Some(DomainState::Paused), Some(place)) => Some(Machine::Paused(place)),
+        (_, Some(place)) => Some(Machine::Runs(place)),
     }
 }

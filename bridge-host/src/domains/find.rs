@@ -16,11 +16,11 @@ use tokio::time::timeout;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::refusal::{refusal, shown, unreachable};
+use super::refusal::{refusal, unreachable};
 use crate::{
-    error::Reason,
+    error::{Reason, harmless as shown},
     hypervisor::{Hypervisor, Hypervisors},
-    limits::{HYPERVISOR_LOOK, HYPERVISORS_AT_ONCE, MAX_DOMAIN_TEXT},
+    limits::{HYPERVISOR_LOOK, HYPERVISORS_AT_ONCE, MAX_DOMAIN_NAME},
 };
 
 /// Domains that an error names at most.
@@ -65,8 +65,8 @@ pub(super) fn hypervisors(
 
 /// The domain that is meant.
 pub(super) async fn find(all: &Hypervisors, name: &str, only: &str) -> Result<Found, Status> {
-    if name.is_empty() || name.len() > MAX_DOMAIN_TEXT {
-        let message = format!("a domain is named by 1 to {MAX_DOMAIN_TEXT} bytes");
+    if name.is_empty() || name.len() > MAX_DOMAIN_NAME {
+        let message = format!("a domain is named by 1 to {MAX_DOMAIN_NAME} bytes");
         return Err(Reason::DomainNotFound.about([], message));
     }
     let asked = hypervisors(all, only)?;

@@ -15,8 +15,8 @@ use vbridge_api::host::v1::{
     Domain as DomainMessage, DomainSelection, Hypervisor as HypervisorMessage,
 };
 
-use super::refusal::shown;
 use crate::{
+    error::harmless as shown,
     hypervisor::Hypervisor,
     limits::{HYPERVISOR_LOOK, HYPERVISOR_QUESTIONS, HYPERVISORS_AT_ONCE},
 };

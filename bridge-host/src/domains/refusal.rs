@@ -3,7 +3,10 @@
 use libvirt::{Error, raw::api::ErrorNumber};
 use tonic::Status;
 
-use crate::{error::Reason, hypervisor::Hypervisor, limits::MAX_DOMAIN_TEXT};
+use crate::{
+    error::{Reason, harmless as shown},
+    hypervisor::Hypervisor,
+};
 
 /// The hypervisor can't be asked.
 pub(super) fn unreachable(hypervisor: &Hypervisor, why: &str) -> Status {
@@ -70,22 +73,6 @@ fn reason(error: &Error) -> Reason {
     }
 }
 
-/// A text from elsewhere, made harmless and not too long. Quotation marks stay as they are.
-pub(super) fn shown(text: &str) -> String {
-    let mut shown = String::new();
-    for (i, c) in text.chars().enumerate() {
-        match c {
-            _ if i == MAX_DOMAIN_TEXT => {
-                shown.push('…');
-                break;
-            }
-            '"' | '\'' => shown.push(c),
-            c => shown.extend(c.escape_debug()),
-        }
-    }
-    shown
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -117,15 +104,5 @@ mod tests {
         let status = refusal(&hypervisor, "web", &gone);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(status.get_details_retry_info().is_some());
-    }
-
-    #[test]
-    fn what_a_hypervisor_says_is_harmless_and_not_too_long() {
-        assert_eq!(
-            shown("no 'x' \"y\"\n\u{1b}[2J"),
-            "no 'x' \"y\"\\n\\u{1b}[2J"
-        );
-        let long = shown(&"ü".repeat(5_000));
-        assert_eq!(long.chars().count(), MAX_DOMAIN_TEXT + 1);
     }
 }

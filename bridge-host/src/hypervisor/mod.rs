@@ -21,17 +21,22 @@ use std::{
 };
 
 use libvirt::{
-    Backoff, Builder, Connect, ConnectState, Domain, Error, domain::StateAndReason,
+    Backoff, Builder, Connect, ConnectState, Domain, Error,
+    domain::StateAndReason,
     events::LifecycleEvent,
+    uri::{Transport, Uri},
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, broadcast},
+    time::timeout,
+};
 use vbridge_api::host::v1::{
     Domain as DomainMessage, DomainEvent as EventMessage, Hypervisor as HypervisorMessage,
 };
 
 use crate::limits::{
     HYPERVISOR_ANSWER, HYPERVISOR_LOOK, HYPERVISOR_RECONNECT_MAX, HYPERVISOR_RETRY_FIRST,
-    WATCH_BACKLOG,
+    STREAMS_OPENED_AT_ONCE, WATCH_BACKLOG,
 };
 
 /// All hypervisors, in the order in which the operator has named them.
@@ -55,6 +60,7 @@ pub(crate) struct Hypervisor {
     uri: Arc<str>,
     known: Mutex<Known>,
     writing: tokio::sync::Mutex<Option<Connect>>,
+    turns: Semaphore,
     news: broadcast::Sender<News>,
 }
 
@@ -89,6 +95,7 @@ impl Hypervisors {
             uri: uri.into(),
             known: Mutex::new(known),
             writing: tokio::sync::Mutex::default(),
+            turns: Semaphore::new(STREAMS_OPENED_AT_ONCE),
             news: self.news.clone(),
         });
         self.all.push(Arc::clone(&hypervisor));
@@ -128,6 +135,12 @@ impl Hypervisor {
     /// What its host calls itself; empty if it is not known.
     pub(crate) fn host(&self) -> String {
         self.known().host.clone()
+    }
+
+    /// Whether its domains' channels are sockets of this host.
+    pub(crate) fn is_local(&self) -> bool {
+        Uri::parse(&self.uri)
+            .is_ok_and(|uri| uri.transport() == Transport::Unix && uri.host().is_none())
     }
 
     /// The connection that reads, or why there is none. It may have broken: its calls say so at once.
@@ -172,7 +185,14 @@ impl Hypervisor {
         Ok(connect)
     }
 
-    fn too_slow(&self, limit: Duration) -> Error {
+    /// A turn at opening a stream: a daemon that comes back is not asked for all of its guests at once.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+
+    /// The error of what took longer than that.
+    pub(crate) fn too_slow(&self, limit: Duration) -> Error {
         Error::OpeningTooSlow {
             uri: self.uri.to_string(),
             limit,
