@@ -366,13 +366,6 @@ impl Watched {
             }
         }
     }
-
-    async fn event(&mut self) -> Result<DomainEvent> {
-        match self.next().await? {
-            What::Event(event) => Ok(event),
-            other => bail!("no event: {other:?}"),
-        }
-    }
 }
 
 async fn watch(bridge: &Bridge, domain: &str) -> Result<Watched> {
