@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{info, warn};
-use vbridge_api::host::v1::bridge_server::BridgeServer;
+use vbridge_api::host::v1::{bridge_server::BridgeServer, domains_server::DomainsServer};
 
 use crate::{
     access::{Acceptor, Access, AccessSpec, TlsFiles},
@@ -17,10 +17,12 @@ use crate::{
     audit::Audit,
     connections::Connections,
     discovery::Source,
+    domains::Domains,
     error::BridgeError,
     front::Front,
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
+    hypervisor::Hypervisors,
     limits::{AUDIT_END, DRAIN},
     listener::{Listener, Serving, Socket},
     metrics::{Calls, Exporter},
@@ -359,12 +361,14 @@ impl BoundBridge {
     /// # Errors
     /// The bridge's own services can't be set up.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
-        let routes = own_services(self.guests.clone()).await?;
+        let mut hypervisors = Hypervisors::new();
+        let sources = self.sources.into_iter();
+        let sources: Vec<_> = sources
+            .map(|source| source.follow(self.guests.clone(), &mut hypervisors))
+            .collect();
+        let routes = own_services(self.guests.clone(), hypervisors).await?;
         self.guests.start();
-        let mut discovery = JoinSet::new();
-        for source in self.sources {
-            discovery.spawn(source.follow(self.guests.clone()));
-        }
+        let mut discovery: JoinSet<()> = sources.into_iter().collect();
         let calls = Calls::new();
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
         let drain = CancellationToken::new();
@@ -422,18 +426,25 @@ async fn await_end(thread: &thread::JoinHandle<()>) {
     }
 }
 
-async fn own_services(guests: Guests) -> Result<Routes, BridgeError> {
+async fn own_services(guests: Guests, hypervisors: Hypervisors) -> Result<Routes, BridgeError> {
     let (health, health_server) = tonic_health::server::health_reporter();
     health.set_serving::<BridgeServer<Service>>().await;
+    health.set_serving::<DomainsServer<Domains>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(vbridge_api::DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .with_service_name("vbridge.host.v1.Bridge")
+            .with_service_name("vbridge.host.v1.Domains")
             .with_service_name("grpc.health.v1.Health")
     };
     let failed = |error: tonic_reflection::server::Error| BridgeError::Services(error.to_string());
+    let domains = Domains {
+        guests: guests.clone(),
+        hypervisors,
+    };
     Ok(Routes::new(BridgeServer::new(Service { guests }))
+        .add_service(DomainsServer::new(domains))
         .add_service(health_server)
         .add_service(reflection().build_v1().map_err(failed)?)
         .add_service(reflection().build_v1alpha().map_err(failed)?))

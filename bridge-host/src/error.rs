@@ -22,6 +22,15 @@
 //! | `CALLER_TOO_FAST` | RESOURCE_EXHAUSTED | the caller has made too many calls lately | yes |
 //! | `CALLER_TOO_BUSY` | RESOURCE_EXHAUSTED | the caller has too many calls under way | yes |
 //! | `AUDIT_STOPPED` | UNAVAILABLE | the audit log can't be written | yes |
+//! | `DOMAIN_NOT_FOUND` | NOT_FOUND | no hypervisor has such a domain | |
+//! | `DOMAIN_AMBIGUOUS` | INVALID_ARGUMENT | several domains are called that | |
+//! | `DOMAIN_STATE` | FAILED_PRECONDITION | the domain is not in a state for that | |
+//! | `TOO_MANY_DOMAINS` | RESOURCE_EXHAUSTED | more domains than one list has | |
+//! | `HYPERVISOR_NOT_FOUND` | NOT_FOUND | the bridge follows no such hypervisor | |
+//! | `HYPERVISOR_UNREACHABLE` | UNAVAILABLE | the hypervisor can't be asked | yes |
+//! | `HYPERVISOR_DENIED` | PERMISSION_DENIED | the hypervisor does not allow it to the bridge | |
+//! | `HYPERVISOR_TIMEOUT` | DEADLINE_EXCEEDED | no answer in time; it may still be done | |
+//! | `HYPERVISOR_REFUSED` | FAILED_PRECONDITION | the hypervisor says no, in its own words | |
 
 use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 
@@ -31,7 +40,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::{
     access::{AccessError, TlsError},
     address::ListenAddress,
-    limits::MAX_GUESTS,
+    limits::{MAX_FOREIGN_TEXT, MAX_GUESTS},
 };
 
 /// The domain of every `ErrorInfo`.
@@ -58,6 +67,15 @@ pub(crate) enum Reason {
     CallerTooFast,
     CallerTooBusy,
     AuditStopped,
+    DomainNotFound,
+    DomainAmbiguous,
+    DomainState,
+    TooManyDomains,
+    HypervisorNotFound,
+    HypervisorUnreachable,
+    HypervisorDenied,
+    HypervisorTimeout,
+    HypervisorRefused,
 }
 
 impl Reason {
@@ -81,19 +99,32 @@ impl Reason {
             Self::CallerTooFast => "CALLER_TOO_FAST",
             Self::CallerTooBusy => "CALLER_TOO_BUSY",
             Self::AuditStopped => "AUDIT_STOPPED",
+            Self::DomainNotFound => "DOMAIN_NOT_FOUND",
+            Self::DomainAmbiguous => "DOMAIN_AMBIGUOUS",
+            Self::DomainState => "DOMAIN_STATE",
+            Self::TooManyDomains => "TOO_MANY_DOMAINS",
+            Self::HypervisorNotFound => "HYPERVISOR_NOT_FOUND",
+            Self::HypervisorUnreachable => "HYPERVISOR_UNREACHABLE",
+            Self::HypervisorDenied => "HYPERVISOR_DENIED",
+            Self::HypervisorTimeout => "HYPERVISOR_TIMEOUT",
+            Self::HypervisorRefused => "HYPERVISOR_REFUSED",
         }
     }
 
     fn code(self) -> Code {
         match self {
-            Self::GuestNotFound => Code::NotFound,
-            Self::GuestNotNamed | Self::InvalidWait => Code::InvalidArgument,
-            Self::TooManyCalls | Self::CallerTooFast | Self::CallerTooBusy => {
-                Code::ResourceExhausted
+            Self::GuestNotFound | Self::DomainNotFound | Self::HypervisorNotFound => Code::NotFound,
+            Self::GuestNotNamed | Self::InvalidWait | Self::DomainAmbiguous => {
+                Code::InvalidArgument
             }
+            Self::TooManyCalls
+            | Self::CallerTooFast
+            | Self::CallerTooBusy
+            | Self::TooManyDomains => Code::ResourceExhausted,
+            Self::DeadlineExceeded | Self::HypervisorTimeout => Code::DeadlineExceeded,
+            Self::DomainState | Self::HypervisorRefused => Code::FailedPrecondition,
             Self::CallerUnknown => Code::Unauthenticated,
-            Self::CallerRefused => Code::PermissionDenied,
-            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::CallerRefused | Self::HypervisorDenied => Code::PermissionDenied,
             Self::GuestOff
             | Self::GuestUnreachable
             | Self::GuestNotAnswering
@@ -102,7 +133,8 @@ impl Reason {
             | Self::GuestPaused
             | Self::GuestSilent
             | Self::SessionEnded
-            | Self::AuditStopped => Code::Unavailable,
+            | Self::AuditStopped
+            | Self::HypervisorUnreachable => Code::Unavailable,
         }
     }
 
@@ -120,48 +152,77 @@ impl Reason {
             | Self::GuestRejected
             | Self::GuestPaused
             | Self::GuestOff
-            | Self::AuditStopped => Some(Duration::from_secs(5)),
+            | Self::AuditStopped
+            | Self::HypervisorUnreachable => Some(Duration::from_secs(5)),
             Self::GuestNotFound
             | Self::GuestNotNamed
             | Self::DeadlineExceeded
             | Self::InvalidWait
             | Self::CallerUnknown
-            | Self::CallerRefused => None,
+            | Self::CallerRefused
+            | Self::DomainNotFound
+            | Self::DomainAmbiguous
+            | Self::DomainState
+            | Self::TooManyDomains
+            | Self::HypervisorNotFound
+            | Self::HypervisorDenied
+            | Self::HypervisorTimeout
+            | Self::HypervisorRefused => None,
         }
     }
 
     /// The status for a call to `guest` (empty if none is meant).
     pub(crate) fn status(self, guest: &str, message: impl Into<String>) -> Status {
-        self.status_with(guest, message, self.retry())
+        self.about([("guest", guest)], message)
     }
 
-    /// Likewise, where it is known when another try may bring something else.
-    pub(crate) fn status_after(
+    /// The status for a call about something else: what it is, and which one (empty if none is meant).
+    pub(crate) fn about<const N: usize>(
         self,
-        guest: &str,
+        what: [(&str, &str); N],
         message: impl Into<String>,
-        retry: Duration,
     ) -> Status {
-        self.status_with(guest, message, Some(retry))
+        self.made(what, message, self.retry())
     }
 
-    fn status_with(
+    /// The status for a call of which it is known when another try may bring something else.
+    pub(crate) fn status_after(self, message: impl Into<String>, retry: Duration) -> Status {
+        self.made([], message, Some(retry))
+    }
+
+    fn made<const N: usize>(
         self,
-        guest: &str,
+        what: [(&str, &str); N],
         message: impl Into<String>,
         retry: Option<Duration>,
     ) -> Status {
         let mut details = ErrorDetails::new();
-        let mut metadata = HashMap::new();
-        if !guest.is_empty() {
-            metadata.insert("guest".to_owned(), guest.to_owned());
-        }
+        let named = what.iter().filter(|(_, which)| !which.is_empty());
+        let metadata: HashMap<String, String> = named
+            .map(|(what, which)| ((*what).to_owned(), (*which).to_owned()))
+            .collect();
         details.set_error_info(self.name(), DOMAIN, metadata);
         if let Some(retry) = retry {
             details.set_retry_info(Some(retry));
         }
         Status::with_error_details(self.code(), message, details)
     }
+}
+
+/// A text from elsewhere, made harmless and not too long. Quotation marks stay as they are.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut harmless = String::new();
+    for (i, c) in text.chars().enumerate() {
+        match c {
+            _ if i == MAX_FOREIGN_TEXT => {
+                harmless.push('…');
+                break;
+            }
+            '"' | '\'' => harmless.push(c),
+            c => harmless.extend(c.escape_debug()),
+        }
+    }
+    harmless
 }
 
 /// Why a bridge can't be built or run.
@@ -250,5 +311,18 @@ fn listen_text(error: &io::Error) -> String {
         io::ErrorKind::AddrNotAvailable => "this machine does not have that address".into(),
         io::ErrorKind::NotFound => "the directory does not exist; create it first".into(),
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_from_elsewhere_is_harmless_and_not_too_long() {
+        let text = "no 'x' \"y\"\n\u{1b}[2J";
+        assert_eq!(harmless(text), "no 'x' \"y\"\\n\\u{1b}[2J");
+        let long = harmless(&"ü".repeat(5_000));
+        assert_eq!(long.chars().count(), MAX_FOREIGN_TEXT + 1);
     }
 }

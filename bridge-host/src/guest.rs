@@ -18,9 +18,11 @@
 //! *Paused* lies over all of them while the [`Machine`] is: nothing is expected of a paused guest, no call is sent
 //! to it, and no session is given up.
 //!
+//! Whether the channel is a socket here or a stream through a hypervisor's libvirt is `channel`'s business.
+//!
 //! Calls see a [`Ready`] or a status that says why there is none. A call that waits hurries the connecting along.
 //!
-//! **A channel on which nothing at all comes is connected anew**, after [`DEAF_FIRST`] and then ever more rarely. QEMU
+//! **A channel on which nothing at all comes is connected anew**, soon and then ever more rarely (its `Pace`). QEMU
 //! (hw/char/virtio-console.c, seen with 7.2) can leave a port throttled for good: when its write to a client that was
 //! killed fails while the guest's inbound queue is full too, it handles the disconnect, which lifts the throttle, and
 //! then throttles the port for the failed write, with nothing left to wait for. Whatever the guest sends stays in its
@@ -28,8 +30,7 @@
 //! leaving and coming back is all that it takes. Seen once in some 400 kills of a bridge under traffic both ways.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,10 +41,9 @@ use std::{
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
-    net::UnixStream,
     sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch},
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tonic::Status;
 use tracing::{debug, info, warn};
@@ -56,13 +56,13 @@ use crate::{
     forward::RequestBody,
     guests::Change,
     limits::{
-        CONNECT_TIMEOUT, CONNECTION_WINDOW, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_CALLS_PER_GUEST,
-        MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES, MAX_RESETS_KNOWN, PARTING, PARTING_QUIET,
-        RECONNECT_FIRST, RECONNECT_MAX, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
+        CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES,
+        MAX_RESETS_KNOWN, PARTING, PARTING_QUIET, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
     },
     machine::Machine,
     metrics::{Codes, Shared},
     monitor,
+    place::{Channel, Connected, Unconnected},
 };
 
 /// A guest as the operator describes it.
@@ -108,7 +108,7 @@ pub(crate) struct State {
 pub(crate) enum Phase {
     Off(String),
     Gone,
-    Unreachable(String),
+    Unreachable(Unconnected),
     Greeting { after: Option<String> },
     Rejected(String),
     Ready(Ready),
@@ -151,7 +151,10 @@ impl Guest {
     ) -> Arc<Self> {
         let phase = match &machine {
             Machine::Off(why) => Phase::Off(why.clone()),
-            _ => Phase::Unreachable("the bridge has just begun to look for it".to_owned()),
+            _ => Phase::Unreachable(Unconnected {
+                reason: Reason::GuestUnreachable,
+                why: "the bridge has just begun to look for it".to_owned(),
+            }),
         };
         let state = State {
             phase,
@@ -237,9 +240,8 @@ impl Guest {
     }
 
     fn explain(&self, state: &State) -> (Reason, String) {
-        let path = self.machine.borrow().channel().map(Path::to_owned);
-        let path = path.unwrap_or_default();
-        let channel = shown(&path);
+        let place = self.machine.borrow().channel().cloned();
+        let channel = place.as_ref().map(ToString::to_string).unwrap_or_default();
         match &state.phase {
             Phase::Gone => (
                 Reason::GuestNotFound,
@@ -250,7 +252,7 @@ impl Guest {
                 Reason::GuestPaused,
                 "its virtual machine is paused; resume it".to_owned(),
             ),
-            Phase::Unreachable(why) => (Reason::GuestUnreachable, why.clone()),
+            Phase::Unreachable(Unconnected { reason, why }) => (*reason, why.clone()),
             Phase::Rejected(why) => (
                 Reason::GuestRejected,
                 format!("its agent refuses the session: {why}"),
@@ -263,7 +265,7 @@ impl Guest {
                 Reason::SessionEnded,
                 "its session has just changed; try again".to_owned(),
             ),
-            Phase::Greeting { .. } if waits_in_backlog(&path) => (
+            Phase::Greeting { .. } if place.as_ref().is_some_and(Channel::is_busy) => (
                 Reason::ChannelBusy,
                 format!(
                     "another client holds its channel {channel}, which takes one at a time; end that client"
@@ -278,7 +280,8 @@ impl Guest {
             Phase::Greeting { after: None } => (
                 Reason::GuestNotAnswering,
                 format!(
-                    "nobody answers the greeting on {channel}; the guest may be booting or paused, or vbridge-agent does not run in it"
+                    "nobody answers the greeting on {channel}; the guest may be booting or paused, or vbridge-agent does not run in it{}",
+                    place.as_ref().map(Channel::doubt).unwrap_or_default()
                 ),
             ),
         }
@@ -343,7 +346,7 @@ impl Guest {
             reason,
             since: Some(state.since.into()),
             channel: match self.machine.borrow().channel() {
-                Some(channel) => format!("unix:{}", shown(channel)),
+                Some(channel) => channel.address(),
                 None => String::new(),
             },
             uuid: self.uuid().to_owned(),
@@ -426,7 +429,7 @@ impl Guest {
     }
 
     /// Whether its channel is that one now.
-    pub(crate) fn has_channel(&self, channel: &Path) -> bool {
+    pub(crate) fn has_channel(&self, channel: &Channel) -> bool {
         self.machine.borrow().channel() == Some(channel)
     }
 
@@ -468,8 +471,8 @@ impl Guest {
 
     async fn stay_connected(&self, mut stop: watch::Receiver<bool>) {
         let mut machines = self.machine.subscribe();
-        let mut wait = RECONNECT_FIRST;
-        let mut patience = DEAF_FIRST;
+        // Connections in a row that failed, and that were deaf.
+        let (mut failed, mut deaf) = (0_u32, 0_u32);
         loop {
             let machine = machines.borrow_and_update().clone();
             let channel = match machine {
@@ -482,65 +485,73 @@ impl Guest {
                         _ = machines.changed() => {}
                         () = stopped(&mut stop) => return,
                     }
-                    (wait, patience) = (RECONNECT_FIRST, DEAF_FIRST);
+                    (failed, deaf) = (0, 0);
                     continue;
                 }
             };
-            match connect(&channel).await {
+            let pace = channel.pace();
+            let connected = tokio::select! {
+                connected = channel.connect() => connected,
+                () = stopped(&mut stop) => return,
+                // It may take long, and not be its channel any more.
+                _ = machines.changed() => continue,
+            };
+            match connected {
                 Ok(stream) => {
-                    wait = RECONNECT_FIRST;
+                    failed = 0;
+                    let patience = pace.patience(deaf);
                     match self
                         .converse(stream, &channel, patience, &mut machines, &mut stop)
                         .await
                     {
                         Parting::Stopped => return,
                         Parting::Moved => {
-                            patience = DEAF_FIRST;
+                            deaf = 0;
                             continue;
                         }
                         Parting::Deaf => {
-                            patience = (patience * DEAF_FACTOR).min(DEAF_MAX);
+                            deaf = deaf.saturating_add(1);
+                            tokio::time::sleep(pace.rest).await;
                             continue;
                         }
-                        Parting::Closed { heard: true } => patience = DEAF_FIRST,
+                        Parting::Closed { heard: true } => deaf = 0,
                         Parting::Closed { heard: false } => {}
                     }
-                    self.enter(Phase::Unreachable(format!(
-                        "its channel {} was closed; the virtual machine may have been shut down",
-                        shown(&channel)
-                    )));
+                    self.enter(Phase::Unreachable(Unconnected {
+                        reason: Reason::GuestUnreachable,
+                        why: closed(&channel),
+                    }));
                 }
-                Err(error) => self.unreachable(&channel, &error),
+                Err(error) => self.unreachable(error),
             }
             // A call that waits does not make the bridge spin: the shortest wait stays.
-            tokio::time::sleep(RECONNECT_FIRST).await;
+            tokio::time::sleep(pace.first).await;
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(pace.wait(failed)) => {}
                 () = self.hurry.notified() => {}
                 () = stopped(&mut stop) => return,
                 _ = machines.changed() => {
-                    (wait, patience) = (RECONNECT_FIRST, DEAF_FIRST);
+                    (failed, deaf) = (0, 0);
                     continue;
                 }
             }
-            wait = (wait * 2).min(RECONNECT_MAX);
+            failed = failed.saturating_add(1);
         }
     }
 
-    fn unreachable(&self, channel: &Path, error: &io::Error) {
-        let why = explain_connect(channel, error);
-        let known = matches!(&self.state.borrow().phase, Phase::Unreachable(old) if *old == why);
+    fn unreachable(&self, error: Unconnected) {
+        let known = matches!(&self.state.borrow().phase, Phase::Unreachable(old) if *old == error);
         if !known {
-            info!(guest = %self.name(), "not reachable: {why}");
-            self.enter(Phase::Unreachable(why));
+            info!(guest = %self.name(), "not reachable: {}", error.why);
+            self.enter(Phase::Unreachable(error));
         }
     }
 
     /// From the connection of the channel to its end: one session after another.
     async fn converse(
         &self,
-        stream: UnixStream,
-        channel: &Path,
+        stream: Connected,
+        channel: &Channel,
         patience: Duration,
         machines: &mut watch::Receiver<Machine>,
         stop: &mut watch::Receiver<bool>,
@@ -603,7 +614,7 @@ impl Guest {
                 }
                 () = &mut deaf, if stats.received_bytes() == 0 => {
                     // In the backlog it is another client's turn, and a paused guest has no word to say.
-                    if !machines.borrow().is_paused() && !waits_in_backlog(channel) {
+                    if !machines.borrow().is_paused() && !channel.is_busy() {
                         break Parting::Deaf;
                     }
                     deaf.as_mut().reset(Instant::now() + patience);
@@ -700,36 +711,15 @@ fn usable(state: &State) -> Option<Ready> {
     }
 }
 
-async fn connect(path: &Path) -> io::Result<UnixStream> {
-    match timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// A path may come from a domain's XML.
-fn shown(path: &Path) -> String {
-    path.to_string_lossy().escape_debug().to_string()
-}
-
-fn explain_connect(path: &Path, error: &io::Error) -> String {
-    let path = shown(path);
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!(
-                "there is no socket {path}; the virtual machine may be off, or has no such channel"
-            )
+/// Why there is no session on a channel that was connected.
+fn closed(channel: &Channel) -> String {
+    match channel {
+        Channel::Socket(_) => {
+            format!("its channel {channel} was closed; the virtual machine may have been shut down")
         }
-        io::ErrorKind::ConnectionRefused => {
-            format!("nobody listens on {path}; the virtual machine may have been shut down")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!("the bridge may not open {path}; give its user the right to")
-        }
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            format!("{path} takes no more connections; other clients wait there already")
-        }
-        _ => format!("{path} can't be connected: {error}"),
+        Channel::Stream(_) => format!(
+            "{channel} was closed; the virtual machine may have been shut down, or libvirt's daemon there"
+        ),
     }
 }
 
@@ -754,29 +744,6 @@ async fn handshake(
         }
     });
     Ok((sender, task))
-}
-
-/// Whether a connection to this socket waits to be accepted.
-///
-/// QEMU serves one client at a time, and a second `connect` succeeds all the same. In `/proc/net/unix`, a connection
-/// that was not accepted has no inode (net/unix/af_unix.c).
-fn waits_in_backlog(channel: &Path) -> bool {
-    let Ok(file) = std::fs::File::open("/proc/net/unix") else {
-        return false;
-    };
-    let mut table = String::new();
-    let mut file = io::Read::take(file, crate::limits::MAX_SOCKET_TABLE);
-    if io::Read::read_to_string(&mut file, &mut table).is_err() {
-        return false;
-    }
-    let Some(channel) = channel.to_str() else {
-        return false;
-    };
-    // Num RefCount Protocol Flags Type St Inode Path
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        fields.nth(6) == Some("0") && fields.next() == Some(channel)
-    })
 }
 
 /// The wait that a call asks for, or the default.

@@ -10,7 +10,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    path::Path,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -22,6 +21,7 @@ use crate::{
     guest::{Guest, GuestSpec},
     limits::{MAX_GUESTS, WATCH_BACKLOG},
     machine::Machine,
+    place::Channel,
     routing::{Names, name_key},
 };
 
@@ -103,7 +103,7 @@ impl Guests {
 
     /// Adds a guest of which nothing more is known.
     pub(crate) fn add(&self, spec: GuestSpec) -> Result<Arc<Guest>, Refusal> {
-        let machine = Machine::Runs(spec.channel.clone());
+        let machine = Machine::Runs(Channel::Socket(spec.channel.clone()));
         self.add_with(spec, machine)
     }
 
@@ -166,7 +166,7 @@ impl Guests {
     }
 
     /// Whether a guest may have that channel: no other one has it now.
-    pub(crate) fn is_free(&self, channel: &Path, guest: &Arc<Guest>) -> bool {
+    pub(crate) fn is_free(&self, channel: &Channel, guest: &Arc<Guest>) -> bool {
         !self.read().has_channel(Some(channel), Some(guest))
     }
 
@@ -236,7 +236,7 @@ impl Guests {
 }
 
 impl Table {
-    fn has_channel(&self, channel: Option<&Path>, except: Option<&Arc<Guest>>) -> bool {
+    fn has_channel(&self, channel: Option<&Channel>, except: Option<&Arc<Guest>>) -> bool {
         let Some(channel) = channel else {
             return false;
         };
@@ -338,7 +338,7 @@ mod tests {
         guests.add(spec("db")).unwrap();
         let same = GuestSpec::new("other", "/nowhere/db");
         assert_eq!(guests.add(same).err(), Some(Refusal::SameChannel));
-        assert!(!guests.is_free(Path::new("/nowhere/db"), &old));
+        assert!(!guests.is_free(&Channel::Socket("/nowhere/db".into()), &old));
     }
 
     #[test]

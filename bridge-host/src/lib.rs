@@ -19,7 +19,10 @@
 //! | `guest` | whether a guest can be reached, and why not |
 //! | `guests` | which guests there are |
 //! | [`discovery`] | where guests are found, and what their machines do |
+//! | `place` | where a guest's channel is, and how it is connected |
 //! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
+//! | `hypervisor` | how hypervisors are reached, and what is told of their domains |
+//! | `domains` | what callers may ask of hypervisors and have done to domains |
 //! | `service` | what the bridge says of itself |
 //! | `inside` | how the bridge itself calls a guest |
 //! | `metrics` | what is measured, for Prometheus |
@@ -36,17 +39,20 @@ pub mod channel;
 pub mod config;
 mod connections;
 pub mod discovery;
+mod domains;
 mod error;
 mod forward;
 mod front;
 mod guest;
 mod guests;
+mod hypervisor;
 mod inside;
 pub mod limits;
 mod listener;
 mod machine;
 mod metrics;
 mod monitor;
+mod place;
 mod record;
 mod routing;
 mod service;

@@ -24,6 +24,23 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 /// Longest wait before the channel's socket is connected again: a `connect` a second costs nothing that counts.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// First wait before a channel that is a stream through libvirt is opened again; each further one doubles it. Longer than for a
+/// socket: each try is a connection to a daemon, with its TLS or its ssh. A daemon sees within it that a stream is over.
+pub const STREAM_RECONNECT_FIRST: Duration = Duration::from_millis(200);
+
+/// ... and the longest of these waits.
+pub const STREAM_RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// How long opening a stream may take, with its connection: as long as any answer of a hypervisor.
+pub const STREAM_OPEN: Duration = HYPERVISOR_ANSWER;
+
+/// Streams of one hypervisor that are opened at once; the others wait for their turn. A daemon takes 20 clients that have not said
+/// yet who they are (`max_anonymous_clients`), an sshd ten.
+pub const STREAMS_OPENED_AT_ONCE: usize = 8;
+
+/// As [`DEAF_FIRST`], for a stream: a guest's first answer comes over a network, and a new connection costs more.
+pub const STREAM_DEAF_FIRST: Duration = Duration::from_secs(2);
+
 /// A channel on which nothing was heard for so long since it was connected is connected anew: QEMU may have left its
 /// port stuck, which only that resolves.
 pub const DEAF_FIRST: Duration = Duration::from_millis(400);
@@ -146,6 +163,9 @@ pub const HYPERVISOR_RETRY_FIRST: Duration = Duration::from_millis(500);
 /// ... and the longest.
 pub const HYPERVISOR_RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// Longest wait before a connection to a hypervisor that has broken is opened again.
+pub const HYPERVISOR_RECONNECT_MAX: Duration = Duration::from_secs(2);
+
 /// How long a hypervisor may take for one answer. What it was asked about is looked at again later.
 pub const HYPERVISOR_ANSWER: Duration = Duration::from_secs(20);
 
@@ -157,6 +177,23 @@ pub const HYPERVISOR_QUESTIONS: usize = 4;
 
 /// All domains are looked at anew so often. Events tell what happens; this mends what was missed or could not be asked.
 pub const HYPERVISOR_REVIEW: Duration = Duration::from_secs(60);
+
+/// How long a hypervisor may take to start a domain, or to stop it: its memory and its disks may be large. Then the caller is
+/// told that it may still be done.
+pub const DOMAIN_ACT: Duration = Duration::from_secs(120);
+
+/// Hypervisors that are asked at once for one caller. The others wait for their turn.
+pub const HYPERVISORS_AT_ONCE: usize = 16;
+
+/// Domains in one list: about two megabytes, where clients take four. More are RESOURCE_EXHAUSTED; one hypervisor alone may be
+/// asked, or the list be watched, which comes in pieces.
+pub const MAX_LISTED_DOMAINS: usize = 8192;
+
+/// Bytes of what a caller calls a domain. libvirt's own names are shorter.
+pub const MAX_DOMAIN_NAME: usize = 1024;
+
+/// Characters of what a hypervisor says that are passed on in a sentence. The rest is cut off.
+pub const MAX_FOREIGN_TEXT: usize = 1024;
 
 /// All sockets of a folder are looked at anew so often, and the folder is watched anew: its path may be another one's by then.
 pub const FOLDER_REVIEW: Duration = Duration::from_secs(60);

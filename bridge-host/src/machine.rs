@@ -10,24 +10,24 @@
 //!
 //! Of a guest that the operator has named it *runs* for all that is known; its QEMU monitor, where one is given, tells pauses.
 //! Of one that was found it is what the hypervisor says. Each running has a channel of its own: libvirt puts the domain's
-//! number into the socket's path.
+//! number into the socket's path, and a stream's place has it, too.
 
-use std::path::{Path, PathBuf};
+use crate::place::Channel;
 
 /// What a virtual machine does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Machine {
     /// It does not run; why there is no channel, in a sentence's second half.
     Off(String),
-    /// It runs, or nobody says otherwise. The channel's socket.
-    Runs(PathBuf),
+    /// It runs, or nobody says otherwise. The channel's place.
+    Runs(Channel),
     /// Its CPUs stand still.
-    Paused(PathBuf),
+    Paused(Channel),
 }
 
 impl Machine {
-    /// The channel's socket, if there is one.
-    pub(crate) fn channel(&self) -> Option<&Path> {
+    /// The channel's place, if there is one.
+    pub(crate) fn channel(&self) -> Option<&Channel> {
         match self {
             Self::Off(_) => None,
             Self::Runs(channel) | Self::Paused(channel) => Some(channel),

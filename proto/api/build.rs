@@ -19,6 +19,7 @@ const PROTOS: &[&str] = &[
     "vbridge/guest/v1/time.proto",
     "vbridge/guest/v1/tunnel.proto",
     "vbridge/host/v1/bridge.proto",
+    "vbridge/host/v1/domains.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

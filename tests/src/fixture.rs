@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use tokio::{net::UnixStream, process::Command, runtime::Runtime, sync::OnceCell, time::timeout};
 use vbridge_api::host::v1::{
     GetGuestRequest, Guest as GuestMessage, GuestState, WatchGuestsRequest,
-    bridge_client::BridgeClient,
+    bridge_client::BridgeClient, domains_client::DomainsClient,
 };
 use xtask::{
     image::Image,
@@ -251,8 +251,20 @@ impl Bridge {
     /// # Errors
     /// It does not listen any more.
     pub async fn control(&self) -> Result<BridgeClient<tonic::transport::Channel>> {
-        let place = Place::tcp("the bridge", self.address).with_authority(bridge_name());
-        Ok(BridgeClient::new(place.channel().await?))
+        Ok(BridgeClient::new(self.own().channel().await?))
+    }
+
+    /// The bridge's service for the domains of its hypervisors.
+    ///
+    /// # Errors
+    /// It does not listen any more.
+    pub async fn domains(&self) -> Result<DomainsClient<tonic::transport::Channel>> {
+        Ok(DomainsClient::new(self.own().channel().await?))
+    }
+
+    /// Where the bridge's own services are.
+    fn own(&self) -> Place {
+        Place::tcp("the bridge", self.address).with_authority(bridge_name())
     }
 
     /// What the bridge says of a guest.

@@ -83,7 +83,7 @@ impl Throttle {
                     "caller \"{caller}\" has made {rate} calls within a {span}, which is its limit; try again in {}",
                     humantime::format_duration(wait)
                 );
-                return Err(Reason::CallerTooFast.status_after("", message, wait));
+                return Err(Reason::CallerTooFast.status_after(message, wait));
             }
         }
         Ok(Place(place))

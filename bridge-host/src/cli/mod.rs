@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `serve` | runs the bridge |
 //! | `attach` | gives a domain the channel |
+//! | `domain` | the domains of the bridge's hypervisors: lists, starts and stops them |
 //! | `exec` | runs commands in a guest, and shells |
 //! | `files` | copies and lists a guest's files |
 //! | `machine` | shuts a guest down, freezes and thaws it |
@@ -17,6 +18,7 @@
 
 mod attach;
 mod client;
+mod domain;
 mod exec;
 mod failure;
 mod files;
@@ -89,6 +91,8 @@ enum Command {
     Logs(services::logs::Options),
     /// Show the bridge's guests and whether they can be reached
     Guests(guests::Options),
+    /// Show the domains of the bridge's hypervisors, start and stop them
+    Domain(domain::Options),
     /// Join standard input and output to a connection in a guest
     Connect(tunnel::connect::Options),
     /// Forward local ports and sockets into a guest, or a guest's to here, until Ctrl-C
@@ -144,6 +148,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Service(options) => services::unit::run(&options).await,
             Command::Logs(options) => services::logs::run(&options).await,
             Command::Guests(options) => guests::run(&options).await,
+            Command::Domain(options) => domain::run(&options).await,
             Command::Connect(options) => tunnel::connect::run(&options).await,
             Command::Forward(options) => tunnel::forward::run(options).await,
         }

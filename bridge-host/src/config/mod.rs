@@ -28,7 +28,7 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
-use libvirt::uri::{Transport, Uri};
+use libvirt::uri::Uri;
 use tracing::level_filters::LevelFilter;
 use vbridge_settings::{FileError, KeyFileError};
 
@@ -60,7 +60,7 @@ pub struct Config {
     pub listen: Vec<ListenAddress>,
     /// The guests, in the order of the file.
     pub guests: Vec<GuestEntry>,
-    /// Hypervisors whose domains are guests, by their URIs.
+    /// Hypervisors whose domains are guests, by their URIs: on this host, or on others.
     pub libvirt: Vec<String>,
     /// The name of the channel that makes a domain a guest. Default: [`CHANNEL_NAME`].
     pub channel: Option<String>,
@@ -158,20 +158,13 @@ impl Config {
     }
 }
 
-/// The channels of domains on another host are not on this one.
+/// Whether libvirt could make something of it.
 fn check_uri(uri: &str) -> Result<(), ConfigError> {
-    let error = |why| ConfigError::Libvirt {
+    let error = |why: libvirt::uri::Error| ConfigError::Libvirt {
         uri: uri.escape_debug().to_string(),
-        why,
+        why: why.to_string(),
     };
-    let parsed = Uri::parse(uri).map_err(|why| error(why.to_string()))?;
-    match parsed.transport() == Transport::Unix && parsed.host().is_none() {
-        true => Ok(()),
-        false => Err(error(
-            "the sockets of its domains' channels are on another host; run a bridge there"
-                .to_owned(),
-        )),
-    }
+    Uri::parse(uri).map(drop).map_err(error)
 }
 
 /// Why a configuration can't be used.
@@ -265,11 +258,15 @@ mod tests {
             ..Config::default()
         };
         assert!(config.bridge().is_ok());
-        for (uri, what) in [
-            ("qemu+ssh://root@far/system", "another host"),
-            ("qemu://far/system", "another host"),
-            ("no uri", "no uri"),
+        for uri in [
+            "qemu+ssh://root@far/system",
+            "qemu+tls://far/system",
+            "qemu+tcp://far/system",
         ] {
+            config.libvirt = vec![uri.to_owned()];
+            assert!(config.bridge().is_ok(), "{uri}");
+        }
+        for (uri, what) in [("no uri", "no uri"), ("qemu+pigeon://far/system", "pigeon")] {
             let config = Config {
                 libvirt: vec![uri.to_owned()],
                 ..Config::default()

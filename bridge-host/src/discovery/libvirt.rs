@@ -8,35 +8,38 @@
 //!       └──────────────────────────────────────┘  └──────▶ (the same)
 //! ```
 //!
-//! While the daemon is away, the guests stay as they were: their channels do not depend on it.
+//! While the daemon is away, the guests stay as they were: a local guest's channel does not depend on it. One on another host is
+//! a stream through it, which ends with it and is opened again.
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use futures_util::future::join_all;
 use libvirt::{
-    Backoff, Connect, ConnectState, Domain, Error, Events, Notice,
-    events::{DomainEvent, DomainEventId},
+    Connect, ConnectState, Domain, Error, Events, Notice,
+    domain::StateAndReason,
+    events::{DomainEvent, DomainEventId, DomainEventKind},
     raw::api::{ConnectListAllDomainsFlags, DomainState, DomainXmlFlags, ErrorNumber},
     rpc::ConnectionError,
 };
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::domain::{self, Channel};
+use super::domain::Channel;
 use crate::{
     bridge::check_name,
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
+    hypervisor::Hypervisor,
     limits::{
-        HYPERVISOR_ANSWER, HYPERVISOR_LOOK, HYPERVISOR_QUESTIONS, HYPERVISOR_RETRY_FIRST,
-        HYPERVISOR_RETRY_MAX, HYPERVISOR_REVIEW,
+        HYPERVISOR_LOOK, HYPERVISOR_QUESTIONS, HYPERVISOR_RETRY_FIRST, HYPERVISOR_RETRY_MAX,
+        HYPERVISOR_REVIEW,
     },
     machine::Machine,
+    place::{Channel as Place, StreamPlace},
 };
 
 /// What a domain's name, state and channel depend on.
@@ -46,9 +49,9 @@ const EVENTS: [DomainEventId; 3] = [
     DomainEventId::DeviceRemoved,
 ];
 
-/// A hypervisor, and what is known of it.
-struct Hypervisor {
-    uri: String,
+/// A hypervisor that is followed, and what is known of it.
+struct Following {
+    hypervisor: Arc<Hypervisor>,
     channel: String,
     /// Its host's name, for guests whose name is taken.
     host: String,
@@ -71,14 +74,16 @@ struct Known {
 struct Found {
     uuid: String,
     domain: String,
+    /// None if it does not exist any more.
+    told: Option<(Domain, StateAndReason)>,
     /// None if it has no such channel, or does not exist any more.
     machine: Option<Machine>,
 }
 
 /// Follows it for ever.
-pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
-    let mut hypervisor = Hypervisor {
-        uri,
+pub(super) async fn follow(hypervisor: Arc<Hypervisor>, channel: String, guests: Guests) {
+    let mut following = Following {
+        hypervisor,
         channel,
         host: String::new(),
         guests,
@@ -89,8 +94,9 @@ pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
     let mut wait = HYPERVISOR_RETRY_FIRST;
     loop {
         let mut up = false;
-        let Err(error) = hypervisor.session(&mut up).await;
-        hypervisor.complain(&error.to_string());
+        let Err(error) = following.session(&mut up).await;
+        following.hypervisor.is_away(error.to_string());
+        following.complain(&error.to_string());
         if up {
             wait = HYPERVISOR_RETRY_FIRST;
         }
@@ -99,48 +105,48 @@ pub(super) async fn follow(uri: String, channel: String, guests: Guests) {
     }
 }
 
-impl Hypervisor {
+impl Following {
     /// Until the connection is over.
     async fn session(&mut self, up: &mut bool) -> Result<std::convert::Infallible, Error> {
-        let connect = Connect::builder(&self.uri)
-            .read_only(true)
-            .deadline(HYPERVISOR_ANSWER)
-            .reconnect(Backoff {
-                first: HYPERVISOR_RETRY_FIRST,
-                most: Duration::from_secs(2),
-            })
-            .open()
-            .await?;
+        let connect = self.hypervisor.connection().read_only(true).open().await?;
         // Before the first review: what happens from now on is told.
         let mut events = subscribe(&connect).await?;
         self.host = connect.hostname().await.unwrap_or_default();
         *up = true;
         self.complaint = None;
-        info!(uri = %self.uri, "hypervisor connected");
+        self.hypervisor.is_up(&connect, self.host.clone());
+        info!(uri = %self.uri(), "hypervisor connected");
         let mut reviews = interval(HYPERVISOR_REVIEW);
         reviews.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut states = connect.states();
+        // Those who watch have missed something: at first everything.
+        let mut missed = true;
         loop {
             tokio::select! {
                 notice = events.next() => match notice {
-                    Some(Ok(Notice::Event(event))) => {
-                        let found = look(event.domain, self.channel.clone()).await;
-                        self.settle(found);
-                    }
+                    Some(Ok(Notice::Event(event))) => self.happened(event).await,
                     // What happened meanwhile is not known.
-                    Some(Ok(_)) => reviews.reset_immediately(),
+                    Some(Ok(_)) => {
+                        missed = true;
+                        reviews.reset_immediately();
+                    }
                     Some(Err(error)) => return Err(error),
                     // An error comes before the end.
                     None => return Err(ConnectionError::ClosedHere.into()),
                 },
                 Some(state) = states.next() => match state {
-                    ConnectState::Reconnecting { why, .. } => self.complain(&why.to_string()),
+                    ConnectState::Reconnecting { why, .. } => {
+                        self.hypervisor.unknown();
+                        self.complain(&why.to_string());
+                    }
                     ConnectState::Up if self.complaint.take().is_some() => {
-                        info!(uri = %self.uri, "hypervisor connected again");
+                        info!(uri = %self.uri(), "hypervisor connected again");
                     }
                     _ => {}
                 },
                 _ = reviews.tick() => match self.review(&connect).await {
+                    // Whoever looks now finds everything, with the guests' names.
+                    Ok(()) if std::mem::take(&mut missed) => self.hypervisor.unknown(),
                     Ok(()) => {}
                     Err(error) => {
                         self.complain(&format!("its domains can't be listed: {error}"));
@@ -149,6 +155,69 @@ impl Hypervisor {
                 },
             }
         }
+    }
+
+    /// Looks at the domain, and then tells what has happened: whoever hears of it finds it so.
+    async fn happened(&mut self, event: DomainEvent) {
+        let DomainEvent { domain, kind } = event;
+        let found = self.look(domain.clone()).await;
+        let told = match &found {
+            Ok(found) => Ok(found.told.clone()),
+            Err(_) => Err(()),
+        };
+        self.settle(found);
+        let DomainEventKind::Lifecycle { event } = kind else {
+            return;
+        };
+        match told {
+            Ok(Some((domain, state))) => self.hypervisor.tell(event, &domain, Some(state), false),
+            Ok(None) => self.hypervisor.tell(event, &domain, None, true),
+            Err(()) => self.hypervisor.tell(event, &domain, None, false),
+        }
+    }
+
+    /// Looks at one domain.
+    async fn look(&self, domain: Domain) -> Result<Found, String> {
+        let mut found = Found {
+            uuid: domain.uuid().to_string(),
+            domain: domain.name().to_owned(),
+            told: None,
+            machine: None,
+        };
+        let told = async {
+            // Its name may be another by now.
+            let domain = domain.refreshed().await?;
+            let state = domain.state().await?;
+            let xml = domain.xml(DomainXmlFlags::empty()).await?;
+            Ok((domain, state, xml))
+        };
+        let (domain, state, xml) = match timeout(HYPERVISOR_LOOK, told).await {
+            Ok(Ok(told)) => told,
+            // It has gone meanwhile.
+            Ok(Err(error)) if Error::is(&error, ErrorNumber::NoDomain) => return Ok(found),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
+        };
+        domain.name().clone_into(&mut found.domain);
+        let channel = super::domain::channel(&xml, &self.channel)
+            .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
+        let place = |socket| self.place(&domain, socket);
+        found.machine = machine(state.state.known(), channel, place);
+        found.told = Some((domain, state));
+        Ok(found)
+    }
+
+    /// Where the channel of a domain is, whose socket libvirt may have told: `None` if there is none yet.
+    fn place(&self, domain: &Domain, socket: Option<PathBuf>) -> Option<Place> {
+        if self.hypervisor.is_local() {
+            return socket.map(Place::Socket);
+        }
+        Some(Place::Stream(StreamPlace {
+            hypervisor: Arc::clone(&self.hypervisor),
+            uuid: domain.uuid(),
+            run: domain.id()?,
+            name: self.channel.clone(),
+        }))
     }
 
     /// Looks at all domains.
@@ -161,7 +230,7 @@ impl Hypervisor {
         let mut looks = Vec::with_capacity(domains.len());
         for some in domains.chunks(HYPERVISOR_QUESTIONS) {
             let some = some.iter().cloned();
-            let some = some.map(|domain| look(domain, self.channel.clone()));
+            let some = some.map(|domain| self.look(domain));
             looks.extend(join_all(some).await);
         }
         let gone = self.known.keys().filter(|uuid| !uuids.contains(*uuid));
@@ -185,7 +254,7 @@ impl Hypervisor {
             Ok(found) => found,
             Err(why) => {
                 // The next review mends it, and so does the connection when it comes back.
-                debug!(uri = %self.uri, "a domain can't be looked at: {}", why.escape_debug());
+                debug!(uri = %self.uri(), "a domain can't be looked at: {}", why.escape_debug());
                 return;
             }
         };
@@ -196,7 +265,7 @@ impl Hypervisor {
         };
         self.forget_renamed(&found);
         if let Some(known) = self.known.get(&found.uuid) {
-            let is_free = |channel: &Path| self.guests.is_free(channel, &known.guest);
+            let is_free = |channel: &Place| self.guests.is_free(channel, &known.guest);
             if machine.channel().is_none_or(is_free) {
                 known.guest.machine_is(&machine);
             } else {
@@ -208,9 +277,10 @@ impl Hypervisor {
         match self.add(&found, &machine) {
             Ok(guest) => {
                 let name = guest.name();
-                info!(guest = %name, domain = %found.domain.escape_debug(), uri = %self.uri, "found");
+                info!(guest = %name, domain = %found.domain.escape_debug(), uri = %self.uri(), "found");
                 let domain = found.domain;
                 self.left_out.remove(&found.uuid);
+                self.hypervisor.has_guest(&found.uuid, guest.name());
                 self.known.insert(found.uuid, Known { domain, guest });
             }
             Err(refusal) => self.leave_out(found, refusal),
@@ -222,7 +292,7 @@ impl Hypervisor {
         let why = refusal.to_string();
         let before = self.left_out.insert(found.uuid, why.clone());
         if before.as_ref() != Some(&why) {
-            warn!(domain = %found.domain.escape_debug(), uri = %self.uri, "is left out: {why}");
+            warn!(domain = %found.domain.escape_debug(), uri = %self.uri(), "is left out: {why}");
         }
     }
 
@@ -244,8 +314,8 @@ impl Hypervisor {
             if check_name(name).is_err() {
                 continue;
             }
-            let channel = machine.channel().unwrap_or("".as_ref());
-            let mut spec = GuestSpec::new(name, channel);
+            // The machine has its place.
+            let mut spec = GuestSpec::new(name, "");
             spec.uuid = Some(found.uuid.clone());
             match self.guests.add_with(spec, machine.clone()) {
                 Ok(guest) => return Ok(guest),
@@ -261,46 +331,23 @@ impl Hypervisor {
 
     fn forget(&mut self, uuid: &str) {
         if let Some(known) = self.known.remove(uuid) {
-            info!(guest = %known.guest.name(), uri = %self.uri, "is no guest any more");
+            info!(guest = %known.guest.name(), uri = %self.uri(), "is no guest any more");
+            self.hypervisor.has_no_guest(uuid);
             self.guests.remove(&known.guest);
         }
+    }
+
+    fn uri(&self) -> &str {
+        self.hypervisor.uri()
     }
 
     /// Says once why the hypervisor can't be asked.
     fn complain(&mut self, complaint: &str) {
         if self.complaint.as_deref() != Some(complaint) {
-            warn!(uri = %self.uri, "no answer from the hypervisor: {}", complaint.escape_debug());
+            warn!(uri = %self.uri(), "no answer from the hypervisor: {}", complaint.escape_debug());
             self.complaint = Some(complaint.to_owned());
         }
     }
-}
-
-/// Looks at one domain.
-async fn look(domain: Domain, channel: String) -> Result<Found, String> {
-    let mut found = Found {
-        uuid: domain.uuid().to_string(),
-        domain: domain.name().to_owned(),
-        machine: None,
-    };
-    let told = async {
-        // Its name may be another by now.
-        let domain = domain.refreshed().await?;
-        let state = domain.state().await?.state;
-        let xml = domain.xml(DomainXmlFlags::empty()).await?;
-        Ok((domain, state, xml))
-    };
-    let (domain, state, xml) = match timeout(HYPERVISOR_LOOK, told).await {
-        Ok(Ok(told)) => told,
-        // It has gone meanwhile.
-        Ok(Err(error)) if Error::is(&error, ErrorNumber::NoDomain) => return Ok(found),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
-    };
-    domain.name().clone_into(&mut found.domain);
-    let channel = domain::channel(&xml, &channel)
-        .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
-    found.machine = machine(state.known(), channel);
-    Ok(found)
 }
 
 /// All of the events that the daemon has.
@@ -314,9 +361,13 @@ async fn subscribe(connect: &Connect) -> Result<Events<DomainEvent>, Error> {
 }
 
 /// What a domain's state and channel come to; `None` if it is no guest.
-fn machine(state: Option<DomainState>, channel: Channel) -> Option<Machine> {
+fn machine(
+    state: Option<DomainState>,
+    channel: Channel,
+    place: impl FnOnce(Option<PathBuf>) -> Option<Place>,
+) -> Option<Machine> {
     let off = |why: &str| Some(Machine::Off(why.to_owned()));
-    let path = match channel {
+    let socket = match channel {
         Channel::Absent => return None,
         Channel::Other(kind) => {
             return Some(Machine::Off(format!(
@@ -327,12 +378,12 @@ fn machine(state: Option<DomainState>, channel: Channel) -> Option<Machine> {
         Channel::Defined => None,
         Channel::Socket(path) => Some(path),
     };
-    match (state, path) {
+    match (state, place(socket)) {
         (Some(DomainState::Shutoff), _) => off("its virtual machine is off; start it"),
         (Some(DomainState::Crashed), _) => off("its virtual machine has crashed"),
         (Some(DomainState::Pmsuspended), _) => off("its guest has put itself to sleep; wake it up"),
         (_, None) => off("its virtual machine has opened no socket for the channel yet"),
-        (Some(DomainState::Paused), Some(path)) => Some(Machine::Paused(path)),
-        (_, Some(path)) => Some(Machine::Runs(path)),
+        (Some(DomainState::Paused), Some(place)) => Some(Machine::Paused(place)),
+        (_, Some(place)) => Some(Machine::Runs(place)),
     }
 }

@@ -24,7 +24,9 @@ mod sockets;
 pub use attach::{AttachError, Attached, Part, attach};
 pub use sockets::{PatternError, SocketPattern};
 
-use crate::guests::Guests;
+use futures_util::future::BoxFuture;
+
+use crate::{guests::Guests, hypervisor::Hypervisors};
 
 /// The channel's name that agents look for.
 pub const CHANNEL_NAME: &str = "org.vbridge.agent.0";
@@ -45,11 +47,17 @@ pub enum Source {
 }
 
 impl Source {
-    /// Follows it for ever.
-    pub(crate) async fn follow(self, guests: Guests) {
+    /// What follows it for ever. A hypervisor becomes one of those that are known.
+    pub(crate) fn follow(
+        self,
+        guests: Guests,
+        hypervisors: &mut Hypervisors,
+    ) -> BoxFuture<'static, ()> {
         match self {
-            Self::Libvirt { uri, channel } => libvirt::follow(uri, channel, guests).await,
-            Self::Sockets(pattern) => sockets::follow(pattern, guests).await,
+            Self::Libvirt { uri, channel } => {
+                Box::pin(libvirt::follow(hypervisors.add(&uri), channel, guests))
+            }
+            Self::Sockets(pattern) => Box::pin(sockets::follow(pattern, guests)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a domain uses.
 
-use super::Domain;
 use super::configuration::TEXTS;
+use super::{Domain, StateAndReason, StateReason};
 use crate::code::Code;
 use crate::connect::Connect;
 use crate::error::Error;
@@ -146,10 +146,48 @@ calls!(Domain [dom] {
         |found| JobStats { kind: Code::new(found.r#type), values: found.params.into() };
 });
 
+impl DomainStats {
+    /// How the domain is, and why, if [`DomainStatsTypes::STATE`] was among what was asked for.
+    pub fn state(&self) -> Option<StateAndReason> {
+        let number = |name| i32::try_from(self.values.number(name)?).ok();
+        let state = number("state.state")?;
+        Some(StateAndReason {
+            state: Code::new(state),
+            reason: StateReason::new(state, number("state.reason").unwrap_or_default()),
+        })
+    }
+}
+
 /// As many as the protocol allows in one reply.
 const MEMORY_STATS: u32 = 1_024;
 
 /// libvirt says -1 for a counter that there is not.
 fn counter(raw: i64) -> Option<u64> {
     u64::try_from(raw).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raw::api::{DomainPausedReason, DomainState};
+
+    #[tokio::test]
+    async fn the_state_among_the_statistics_is_read_with_its_reason_and_may_be_missing() {
+        let raw = remote::NonnullDomain {
+            name: "web".to_owned(),
+            uuid: [7; 16],
+            id: 3,
+        };
+        let of = |values| DomainStats {
+            domain: Domain::new(&Connect::for_test(), raw.clone()),
+            values,
+        };
+        let paused = Params::new()
+            .with("state.state", 3_i32)
+            .with("state.reason", 1_i32);
+        let state = of(paused).state().unwrap();
+        assert_eq!(state.state, DomainState::Paused);
+        assert_eq!(state.reason, DomainPausedReason::User);
+        assert_eq!(of(Params::new()).state(), None);
+    }
 }
