@@ -15,6 +15,7 @@ use crate::{
     front::{Front, Listener},
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
+    json,
     limits::DRAIN,
     metrics::{Calls, Exporter},
     routing::BRIDGE_NAME,
@@ -232,6 +233,7 @@ impl BoundBridge {
         }
         let calls = Calls::new();
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
+        let json = json::Api::new(self.guests.clone(), calls.clone());
         let graceful = Arc::new(GracefulShutdown::new());
         let mut listeners = JoinSet::new();
         for (listener, fixed) in self.listeners {
@@ -240,6 +242,7 @@ impl BoundBridge {
                 routes: routes.clone(),
                 calls: calls.clone(),
                 exporter: exporter.clone(),
+                json: json.clone(),
                 fixed,
             };
             listeners.spawn(listener.run(front, Arc::clone(&graceful)));

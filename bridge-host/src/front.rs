@@ -26,6 +26,7 @@ use crate::{
     forward::{BoxError, Failure, forward},
     guest::Guest,
     guests::Guests,
+    json,
     limits::{
         CLIENT_KEEPALIVE, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_WINDOW, MAX_CONNECTIONS,
         MAX_HEADER_LIST, MAX_PENDING_RESETS, MAX_STREAMS_PER_CONNECTION, SEND_BUFFER,
@@ -48,6 +49,8 @@ pub(crate) struct Front {
     pub(crate) calls: Calls,
     /// What is measured, for whoever asks.
     pub(crate) exporter: Exporter,
+    /// The same for those who don't speak gRPC.
+    pub(crate) json: json::Api,
     /// The guest that this listener belongs to.
     pub(crate) fixed: Option<Arc<Guest>>,
 }
@@ -57,6 +60,9 @@ impl Front {
         let is_scrape = request.uri().path() == metrics::PATH && request.method() == Method::GET;
         if is_scrape && self.fixed.is_none() {
             return Ok(scraped(&self.exporter).await);
+        }
+        if request.uri().path().starts_with(json::PREFIX) {
+            return Ok(self.json.serve(self.fixed.as_ref(), request).await);
         }
         if request.version() < Version::HTTP_2 {
             return Ok(not_http2());
@@ -103,7 +109,7 @@ async fn scraped(exporter: &Exporter) -> Response<Body> {
 
 /// An answer for browsers and curl: they learn what this port is.
 fn not_http2() -> Response<Body> {
-    let text = "This is a vbridge port. It speaks gRPC, over HTTP/2 without TLS (prior knowledge); try grpcurl -plaintext. Prometheus finds /metrics.\n";
+    let text = "This is a vbridge port. It speaks gRPC, over HTTP/2 without TLS (prior knowledge); try grpcurl -plaintext. curl finds /api/v1/openapi.json, Prometheus /metrics.\n";
     let mut response = Response::new(Body::new(
         Full::new(Bytes::from_static(text.as_bytes())).map_err(|never: Infallible| match never {}),
     ));

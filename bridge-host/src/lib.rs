@@ -19,8 +19,10 @@
 //! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
 //! | `service` | what the bridge says of itself |
 //! | `inside` | how the bridge itself calls a guest |
+//! | `json` | the same for curl, in JSON |
 //! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
+//! | [`retry`] | which failed requests a client sends again, and when |
 //!
 //! See [`Bridge`] for an example.
 
@@ -34,10 +36,12 @@ mod front;
 mod guest;
 mod guests;
 mod inside;
+mod json;
 pub mod limits;
 mod machine;
 mod metrics;
 mod monitor;
+pub mod retry;
 mod routing;
 mod service;
 
