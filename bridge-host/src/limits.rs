@@ -176,6 +176,9 @@ pub const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// killed then, 200 with its own code.
 pub const DEFAULT_JSON_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The shortest `timeout` that a request may ask for. Less is an invalid parameter.
+pub const MIN_JSON_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// The longest `timeout` that a request may ask for. More is an invalid parameter.
 pub const MAX_JSON_TIMEOUT: Duration = Duration::from_secs(300);
 

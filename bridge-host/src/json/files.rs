@@ -23,8 +23,8 @@ use crate::{
     limits::{DEFAULT_JSON_DOWNLOAD, JSON_UPLOAD_CHUNK, MAX_JSON_DIGEST, MAX_JSON_DOWNLOAD},
 };
 
-/// The largest place in a file.
-const MAX_OFFSET: u64 = i64::MAX.unsigned_abs();
+/// The largest place in a file that all programs can say in JSON (RFC 8259, section 6).
+pub(super) const MAX_OFFSET: u64 = 9_007_199_254_740_991;
 
 /// A file to be written.
 #[derive(Debug)]
@@ -49,9 +49,9 @@ impl Upload {
         let start = FilesWriteStart {
             path,
             mode: WriteMode::Replace.into(),
-            permissions: fields.text("mode")?.map(|mode| octal(&mode)).transpose()?,
-            owner: fields.text("owner")?.unwrap_or_default(),
-            group: fields.text("group")?.unwrap_or_default(),
+            permissions: fields.filled("mode")?.map(|mode| octal(&mode)).transpose()?,
+            owner: fields.filled("owner")?.unwrap_or_default(),
+            group: fields.filled("group")?.unwrap_or_default(),
             // What is there goes only if that is wanted.
             no_overwrite: !fields.truth("overwrite")?.unwrap_or(false),
             size: u64::try_from(content.len()).ok(),

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     forward::BoxError,
-    limits::{DEFAULT_JSON_TIMEOUT, JSON_BODY_TIMEOUT, MAX_JSON_BODY, MAX_JSON_TIMEOUT},
+    limits::{DEFAULT_JSON_TIMEOUT, JSON_BODY_TIMEOUT, MAX_JSON_BODY, MAX_JSON_TIMEOUT, MIN_JSON_TIMEOUT},
 };
 
 /// The most bytes that a body may turn out to have.
@@ -166,10 +166,17 @@ impl Fields {
         }
     }
 
-    /// A text that must be there, and must not be empty.
-    pub(super) fn required(&mut self, name: &str) -> Result<String, Failure> {
+    /// A text that is not empty.
+    pub(super) fn filled(&mut self, name: &str) -> Result<Option<String>, Failure> {
         match self.text(name)? {
             Some(text) if text.is_empty() => Err(invalid(name, "must not be empty")),
+            text => Ok(text),
+        }
+    }
+
+    /// A text that must be there, and must not be empty.
+    pub(super) fn required(&mut self, name: &str) -> Result<String, Failure> {
+        match self.filled(name)? {
             Some(text) => Ok(text),
             None => {
                 let detail = format!("{name}: must be there");
@@ -252,14 +259,15 @@ fn whole(value: &Value) -> Option<u64> {
 }
 
 fn duration(value: &Value) -> Result<Duration, Failure> {
-    let seconds = value.as_f64().filter(|seconds| *seconds > 0.0);
+    let seconds = value.as_f64();
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     match duration {
-        Some(duration) if duration <= MAX_JSON_TIMEOUT && !duration.is_zero() => Ok(duration),
+        Some(duration) if (MIN_JSON_TIMEOUT..=MAX_JSON_TIMEOUT).contains(&duration) => Ok(duration),
         _ => Err(invalid(
             "timeout",
             &format!(
-                "must be a number of seconds, above 0 and at most {}",
+                "must be a number of seconds, {} to {}",
+                MIN_JSON_TIMEOUT.as_secs_f64(),
                 MAX_JSON_TIMEOUT.as_secs()
             ),
         )),
@@ -354,8 +362,8 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_above_none_and_bounded() {
-        for text in ["0", "-1", "300.001", "1e300", "\"5\"", "null", "1e-320"] {
+    fn a_timeout_is_bounded() {
+        for text in ["0", "-1", "0.0009", "300.001", "1e300", "\"5\"", "null", "1e-320"] {
             assert_eq!(code(body(&format!(r#"{{"timeout": {text}}}"#))), 2001, "{text}");
         }
         let most = body(r#"{"timeout": 300}"#).unwrap().timeout();

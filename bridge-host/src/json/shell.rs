@@ -36,7 +36,7 @@ pub(super) fn parse(fields: &mut Fields, timeout: Duration) -> Result<ExecRunReq
     let command = Command {
         shell: fields.required("command")?,
         environment: environment.collect(),
-        working_directory: fields.text("working_dir")?.unwrap_or_default(),
+        working_directory: fields.filled("working_dir")?.unwrap_or_default(),
         timeout: timeout.try_into().ok(),
         kill_grace: JSON_KILL_GRACE.try_into().ok(),
         ..Command::default()
