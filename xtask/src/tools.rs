@@ -295,10 +295,10 @@ fn ensure_python() -> Result<()> {
                     ])
                     .args(PYTHON_PACKAGES),
             )?;
-            command::capture(
-                Command::new(python())
-                    .args(["-c", "import grpc_tools, grpc_health, grpc_reflection, schemathesis"]),
-            )
+            command::capture(Command::new(python()).args([
+                "-c",
+                "import grpc_tools, grpc_health, grpc_reflection, schemathesis",
+            ]))
             .map(drop)
         },
     )

@@ -66,9 +66,11 @@ impl Head {
     /// The answer as it is sent.
     pub(super) fn respond(self, outcome: Result<Answer, Failure>) -> Response<Body> {
         let (http, headers, text) = match outcome {
-            Ok(Answer::Document(text)) => {
-                (StatusCode::OK, HeaderMap::new(), Bytes::from_static(text.as_bytes()))
-            }
+            Ok(Answer::Document(text)) => (
+                StatusCode::OK,
+                HeaderMap::new(),
+                Bytes::from_static(text.as_bytes()),
+            ),
             Ok(Answer::Data(message, data)) => {
                 (StatusCode::OK, HeaderMap::new(), envelope(0, message, data))
             }
@@ -119,7 +121,9 @@ fn fresh_id() -> HeaderValue {
     let mut bytes = [0; 16];
     // Without random numbers all requests have one id, which is no reason to refuse them.
     let _ = getrandom::fill(&mut bytes);
-    let id = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
+    let id = uuid::Builder::from_random_bytes(bytes)
+        .into_uuid()
+        .to_string();
     // A UUID is letters, digits and dashes.
     HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static(""))
 }
@@ -141,9 +145,18 @@ mod tests {
     fn a_requests_id_is_kept_if_it_is_one_and_else_made() {
         let own = "0188F1F2-7e3d-4c9a-9a57-0f6d5e4c3b2a";
         assert_eq!(id_for(Some(own)), own);
-        for other in [None, Some(""), Some("1"), Some("0188f1f2-7e3d-4c9a-9a57-0f6d5e4c3b2a\u{7e}")] {
+        for other in [
+            None,
+            Some(""),
+            Some("1"),
+            Some("0188f1f2-7e3d-4c9a-9a57-0f6d5e4c3b2a\u{7e}"),
+        ] {
             let made = id_for(other);
-            assert_eq!(Uuid::parse_str(&made).unwrap().get_version_num(), 4, "{made}");
+            assert_eq!(
+                Uuid::parse_str(&made).unwrap().get_version_num(),
+                4,
+                "{made}"
+            );
             assert_ne!(made, id_for(other));
         }
     }

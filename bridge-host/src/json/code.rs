@@ -175,8 +175,7 @@ impl Failure {
 
     /// There is too much at once.
     pub(super) fn busy() -> Self {
-        let detail =
-            "the bridge has as many requests of this API as it takes: try again when some have ended";
+        let detail = "the bridge has as many requests of this API as it takes: try again when some have ended";
         Self::new(Code::ServiceUnavailable, detail).retry_after(RETRY_SOON)
     }
 
@@ -278,7 +277,12 @@ mod tests {
     fn every_code_is_in_the_table_above() {
         let source = include_str!("code.rs");
         for code in Code::ALL {
-            let row = format!("| {} | `{}` | {}", code.number(), code.name(), code.http().as_u16());
+            let row = format!(
+                "| {} | `{}` | {}",
+                code.number(),
+                code.name(),
+                code.http().as_u16()
+            );
             assert!(source.contains(&row), "{row}");
         }
     }
@@ -311,7 +315,10 @@ mod tests {
             assert_eq!(failure.code().number(), code, "{reason}");
             assert_eq!(failure.grpc(), grpc);
             let data = failure.into_data();
-            assert_eq!((&data["detail"], &data["reason"]), (&"why".into(), &reason.into()));
+            assert_eq!(
+                (&data["detail"], &data["reason"]),
+                (&"why".into(), &reason.into())
+            );
         }
         let bare = Failure::from(Status::data_loss("why"));
         assert_eq!(bare.code(), Code::InternalError);

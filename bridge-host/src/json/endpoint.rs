@@ -59,11 +59,7 @@ pub(super) static ENDPOINTS: [Endpoint; 9] = [
         What::Status,
         &["/vbridge.guest.v1.System/GetStatus"],
     ),
-    post(
-        "shell/exec",
-        What::Exec,
-        &["/vbridge.guest.v1.Exec/Run"],
-    ),
+    post("shell/exec", What::Exec, &["/vbridge.guest.v1.Exec/Run"]),
     post(
         "file/upload",
         What::Upload,
@@ -154,8 +150,7 @@ impl Endpoint {
         }
         let detail =
             format!("the body must be JSON and say so: send the header Content-Type: {JSON}");
-        Err(Failure::new(Code::InvalidParams, detail)
-            .status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+        Err(Failure::new(Code::InvalidParams, detail).status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
     }
 }
 

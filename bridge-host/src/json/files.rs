@@ -49,7 +49,10 @@ impl Upload {
         let start = FilesWriteStart {
             path,
             mode: WriteMode::Replace.into(),
-            permissions: fields.filled("mode")?.map(|mode| octal(&mode)).transpose()?,
+            permissions: fields
+                .filled("mode")?
+                .map(|mode| octal(&mode))
+                .transpose()?,
             owner: fields.filled("owner")?.unwrap_or_default(),
             group: fields.filled("group")?.unwrap_or_default(),
             // What is there goes only if that is wanted.
@@ -67,10 +70,12 @@ impl Upload {
         let mut files = FilesClient::with_origin(guest.clone(), Inside::origin());
         let (path, content) = (self.start.path.clone(), self.content);
         let start = Message::Start(self.start);
-        let chunks = (0..content.len()).step_by(JSON_UPLOAD_CHUNK).map(move |at| {
-            let end = content.len().min(at.saturating_add(JSON_UPLOAD_CHUNK));
-            Message::Data(content.slice(at..end).to_vec())
-        });
+        let chunks = (0..content.len())
+            .step_by(JSON_UPLOAD_CHUNK)
+            .map(move |at| {
+                let end = content.len().min(at.saturating_add(JSON_UPLOAD_CHUNK));
+                Message::Data(content.slice(at..end).to_vec())
+            });
         let messages = std::iter::once(start).chain(chunks);
         let messages = messages.map(|message| FilesWriteRequest {
             message: Some(message),
@@ -86,8 +91,8 @@ impl Upload {
 
 /// Permission bits, as chmod takes them.
 fn octal(mode: &str) -> Result<u32, Failure> {
-    let is_octal = (3..=5).contains(&mode.len())
-        && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+    let is_octal =
+        (3..=5).contains(&mode.len()) && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     match u32::from_str_radix(mode, 8) {
         Ok(bits) if is_octal && bits <= 0o7777 => Ok(bits),
         _ => Err(wrong("mode", "must be octal digits, \"0000\" to \"7777\"")),
@@ -106,10 +111,7 @@ pub(super) fn parse_download(fields: &mut Fields) -> Result<FilesReadRequest, Fa
     })
 }
 
-pub(super) async fn download(
-    guest: &Inside,
-    request: FilesReadRequest,
-) -> Result<Answer, Failure> {
+pub(super) async fn download(guest: &Inside, request: FilesReadRequest) -> Result<Answer, Failure> {
     let mut files = FilesClient::with_origin(guest.clone(), Inside::origin());
     let path = request.path.clone();
     let most = request.length.unwrap_or(DEFAULT_JSON_DOWNLOAD);
@@ -247,12 +249,31 @@ mod tests {
     fn what_is_no_base64_or_no_mode_is_refused() {
         for content in ["a", "aGk", "aGk=\\n", "aGk=aGk=", "%%%%", "aGl="] {
             let text = format!(r#"{{"path": "/a", "content": "{content}"}}"#);
-            assert_eq!(upload(&text).unwrap_err().code(), Code::InvalidParams, "{content}");
+            assert_eq!(
+                upload(&text).unwrap_err().code(),
+                Code::InvalidParams,
+                "{content}"
+            );
         }
-        for mode in ["", "8", "64", "0o644", "+644", "10000", "00644x", "000644", "rw-r--r--"] {
+        for mode in [
+            "",
+            "8",
+            "64",
+            "0o644",
+            "+644",
+            "10000",
+            "00644x",
+            "000644",
+            "rw-r--r--",
+        ] {
             assert!(octal(mode).is_err(), "{mode}");
         }
-        for (mode, bits) in [("644", 0o644), ("0644", 0o644), ("4755", 0o4755), ("07777", 0o7777)] {
+        for (mode, bits) in [
+            ("644", 0o644),
+            ("0644", 0o644),
+            ("4755", 0o4755),
+            ("07777", 0o7777),
+        ] {
             assert_eq!(octal(mode).unwrap(), bits);
         }
         let missing = upload(r#"{"path": "/a"}"#).unwrap_err();

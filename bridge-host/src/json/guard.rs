@@ -16,11 +16,7 @@ use crate::routing::{GUEST_HEADER, Names, host, is_nobody};
 /// Refuses what a page of another site may have caused.
 pub(super) fn check<N: Names>(names: &N, uri: &Uri, headers: &HeaderMap) -> Result<(), Failure> {
     let from_elsewhere = |site: &header::HeaderValue| site != "same-origin" && site != "none";
-    if headers
-        .get_all("sec-fetch-site")
-        .iter()
-        .any(from_elsewhere)
-    {
+    if headers.get_all("sec-fetch-site").iter().any(from_elsewhere) {
         return refused("a page of another site has sent this request");
     }
     let authority = authority(uri, headers);
@@ -117,7 +113,11 @@ mod tests {
         ] {
             assert!(checked("/api/v1/ping", &[("host", host)]), "{host}");
         }
-        for host in ["web.evil.example", "evil.example:7411", "localhost.evil.example"] {
+        for host in [
+            "web.evil.example",
+            "evil.example:7411",
+            "localhost.evil.example",
+        ] {
             assert!(!checked("/api/v1/ping", &[("host", host)]), "{host}");
             let named = [("host", host), (GUEST_HEADER, "web")];
             assert!(!checked("/api/v1/ping", &named), "{host}");
@@ -145,7 +145,10 @@ mod tests {
             "file://",
             "web.localhost:7411",
         ] {
-            assert!(!checked("/api/v1/ping", &[host, ("origin", origin)]), "{origin}");
+            assert!(
+                !checked("/api/v1/ping", &[host, ("origin", origin)]),
+                "{origin}"
+            );
         }
         let own = ("origin", "http://web.localhost:7411");
         assert!(checked("/api/v1/ping", &[host, own]));

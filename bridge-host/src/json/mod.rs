@@ -120,7 +120,8 @@ impl Api {
             None => self.guest(request.uri(), request.headers())?,
         };
         // An endpoint that asks a guest stands for at least one method.
-        let method = endpoint.methods.first().copied().unwrap_or_default();
+        let method = methods(request.uri().path()).first().copied();
+        let method = method.unwrap_or_default();
         let mut record = self.calls.begin(&guest, method);
         let outcome = self.ask(endpoint, guest, request).await;
         record.status(match &outcome {

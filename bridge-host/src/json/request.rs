@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     forward::BoxError,
-    limits::{DEFAULT_JSON_TIMEOUT, JSON_BODY_TIMEOUT, MAX_JSON_BODY, MAX_JSON_TIMEOUT, MIN_JSON_TIMEOUT},
+    limits::{
+        DEFAULT_JSON_TIMEOUT, JSON_BODY_TIMEOUT, MAX_JSON_BODY, MAX_JSON_TIMEOUT, MIN_JSON_TIMEOUT,
+    },
 };
 
 /// The most bytes that a body may turn out to have.
@@ -121,9 +123,7 @@ impl Fields {
             .map_or(Ok(()), |(name, _)| Err(unknown(&name)))?;
         // Elsewhere the path says what is done.
         if let (What::Control, Some(action)) = (what, action) {
-            self.values
-                .entry("action")
-                .or_insert_with(|| action.into());
+            self.values.entry("action").or_insert_with(|| action.into());
         }
         Ok(())
     }
@@ -325,7 +325,14 @@ mod tests {
 
     #[test]
     fn what_is_no_json_or_no_object_is_told_apart() {
-        for text in ["", "{", "{'a': 1}", r#"{"a": 1} x"#, "\u{feff}{}", r#"{"a": 1e999}"#] {
+        for text in [
+            "",
+            "{",
+            "{'a': 1}",
+            r#"{"a": 1} x"#,
+            "\u{feff}{}",
+            r#"{"a": 1e999}"#,
+        ] {
             assert_eq!(code(body(text)), 2002, "{text:?}");
         }
         let deep = "[".repeat(100_000);
@@ -352,8 +359,18 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_those_of_json() {
-        let of = |text: &str| body(&format!(r#"{{"n": {text}}}"#)).unwrap().whole("n", 100);
-        for (text, number) in [("0", 0), ("100", 100), ("7.0", 7), ("1e2", 100), ("-0.0", 0)] {
+        let of = |text: &str| {
+            body(&format!(r#"{{"n": {text}}}"#))
+                .unwrap()
+                .whole("n", 100)
+        };
+        for (text, number) in [
+            ("0", 0),
+            ("100", 100),
+            ("7.0", 7),
+            ("1e2", 100),
+            ("-0.0", 0),
+        ] {
             assert_eq!(of(text).unwrap(), Some(number), "{text}");
         }
         for text in ["-1", "101", "7.5", "1e30", "\"7\"", "true"] {
@@ -363,8 +380,14 @@ mod tests {
 
     #[test]
     fn a_timeout_is_bounded() {
-        for text in ["0", "-1", "0.0009", "300.001", "1e300", "\"5\"", "null", "1e-320"] {
-            assert_eq!(code(body(&format!(r#"{{"timeout": {text}}}"#))), 2001, "{text}");
+        for text in [
+            "0", "-1", "0.0009", "300.001", "1e300", "\"5\"", "null", "1e-320",
+        ] {
+            assert_eq!(
+                code(body(&format!(r#"{{"timeout": {text}}}"#))),
+                2001,
+                "{text}"
+            );
         }
         let most = body(r#"{"timeout": 300}"#).unwrap().timeout();
         assert_eq!(most, MAX_JSON_TIMEOUT);

@@ -1,6 +1,8 @@
 //! `service/control`: a unit of the guest's systemd.
 
+use bytes::Bytes;
 use serde_json::json;
+use tonic::{body::Body, client::GrpcService, codegen::StdError};
 use vbridge_api::guest::v1::{
     ServiceAction, ServicesControlRequest, ServicesGetRequest, Unit,
     services_client::ServicesClient,
@@ -46,7 +48,17 @@ pub(super) fn parse(fields: &mut Fields) -> Result<Control, Failure> {
 
 /// Does it, and tells how the unit is when it is done.
 pub(super) async fn control(guest: &Inside, control: Control) -> Result<Answer, Failure> {
-    let mut services = ServicesClient::with_origin(guest.clone(), Inside::origin());
+    let services = ServicesClient::with_origin(guest.clone(), Inside::origin());
+    carry_out(services, control).await
+}
+
+async fn carry_out<T>(mut services: ServicesClient<T>, control: Control) -> Result<Answer, Failure>
+where
+    T: GrpcService<Body>,
+    T::Error: Into<StdError>,
+    T::ResponseBody: http_body::Body<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as http_body::Body>::Error: Into<StdError> + Send,
+{
     let name = control.name.clone();
     let unit = match control.change {
         Some(action) => {
@@ -82,8 +94,103 @@ fn status(unit: &Unit) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+
+    use tonic::{Request, Response, Status};
+    use vbridge_api::guest::v1::{
+        ServicesControlResponse, ServicesGetResponse, ServicesListRequest, ServicesListResponse,
+        ServicesLogsRequest, ServicesLogsResponse,
+        services_server::{Services, ServicesServer},
+    };
+
     use super::*;
     use crate::json::endpoint::What;
+
+    /// A guest with one unit, which is where the last action has brought it.
+    struct Nginx;
+
+    fn nginx(name: &str, action: Option<ServiceAction>) -> Result<Option<Unit>, Status> {
+        if name != "nginx" {
+            return Err(Status::not_found("there is no such unit"));
+        }
+        let (active, sub, main_pid) = match action {
+            Some(ServiceAction::Stop) => ("inactive", "dead", 0),
+            _ => ("active", "running", 1234),
+        };
+        Ok(Some(Unit {
+            name: "nginx.service".to_owned(),
+            active_state: active.to_owned(),
+            sub_state: sub.to_owned(),
+            main_pid,
+            ..Unit::default()
+        }))
+    }
+
+    #[tonic::async_trait]
+    impl Services for Nginx {
+        type LogsStream =
+            Pin<Box<dyn tokio_stream::Stream<Item = Result<ServicesLogsResponse, Status>> + Send>>;
+
+        async fn list(
+            &self,
+            _: Request<ServicesListRequest>,
+        ) -> Result<Response<ServicesListResponse>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+
+        async fn get(
+            &self,
+            request: Request<ServicesGetRequest>,
+        ) -> Result<Response<ServicesGetResponse>, Status> {
+            let unit = nginx(&request.get_ref().name, None)?;
+            Ok(Response::new(ServicesGetResponse { unit }))
+        }
+
+        async fn control(
+            &self,
+            request: Request<ServicesControlRequest>,
+        ) -> Result<Response<ServicesControlResponse>, Status> {
+            let request = request.into_inner();
+            let unit = nginx(&request.name, Some(request.action()))?;
+            Ok(Response::new(ServicesControlResponse {
+                unit,
+                job_result: "done".to_owned(),
+            }))
+        }
+
+        async fn logs(
+            &self,
+            _: Request<ServicesLogsRequest>,
+        ) -> Result<Response<Self::LogsStream>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+    }
+
+    async fn asked(name: &str, action: &str) -> Result<serde_json::Value, Failure> {
+        let text = json!({"name": name, "action": action}).to_string();
+        let mut fields = Fields::of_body(text.as_bytes(), What::Control)?;
+        let services = ServicesClient::new(ServicesServer::new(Nginx));
+        match carry_out(services, parse(&mut fields)?).await? {
+            Answer::Data(_, data) => Ok(data),
+            Answer::Document(_) => unreachable!("a unit is no document"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_told_as_it_is_when_its_job_is_done() {
+        for action in ["start", "restart", "status", "enable", "disable"] {
+            assert_eq!(
+                asked("nginx", action).await.unwrap(),
+                json!({"name": "nginx", "action": action, "status": "running", "pid": 1234})
+            );
+        }
+        assert_eq!(
+            asked("nginx", "stop").await.unwrap(),
+            json!({"name": "nginx", "action": "stop", "status": "inactive", "pid": null})
+        );
+        let missing = asked("apache", "start").await.unwrap_err();
+        assert_eq!(missing.code().number(), 3002);
+    }
 
     #[test]
     fn the_six_actions_are_known_and_no_others() {

@@ -143,9 +143,15 @@ mod tests {
         let (_, data) = ended(Some(How::Code(3)), b" \n", false).unwrap_err();
         assert_eq!(data["detail"], "the command ended with status 3");
         let (code, data) = ended(Some(How::Signal(9)), b"", false).unwrap_err();
-        assert_eq!((code, &data["exit_code"]), (Code::CmdExecFailed, &137.into()));
+        assert_eq!(
+            (code, &data["exit_code"]),
+            (Code::CmdExecFailed, &137.into())
+        );
         let (code, data) = ended(None, b"", false).unwrap_err();
-        assert_eq!((code, &data["exit_code"]), (Code::CmdExecFailed, &(-1).into()));
+        assert_eq!(
+            (code, &data["exit_code"]),
+            (Code::CmdExecFailed, &(-1).into())
+        );
     }
 
     #[test]

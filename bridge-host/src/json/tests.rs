@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use serde_json::Value;
@@ -58,10 +59,18 @@ async fn every_answer_is_an_envelope_with_its_headers() {
     let (status, headers, body) = send(&api, asked).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert_eq!(headers["x-request-id"], id);
-    let millis: u64 = headers["x-response-time"].to_str().unwrap().parse().unwrap();
+    let millis: u64 = headers["x-response-time"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(millis < 60_000);
     assert_eq!(headers[header::CONTENT_TYPE], "application/json");
-    assert!(!headers.keys().any(|name| name.as_str().starts_with("access-control")));
+    assert!(
+        !headers
+            .keys()
+            .any(|name| name.as_str().starts_with("access-control"))
+    );
     assert_eq!(body["version"], "1.0");
     assert_eq!(body["code"], 3001);
     assert_eq!(body["data"]["error_type"], "ENDPOINT_NOT_FOUND");
@@ -72,7 +81,10 @@ async fn every_answer_is_an_envelope_with_its_headers() {
 async fn a_guest_that_is_not_there_is_5002_as_soon_as_for_other_calls() {
     let begun = tokio::time::Instant::now();
     let (status, headers, body) = send(&api(), get("ping")).await;
-    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &5002.into()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &5002.into())
+    );
     assert_eq!(body["data"]["reason"], "GUEST_UNREACHABLE");
     assert_eq!(headers[header::RETRY_AFTER], "1");
     assert!(begun.elapsed() <= crate::limits::DEFAULT_WAIT * 2);
@@ -85,15 +97,27 @@ async fn which_guest_is_meant_is_told_as_for_other_calls() {
     let name = GUEST_HEADER;
     other.headers_mut().insert(name, "mail".parse().unwrap());
     let (status, _, body) = send(&api, other).await;
-    assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &3001.into()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::NOT_FOUND, &3001.into())
+    );
     assert_eq!(body["data"]["reason"], "GUEST_NOT_FOUND");
     let mut bridge = get("ping");
-    bridge.headers_mut().insert(name, BRIDGE_NAME.parse().unwrap());
+    bridge
+        .headers_mut()
+        .insert(name, BRIDGE_NAME.parse().unwrap());
     let (status, _, _) = send(&api, bridge).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(api.guests.add(GuestSpec::new("db", "/nowhere/db.sock")).is_ok());
+    assert!(
+        api.guests
+            .add(GuestSpec::new("db", "/nowhere/db.sock"))
+            .is_ok()
+    );
     let (status, _, body) = send(&api, get("ping")).await;
-    assert_eq!((status, &body["code"]), (StatusCode::BAD_REQUEST, &2003.into()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::BAD_REQUEST, &2003.into())
+    );
 }
 
 #[tokio::test]
@@ -102,9 +126,18 @@ async fn a_wrong_request_is_refused_before_any_guest_is_waited_for() {
     for (request, code) in [
         (post("shell/exec", "{"), 2002),
         (post("shell/exec", "{}"), 2003),
-        (post("shell/exec", r#"{"command": "ls", "user": "x"}"#), 2001),
-        (post("file/download", r#"{"path": "/a", "length": 1048577}"#), 2001),
-        (post("service/control", r#"{"name": "x", "action": "mask"}"#), 2001),
+        (
+            post("shell/exec", r#"{"command": "ls", "user": "x"}"#),
+            2001,
+        ),
+        (
+            post("file/download", r#"{"path": "/a", "length": 1048577}"#),
+            2001,
+        ),
+        (
+            post("service/control", r#"{"name": "x", "action": "mask"}"#),
+            2001,
+        ),
         (get("file/info"), 2003),
         (get("ping?verbose=1"), 2001),
     ] {
@@ -119,12 +152,19 @@ async fn a_body_that_is_too_large_is_refused_whether_it_says_so_or_not() {
     let api = api();
     let told = post("file/upload", vec![b' '; MAX_JSON_BODY + 1]);
     let (status, _, body) = send(&api, told).await;
-    assert_eq!((status, &body["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &2001.into()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &2001.into())
+    );
     let chunk = Bytes::from(vec![b' '; 1024 * 1024]);
-    let endless = std::iter::repeat(chunk).map(|chunk| Ok::<_, BoxError>(http_body::Frame::data(chunk)));
+    let endless =
+        std::iter::repeat(chunk).map(|chunk| Ok::<_, BoxError>(http_body::Frame::data(chunk)));
     let untold = post("file/upload", "").map(|_| StreamBody::new(tokio_stream::iter(endless)));
     let (status, _, body) = send(&api, untold).await;
-    assert_eq!((status, &body["code"]), (StatusCode::PAYLOAD_TOO_LARGE, &2001.into()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::PAYLOAD_TOO_LARGE, &2001.into())
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,19 +176,18 @@ async fn bodies_that_do_not_come_hold_their_place_only_for_a_while() {
     };
     // Each may turn out to be as large as one may be.
     let fit = MAX_JSON_BODIES / MAX_JSON_BODY;
-    let waiting: Vec<_> = (0..fit)
-        .map(|_| {
-            let (api, stuck) = (api.clone(), stuck());
-            tokio::spawn(async move { send(&api, stuck).await })
-        })
-        .collect();
-    tokio::task::yield_now().await;
-    let (status, headers, body) = send(&api, stuck()).await;
-    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &5002.into()));
+    let waiting = join_all((0..fit).map(|_| send(&api, stuck())));
+    let (waiting, (status, headers, body)) = tokio::join!(waiting, send(&api, stuck()));
+    assert_eq!(
+        (status, &body["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &5002.into())
+    );
     assert_eq!(headers[header::RETRY_AFTER], "1");
-    for stuck in waiting {
-        let (status, _, body) = stuck.await.unwrap();
-        assert_eq!((status, &body["code"]), (StatusCode::GATEWAY_TIMEOUT, &6002.into()));
+    for (status, _, body) in waiting {
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::GATEWAY_TIMEOUT, &6002.into())
+        );
     }
     let (status, _, _) = send(&api, post("shell/exec", "{}")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
@@ -163,8 +202,15 @@ async fn a_page_of_another_site_is_refused_even_before_its_question() {
         let origin = "http://evil.example".parse().unwrap();
         request.headers_mut().insert(header::ORIGIN, origin);
         let (status, headers, body) = send(&api, request).await;
-        assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &4001.into()));
-        assert!(!headers.keys().any(|name| name.as_str().starts_with("access-control")));
+        assert_eq!(
+            (status, &body["code"]),
+            (StatusCode::FORBIDDEN, &4001.into())
+        );
+        assert!(
+            !headers
+                .keys()
+                .any(|name| name.as_str().starts_with("access-control"))
+        );
     }
 }
 
@@ -204,7 +250,12 @@ fn choices(name: &str) -> BTreeSet<String> {
         if let Some(one) = schema.get("const") {
             choices.insert(one.to_string());
         }
-        for one in schema.get("enum").and_then(Value::as_array).into_iter().flatten() {
+        for one in schema
+            .get("enum")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
             choices.insert(one.to_string());
         }
     }
@@ -223,9 +274,12 @@ fn the_document_has_the_endpoints_that_there_are() {
             methods.map(move |method| (path.clone(), method.to_uppercase()))
         })
         .collect();
-    let served = endpoint::ENDPOINTS
-        .iter()
-        .map(|endpoint| (format!("{PREFIX}{}", endpoint.path), endpoint.method.to_string()));
+    let served = endpoint::ENDPOINTS.iter().map(|endpoint| {
+        (
+            format!("{PREFIX}{}", endpoint.path),
+            endpoint.method.to_string(),
+        )
+    });
     assert_eq!(described, served.collect());
 }
 
@@ -246,7 +300,10 @@ fn the_document_has_the_limits_that_there_are() {
     let timeout = &schemas["Timeout"];
     assert_eq!(number(timeout, "minimum"), MIN_JSON_TIMEOUT.as_secs_f64());
     assert_eq!(number(timeout, "maximum"), MAX_JSON_TIMEOUT.as_secs_f64());
-    assert_eq!(number(timeout, "default"), DEFAULT_JSON_TIMEOUT.as_secs_f64());
+    assert_eq!(
+        number(timeout, "default"),
+        DEFAULT_JSON_TIMEOUT.as_secs_f64()
+    );
     let download = &schemas["Download"]["properties"];
     assert_eq!(download["length"]["maximum"], MAX_JSON_DOWNLOAD);
     assert_eq!(download["length"]["default"], DEFAULT_JSON_DOWNLOAD);

@@ -73,7 +73,11 @@ impl Ask {
         if self.headers.iter().any(|(name, _)| name == "Host") {
             all.clear();
         }
-        if !self.headers.iter().any(|(name, _)| name == "Content-Length") {
+        if !self
+            .headers
+            .iter()
+            .any(|(name, _)| name == "Content-Length")
+        {
             all.push(("Content-Length".to_owned(), self.body.len().to_string()));
         }
         all.extend(self.headers.iter().cloned());
@@ -110,8 +114,10 @@ impl Ask {
             for (name, value) in &self.headers {
                 request = request.header(name, value);
             }
-            let (response, mut upload) =
-                client.ready().await?.send_request(request.body(())?, false)?;
+            let (response, mut upload) = client
+                .ready()
+                .await?
+                .send_request(request.body(())?, false)?;
             upload.send_data(Bytes::from(self.body.clone()), true)?;
             let (parts, mut body) = response.await?.into_parts();
             let mut text = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use rustix::process::Signal;
 use serde_json::json;
 use vbridge_tests::{
@@ -44,8 +44,14 @@ fn a_request_that_does_not_fit_is_told_what_would() {
             ("shell/exec", r#"{"command": "true", "env": {"A=B": "c"}}"#),
             ("file/upload", r#"{"path": "/tmp/../etc/x", "content": ""}"#),
             ("file/upload", r#"{"path": "x", "content": ""}"#),
-            ("file/upload", r#"{"path": "/tmp/x", "content": "no base64"}"#),
-            ("file/upload", r#"{"path": "/tmp/x", "content": "", "mode": "999"}"#),
+            (
+                "file/upload",
+                r#"{"path": "/tmp/x", "content": "no base64"}"#,
+            ),
+            (
+                "file/upload",
+                r#"{"path": "/tmp/x", "content": "", "mode": "999"}"#,
+            ),
             ("service/control", r#"{"name": "x", "action": "explode"}"#),
         ] {
             let answer = post(path, body).send(at).await?;
@@ -84,7 +90,10 @@ fn a_page_of_another_site_can_do_nothing() {
             touch.clone().header("Sec-Fetch-Site", "same-site"),
             touch.clone().header("Origin", evil),
             touch.clone().header("Origin", "null"),
-            touch.clone().header("Origin", &own).header("Host", &rebound),
+            touch
+                .clone()
+                .header("Origin", &own)
+                .header("Host", &rebound),
             touch.clone().header("Host", &rebound),
             touch
                 .clone()

@@ -35,16 +35,23 @@ fn a_file_comes_back_as_it_was_sent_whatever_its_size() {
             let upload = json!({
                 "path": path, "content": STANDARD.encode(&sent), "mode": "0640", "overwrite": true,
             });
-            let answer = Ask::post("file/upload", &upload).send(world.address()).await?;
+            let answer = Ask::post("file/upload", &upload)
+                .send(world.address())
+                .await?;
             let uploaded = answer.data()?.clone();
-            ensure!(uploaded["path"] == path && uploaded["size"] == size, "{uploaded}");
+            ensure!(
+                uploaded["path"] == path && uploaded["size"] == size,
+                "{uploaded}"
+            );
             ensure!(fs::read(path)? == sent, "{size} bytes are others");
             ensure!(fs::metadata(path)?.permissions().mode() & 0o7777 == 0o640);
             let (mut back, mut md5) = (Vec::new(), Value::Null);
             // As the API's design has it: piece by piece, and then the digest of all.
             while back.len() < size {
                 let part = json!({"path": path, "offset": back.len(), "length": 256 * 1024});
-                let answer = Ask::post("file/download", &part).send(world.address()).await?;
+                let answer = Ask::post("file/download", &part)
+                    .send(world.address())
+                    .await?;
                 let part = answer.data()?;
                 let bytes = STANDARD.decode(part["content"].as_str().context("no content")?)?;
                 ensure!(part["size"] == bytes.len() && !bytes.is_empty(), "{part}");
@@ -56,7 +63,10 @@ fn a_file_comes_back_as_it_was_sent_whatever_its_size() {
             let told = info(&world, path).await?;
             ensure!(told["md5"] == uploaded["md5"], "{told}");
             // Where there was one piece, its digest is the file's.
-            ensure!(size == 0 || size > 256 * 1024 || md5 == told["md5"], "{md5}");
+            ensure!(
+                size == 0 || size > 256 * 1024 || md5 == told["md5"],
+                "{md5}"
+            );
         }
         Ok(())
     });
@@ -70,7 +80,9 @@ fn a_file_that_is_there_is_replaced_only_if_that_is_wanted() {
         let path = dir.path().join("config");
         fs::write(&path, "old")?;
         let mut upload = json!({"path": path, "content": "aGVsbG8="});
-        let answer = Ask::post("file/upload", &upload).send(world.address()).await?;
+        let answer = Ask::post("file/upload", &upload)
+            .send(world.address())
+            .await?;
         let data = answer.failed(200, 1002, "FILE_OPERATION_FAILED")?;
         ensure!(data["reason"] == "FILE_EXISTS", "{data}");
         ensure!(fs::read(&path)? == b"old");
@@ -78,7 +90,9 @@ fn a_file_that_is_there_is_replaced_only_if_that_is_wanted() {
         // By number, and this machine's user may be anybody.
         upload["owner"] = rustix::process::geteuid().as_raw().to_string().into();
         upload["group"] = rustix::process::getegid().as_raw().to_string().into();
-        let answer = Ask::post("file/upload", &upload).send(world.address()).await?;
+        let answer = Ask::post("file/upload", &upload)
+            .send(world.address())
+            .await?;
         ensure!(answer.data()?["md5"] == HELLO, "{answer:?}");
         ensure!(fs::read(&path)? == b"hello");
         Ok(())
@@ -100,11 +114,17 @@ fn what_is_at_a_path_is_told_and_nothing_is_an_answer_too() {
             ensure!(told["exists"] == true && told["type"] == "file", "{told}");
             ensure!(told["size"] == 5 && told["mode"] == "4751", "{told}");
             ensure!(told["md5"] == HELLO && told["path"] == **path, "{told}");
-            ensure!(told["owner"].is_string() && told["group"].is_string(), "{told}");
+            ensure!(
+                told["owner"].is_string() && told["group"].is_string(),
+                "{told}"
+            );
             ensure!(told["mtime"].is_i64(), "{told}");
         }
         let told = info(&world, base).await?;
-        ensure!(told["type"] == "directory" && told["md5"].is_null(), "{told}");
+        ensure!(
+            told["type"] == "directory" && told["md5"].is_null(),
+            "{told}"
+        );
         let nothing = format!("{base}/nothing");
         let told = info(&world, &nothing).await?;
         ensure!(told == json!({"path": nothing, "exists": false}), "{told}");
@@ -123,17 +143,28 @@ fn a_download_has_its_bounds_and_what_can_not_be_read_is_told() {
         let answer = whole.send(world.address()).await?;
         ensure!(answer.data()?["size"] == 65_536, "{:?}", answer.status);
         let beyond = json!({"path": path, "offset": 100_000, "length": 10});
-        let answer = Ask::post("file/download", &beyond).send(world.address()).await?;
+        let answer = Ask::post("file/download", &beyond)
+            .send(world.address())
+            .await?;
         let data = answer.data()?;
-        ensure!(data["size"] == 0 && data["content"] == "" && data["md5"] == NOTHING, "{data}");
+        ensure!(
+            data["size"] == 0 && data["content"] == "" && data["md5"] == NOTHING,
+            "{data}"
+        );
         let too_much = json!({"path": path, "length": 1_048_577});
-        let answer = Ask::post("file/download", &too_much).send(world.address()).await?;
+        let answer = Ask::post("file/download", &too_much)
+            .send(world.address())
+            .await?;
         answer.failed(400, 2001, "INVALID_PARAMS")?;
         let missing = json!({"path": "/no/such/file"});
-        let answer = Ask::post("file/download", &missing).send(world.address()).await?;
+        let answer = Ask::post("file/download", &missing)
+            .send(world.address())
+            .await?;
         answer.failed(404, 3002, "FILE_NOT_FOUND")?;
         let folder = json!({"path": dir.path()});
-        let answer = Ask::post("file/download", &folder).send(world.address()).await?;
+        let answer = Ask::post("file/download", &folder)
+            .send(world.address())
+            .await?;
         answer.failed(200, 1002, "FILE_OPERATION_FAILED")?;
         Ok(())
     });

@@ -73,7 +73,11 @@ fn the_document_is_served_and_needs_no_guest() {
         world.agent.kill9().await?;
         let answer = Ask::get("openapi.json").send(world.address()).await?;
         ensure!(answer.status == 200 && answer.body["openapi"] == "3.1.0");
-        ensure!(answer.body["paths"].as_object().is_some_and(|paths| paths.len() == 9));
+        ensure!(
+            answer.body["paths"]
+                .as_object()
+                .is_some_and(|paths| paths.len() == 9)
+        );
         Ok(())
     });
 }
@@ -96,7 +100,11 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
             .args(["run", "--url", &format!("http://{}", world.address())])
             .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
             .args(["--max-examples", EXAMPLES, "--seed", "1"])
-            .args(["--generation-deterministic", "--generation-database", "none"])
+            .args([
+                "--generation-deterministic",
+                "--generation-database",
+                "none",
+            ])
             .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
             .args(["--workers", "1", "--request-timeout", "60"])
             .args(["--suppress-health-check", "all"])
@@ -104,7 +112,10 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
             .current_dir(&dir);
         let outcome = run(schemathesis, "").await?;
         let told = outcome.success()?;
-        ensure!(told.contains("9 selected") || told.contains("9 / 9"), "{told}");
+        ensure!(
+            told.contains("9 selected") || told.contains("9 / 9"),
+            "{told}"
+        );
         Ok(())
     });
 }

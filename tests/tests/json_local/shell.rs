@@ -21,10 +21,15 @@ fn a_line_is_run_by_the_shell_with_its_variables_in_its_directory() {
             "working_dir": "/usr",
             "env": {"GREETING": "hello"},
         });
-        let answer = Ask::post("shell/exec", &command).send(world.address()).await?;
+        let answer = Ask::post("shell/exec", &command)
+            .send(world.address())
+            .await?;
         let data = answer.data()?;
         ensure!(answer.body["message"] == "success");
-        ensure!(data["exit_code"] == 0 && data["truncated"] == false, "{data}");
+        ensure!(
+            data["exit_code"] == 0 && data["truncated"] == false,
+            "{data}"
+        );
         ensure!(data["stdout"] == "hello from /usr\n", "{data}");
         ensure!(data["stderr"] == "aside\n", "{data}");
         ensure!(data["duration_ms"].is_u64(), "{data}");
@@ -34,7 +39,10 @@ fn a_line_is_run_by_the_shell_with_its_variables_in_its_directory() {
         let answer = Ask::post("shell/exec", &general)
             .send_http2(world.address())
             .await?;
-        ensure!(answer.data()?["stdout"] == "hello from /usr\n", "{answer:?}");
+        ensure!(
+            answer.data()?["stdout"] == "hello from /usr\n",
+            "{answer:?}"
+        );
         Ok(())
     });
 }
@@ -44,10 +52,15 @@ fn a_command_that_fails_is_an_answer_with_its_exit_code_and_outputs() {
     story(async {
         let world = World::start().await?;
         let missing = json!({"command": "echo before; no-such-command-here"});
-        let answer = Ask::post("shell/exec", &missing).send(world.address()).await?;
+        let answer = Ask::post("shell/exec", &missing)
+            .send(world.address())
+            .await?;
         let data = answer.failed(200, 1001, "CMD_EXEC_FAILED")?;
         ensure!(answer.body["message"] == "Command execution failed");
-        ensure!(data["exit_code"] == 127 && data["stdout"] == "before\n", "{data}");
+        ensure!(
+            data["exit_code"] == 127 && data["stdout"] == "before\n",
+            "{data}"
+        );
         let detail = data["detail"].as_str().unwrap_or_default();
         ensure!(detail.contains("no-such-command-here"), "{data}");
         for (command, exit_code) in [("exit 3", 3), ("kill -9 $$", 137)] {
@@ -57,7 +70,9 @@ fn a_command_that_fails_is_an_answer_with_its_exit_code_and_outputs() {
             ensure!(data["exit_code"] == exit_code, "{data}");
         }
         let nowhere = json!({"command": "true", "working_dir": "/no/such/folder"});
-        let answer = Ask::post("shell/exec", &nowhere).send(world.address()).await?;
+        let answer = Ask::post("shell/exec", &nowhere)
+            .send(world.address())
+            .await?;
         answer.failed(404, 3002, "FILE_NOT_FOUND")?;
         Ok(())
     });
@@ -85,7 +100,9 @@ fn a_command_whose_time_is_over_is_killed_and_what_it_wrote_is_told() {
         let dir = tempfile::tempdir()?;
         let pid = dir.path().join("pid");
         let command = json!({"command": endless(&pid), "timeout": 1.5});
-        let answer = Ask::post("shell/exec", &command).send(world.address()).await?;
+        let answer = Ask::post("shell/exec", &command)
+            .send(world.address())
+            .await?;
         let data = answer.failed(200, 1002, "CMD_TIMEOUT")?;
         ensure!(data["stdout"] == "partial\n", "{data}");
         ensure!(data["duration_ms"].as_u64() >= Some(1500), "{data}");
@@ -113,8 +130,11 @@ fn a_command_whose_caller_has_gone_is_killed() {
 fn outputs_are_bounded_and_what_is_no_text_is_replaced() {
     story(async {
         let world = World::start().await?;
-        let large = json!({"command": "head -c 1048577 /dev/zero | tr '\\0' x; printf '\\377' >&2"});
-        let answer = Ask::post("shell/exec", &large).send(world.address()).await?;
+        let large =
+            json!({"command": "head -c 1048577 /dev/zero | tr '\\0' x; printf '\\377' >&2"});
+        let answer = Ask::post("shell/exec", &large)
+            .send(world.address())
+            .await?;
         let data = answer.data()?;
         ensure!(data["truncated"] == true);
         let stdout = data["stdout"].as_str().unwrap_or_default();

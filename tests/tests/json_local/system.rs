@@ -13,7 +13,9 @@ use vbridge_tests::fixture::story;
 use crate::{World, client::Ask};
 
 fn kernel(file: &str) -> Result<String> {
-    Ok(fs::read_to_string(format!("/proc/{file}"))?.trim().to_owned())
+    Ok(fs::read_to_string(format!("/proc/{file}"))?
+        .trim()
+        .to_owned())
 }
 
 fn percent(value: &Value) -> Result<()> {
@@ -63,7 +65,10 @@ fn the_guest_is_described_with_http_1_and_with_http_2_alike() {
         ensure!(data["kernel"] == kernel("sys/kernel/osrelease")?, "{data}");
         ensure!(data["os"] == "Linux", "{data}");
         ensure!(data["arch"] == std::env::consts::ARCH, "{data}");
-        ensure!(!data["os_version"].as_str().unwrap_or("").is_empty(), "{data}");
+        ensure!(
+            !data["os_version"].as_str().unwrap_or("").is_empty(),
+            "{data}"
+        );
         let (total, available) = (&data["memory_total"], &data["memory_available"]);
         ensure!(available.as_u64() <= total.as_u64() && available.as_u64() > Some(0));
         ensure!(data["cpu_count"].as_u64() > Some(0), "{data}");
@@ -91,7 +96,10 @@ fn the_status_is_in_percent_and_by_mount_point() {
             percent(usage)?;
         }
         let load = data["load_average"].as_array().context("no load")?;
-        ensure!(load.len() == 3 && load.iter().all(Value::is_number), "{data}");
+        ensure!(
+            load.len() == 3 && load.iter().all(Value::is_number),
+            "{data}"
+        );
         ensure!(data["process_count"].as_u64() > Some(1), "{data}");
         Ok(())
     });
@@ -113,7 +121,10 @@ fn a_guest_is_named_by_the_host_or_by_a_header_and_calls_are_counted() {
             line.starts_with("vbridge_call_duration_seconds_count")
                 && line.contains("vbridge.guest.v1.System/Ping")
         });
-        ensure!(counted.is_some_and(|line| line.ends_with(" 3")), "{counted:?}");
+        ensure!(
+            counted.is_some_and(|line| line.ends_with(" 3")),
+            "{counted:?}"
+        );
         Ok(())
     });
 }
