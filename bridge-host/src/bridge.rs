@@ -23,6 +23,7 @@ use crate::{
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
     hypervisor::Hypervisors,
+    json,
     limits::{AUDIT_END, DRAIN},
     listener::{Listener, Serving, Socket},
     metrics::{Calls, Exporter},
@@ -371,6 +372,7 @@ impl BoundBridge {
         let mut discovery: JoinSet<()> = sources.into_iter().collect();
         let calls = Calls::new();
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
+        let json = json::Api::new(self.guests.clone());
         let drain = CancellationToken::new();
         let tasks = TaskTracker::new();
         let mut listeners = JoinSet::new();
@@ -382,6 +384,7 @@ impl BoundBridge {
                 exporter: exporter.clone(),
                 access: self.control.access.clone(),
                 audit: self.control.audit.clone(),
+                json: json.clone(),
                 fixed,
             };
             listeners.spawn(listener.run(Serving {

@@ -325,6 +325,14 @@ async fn is_silent(
     false
 }
 
+/// Done when the guest gives no sign of life that is younger than a call of the bridge's own, which has just begun.
+pub(crate) async fn silence(guest: &Guest, link: &LinkHandle) {
+    if !is_silent(guest, link, None, &Upload::new(Arc::default())).await {
+        // It is alive: it may take its time.
+        std::future::pending().await
+    }
+}
+
 async fn until<F: Future>(deadline: Option<Instant>, future: F) -> Option<F::Output> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),

@@ -23,6 +23,7 @@ use crate::{
     forward::{BoxError, Failure, forward},
     guest::Guest,
     guests::Guests,
+    json,
     metrics::{self, Calls, Exporter},
     record::{Counted, Record},
     routing::{BRIDGE_NAME, Names, Target, route},
@@ -42,6 +43,8 @@ pub(crate) struct Front {
     pub(crate) access: Access,
     /// Where calls are written down, if they are.
     pub(crate) audit: Option<Audit>,
+    /// The same for those who don't speak gRPC.
+    pub(crate) json: json::Api,
     /// The guest that this listener belongs to.
     pub(crate) fixed: Option<Arc<Guest>>,
 }
@@ -109,6 +112,7 @@ impl Names for Seen<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Call,
+    Json,
     Scrape,
 }
 
@@ -122,18 +126,22 @@ impl Front {
         let is_scrape = request.uri().path() == metrics::PATH && request.method() == Method::GET;
         let kind = match is_scrape && self.fixed.is_none() {
             true => Kind::Scrape,
+            false if request.uri().path().starts_with(json::PREFIX) => {
+                return Ok(self.answer_in_json(&peer, &connection, request).await);
+            }
             false if request.version() < Version::HTTP_2 => return Ok(not_http2()),
             false => Kind::Call,
         };
         let path = request.uri().path();
         let mut record = Record::new(&self.calls, (kind == Kind::Call).then_some(path));
-        let target = match self.admit(&mut record, &peer, &connection, &mut request, kind) {
+        let caller = (&*peer, &connection);
+        let target = match self.admit(&mut record, caller, &mut request, kind, &[]) {
             Ok(target) => target,
             Err(status) => {
                 record.refused(&status);
                 return Ok(match kind {
                     Kind::Call => status.into_http(),
-                    Kind::Scrape => in_http(&status),
+                    Kind::Scrape | Kind::Json => in_http(&status),
                 });
             }
         };
@@ -161,14 +169,41 @@ impl Front {
         }
     }
 
-    /// Whom the request is for, if its caller may make it now.
-    fn admit(
-        &self,
-        record: &mut Record,
+    /// A request of the JSON API, which stands for calls.
+    async fn answer_in_json(
+        self,
         peer: &Peer,
         connection: &Arc<Connection>,
-        request: &mut Request<Incoming>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        let first = json::methods(path).first().copied();
+        let mut record = Record::new(&self.calls, Some(first.unwrap_or(path)));
+        let request = request.map(|body| Counted::new(body, &record));
+        // Where callers prove who they are, a browser has nothing to prove it with that a page of another site could use.
+        let anybody = self.access.now().is_open();
+        let admit = |methods: &[&str], request: &mut Request<_>| {
+            self.admit(
+                &mut record,
+                (peer, connection),
+                request,
+                Kind::Json,
+                methods,
+            )
+        };
+        let (response, code) = self.json.serve(anybody, admit, request).await;
+        record.code(code);
+        record.follow(response).map(Body::new)
+    }
+
+    /// Whom the request is for, if its caller may make it now: all of these methods, which stand for it.
+    fn admit<B>(
+        &self,
+        record: &mut Record,
+        (peer, connection): (&Peer, &Arc<Connection>),
+        request: &mut Request<B>,
         kind: Kind,
+        methods: &[&str],
     ) -> Result<Target<Arc<Guest>>, Box<Status>> {
         if let Some(audit) = &self.audit {
             record.audit(audit.place()?, peer, request.uri().path());
@@ -180,7 +215,9 @@ impl Front {
         let target = match (&self.fixed, kind) {
             (Some(guest), _) => Target::Guest(Arc::clone(guest)),
             (None, Kind::Scrape) => Target::Bridge,
-            (None, Kind::Call) => {
+            // The API's own document.
+            (None, Kind::Json) if methods.is_empty() => Target::Bridge,
+            (None, Kind::Call | Kind::Json) => {
                 let seen = Seen {
                     guests: &self.guests,
                     viewer: &viewer,
@@ -199,8 +236,9 @@ impl Front {
                 BRIDGE_NAME
             }
         };
-        let method = request.uri().path();
-        viewer.policy.check(&viewer.caller, name, &[method])?;
+        let own = [request.uri().path()];
+        let methods = if methods.is_empty() { &own } else { methods };
+        viewer.policy.check(&viewer.caller, name, methods)?;
         record.hold(viewer.caller.admit()?, connection.busy());
         if matches!(target, Target::Bridge) {
             request.extensions_mut().insert(viewer);
@@ -250,7 +288,7 @@ async fn scraped(exporter: &Exporter) -> Response<Body> {
 
 /// An answer for browsers and curl: they learn what this port is.
 fn not_http2() -> Response<Body> {
-    const TEXT: &str = "This is a vbridge port. It speaks gRPC, over HTTP/2 (without TLS with prior knowledge); try grpcurl, with -plaintext where it is without TLS. Prometheus finds /metrics.\n";
+    const TEXT: &str = "This is a vbridge port. It speaks gRPC, over HTTP/2 (without TLS with prior knowledge); try grpcurl, with -plaintext where it is without TLS. curl finds /api/v1/openapi.json, Prometheus /metrics.\n";
     let mut response = text(StatusCode::UPGRADE_REQUIRED, PLAIN, TEXT);
     let close = header::HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
@@ -21,6 +21,11 @@ pub(crate) struct Inside(Arc<Guest>);
 impl Inside {
     pub(crate) fn new(guest: Arc<Guest>) -> Self {
         Self(guest)
+    }
+
+    /// What clients have as authority: the connection itself says which guest it is.
+    pub(crate) fn origin() -> Uri {
+        Uri::from_static("http://guest")
     }
 }
 

@@ -25,9 +25,11 @@
 //! | `domains` | what callers may ask of hypervisors and have done to domains |
 //! | `service` | what the bridge says of itself |
 //! | `inside` | how the bridge itself calls a guest |
+//! | `json` | the same for curl, in JSON |
 //! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
 //! | [`channel`] | nothing: it talks to agents of other kinds, for programs that use this library |
+//! | [`retry`] | which failed requests a client sends again, and when |
 //!
 //! See [`Bridge`] for an example.
 
@@ -47,6 +49,7 @@ mod guest;
 mod guests;
 mod hypervisor;
 mod inside;
+mod json;
 pub mod limits;
 mod listener;
 mod machine;
@@ -54,6 +57,7 @@ mod metrics;
 mod monitor;
 mod place;
 mod record;
+pub mod retry;
 mod routing;
 mod service;
 

@@ -231,6 +231,54 @@ pub const MONITOR_RETRY: Duration = Duration::from_secs(1);
 /// Part of `/proc/net/unix` that is searched for another client of a channel.
 pub const MAX_SOCKET_TABLE: u64 = 4 * 1024 * 1024;
 
+// === the JSON API ===
+
+/// A request's body: what the API's design has as `max_request_size`. A larger one is answered with 413.
+pub const MAX_JSON_BODY: usize = 10 * 1024 * 1024;
+
+/// Bodies of all requests together: each is held as text and as what it says. A request more is answered with 503.
+pub const MAX_JSON_BODIES: usize = 64 * 1024 * 1024;
+
+/// Requests at once, of all guests: an answer is held whole, and takes up to some megabytes. One more is answered with 503.
+pub const MAX_JSON_CALLS: usize = 64;
+
+/// How long a body may take to come, for whoever sends none holds a place. Then the answer is 504.
+pub const JSON_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a guest may take for a request that does not say (`timeout`). Then the answer is 504; of a command, which is
+/// killed then, 200 with its own code.
+pub const DEFAULT_JSON_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The shortest `timeout` that a request may ask for. Less is an invalid parameter.
+pub const MIN_JSON_TIMEOUT: Duration = Duration::from_millis(1);
+
+/// The longest `timeout` that a request may ask for. More is an invalid parameter.
+pub const MAX_JSON_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A command whose time is over has so long to end by itself before it is killed.
+pub const JSON_KILL_GRACE: Duration = Duration::from_secs(1);
+
+/// ... and its guest so long to tell its end.
+pub const JSON_END_MARGIN: Duration = Duration::from_secs(3);
+
+/// Bytes of each of a command's outputs that are returned: all that `Exec.Run` gives. The rest is lost, and that is told.
+pub const MAX_JSON_OUTPUT: u64 = 1024 * 1024;
+
+/// Bytes of a file that a download gives if it does not say how many: as the API's design has it.
+pub const DEFAULT_JSON_DOWNLOAD: u64 = 64 * 1024;
+
+/// The most that it may ask for. More is an invalid parameter: whoever wants the whole file asks again, or uses `Files.Read`.
+pub const MAX_JSON_DOWNLOAD: u64 = 1024 * 1024;
+
+/// The largest file of which the information has a digest: a guest reads all of it for that. Others have none.
+pub const MAX_JSON_DIGEST: u64 = 64 * 1024 * 1024;
+
+/// Bytes of one message of an upload. `Files.Write` takes twice as many.
+pub const JSON_UPLOAD_CHUNK: usize = 128 * 1024;
+
+/// Characters of an answer's `detail`, which may be what a command has written. The rest is cut off.
+pub const MAX_JSON_DETAIL: usize = 1024;
+
 // === tunnels, in the command line ===
 
 /// Bytes that are read of a local connection at once: a message of so many fills one frame.

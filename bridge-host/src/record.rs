@@ -117,6 +117,11 @@ impl Record {
         }
     }
 
+    /// It has this status.
+    pub(crate) fn code(&mut self, code: Code) {
+        self.ended(Ending::Grpc(code));
+    }
+
     fn ended(&mut self, ending: Ending) {
         self.ending.get_or_insert(ending);
     }

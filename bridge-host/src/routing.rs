@@ -59,15 +59,7 @@ pub(crate) fn route<N: Names>(
         })?;
         return named(names, name);
     }
-    // HTTP/2 has `:authority`; some clients send `host` instead.
-    let host = match uri.host() {
-        Some(host) => Some(host),
-        None => headers
-            .get(http::header::HOST)
-            .and_then(|host| host.to_str().ok())
-            .map(host_of),
-    };
-    match host {
+    match host(uri, headers) {
         Some(host) if !is_nobody(host, names.machine()) => by_host(names, host),
         _ if is_own_service(uri.path()) => Ok(Target::Bridge),
         _ => match names.only() {
@@ -75,6 +67,18 @@ pub(crate) fn route<N: Names>(
             None if is_shared_service(uri.path()) => Ok(Target::Bridge),
             None => Err(not_named(names)),
         },
+    }
+}
+
+/// The host that a request names, without its port.
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    // HTTP/2 has `:authority`; some clients send `host` instead.
+    match uri.host() {
+        Some(host) => Some(host),
+        None => headers
+            .get(http::header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .map(host_of),
     }
 }
 
@@ -110,7 +114,7 @@ fn by_host<N: Names>(names: &N, host: &str) -> Result<Target<N::Guest>, Status> 
 }
 
 /// Whether a host names no guest on purpose.
-fn is_nobody(host: &str, machine: &str) -> bool {
+pub(crate) fn is_nobody(host: &str, machine: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.is_empty()
         || bare.parse::<IpAddr>().is_ok()

@@ -422,6 +422,48 @@ async fn prometheus_needs_a_token_where_others_do() {
     );
 }
 
+#[tokio::test]
+async fn the_rules_for_methods_hold_for_the_same_in_json() {
+    let mut bridge =
+        Running::start(|builder, dir| builder.access(spec()).audit(dir.join("audit.jsonl"))).await;
+    let get = async |host: &str, token: &str| {
+        let mut stream = TcpStream::connect(bridge.port()).await.unwrap();
+        let request = format!(
+            "GET /api/v1/ping HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let answer = get("web.localhost", "another").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 401 ") && answer.contains("\"code\":4001"),
+        "{answer}"
+    );
+    for host in ["web.localhost", "db.localhost", "nobody.localhost"] {
+        let answer = get(host, "the web team's").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && answer.contains("\"code\":4001"),
+            "{answer}"
+        );
+    }
+    // Here the guest has no such service, which it says itself.
+    let answer = get("web.localhost", TOKEN).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 5") && !answer.contains("4001"),
+        "{answer}"
+    );
+    let lines = bridge.audited().await;
+    let told = lines
+        .iter()
+        .map(|line| ["caller", "guest", "status"].map(|key| line[key].as_str().unwrap()));
+    let told: Vec<_> = told.collect();
+    assert_eq!(told[0], ["", "", "UNAUTHENTICATED"]);
+    assert_eq!(told[1], ["web-team", "web", "PERMISSION_DENIED"]);
+    assert_eq!(told[4][..2], ["ops", "web"]);
+}
+
 #[test]
 fn what_other_machines_reach_needs_rules_and_tls() {
     let everywhere = || {

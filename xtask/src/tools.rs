@@ -19,13 +19,15 @@ use crate::{command, image, qemu, workspace};
 const GRPCURL_MODULE: &str = "github.com/fullstorydev/grpcurl/cmd/grpcurl";
 const GRPCURL_VERSION: &str = "v1.9.4";
 
-/// The packages of the Python client and of the server in `agent-guest/examples`; pip adds what they depend on.
-const PYTHON_PACKAGES: [&str; 5] = [
+/// The packages of the Python client and of the server in `agent-guest/examples`, and what tries the JSON API; pip adds what
+/// they depend on.
+const PYTHON_PACKAGES: [&str; 6] = [
     "grpcio==1.85.1",
     "grpcio-health-checking==1.85.1",
     "grpcio-tools==1.85.1",
     "grpcio-reflection==1.85.1",
     "protobuf==7.36.2",
+    "schemathesis==4.32.5",
 ];
 
 /// The Python for which Debian packages modules such as libvirt's; another one may stand before it in `PATH`.
@@ -164,6 +166,11 @@ pub fn python() -> PathBuf {
     tools_dir().join("python/bin/python3")
 }
 
+/// schemathesis, once [`ensure`] has installed it.
+pub fn schemathesis() -> PathBuf {
+    tools_dir().join("python/bin/schemathesis")
+}
+
 /// The Python that has libvirt's own bindings, once [`ensure`] has installed them.
 pub fn system_python() -> PathBuf {
     PathBuf::from(SYSTEM_PYTHON)
@@ -288,10 +295,10 @@ fn ensure_python() -> Result<()> {
                     ])
                     .args(PYTHON_PACKAGES),
             )?;
-            command::capture(
-                Command::new(python())
-                    .args(["-c", "import grpc_tools, grpc_health, grpc_reflection"]),
-            )
+            command::capture(Command::new(python()).args([
+                "-c",
+                "import grpc_tools, grpc_health, grpc_reflection, schemathesis",
+            ]))
             .map(drop)
         },
     )

@@ -35,8 +35,7 @@ impl Shared {
 
 async fn ask(guest: &Arc<Guest>) -> Option<Arc<MetricsSample>> {
     let inside = Inside::new(Arc::clone(guest));
-    let origin = http::Uri::from_static("http://guest");
-    let mut client = MetricsClient::with_origin(inside, origin);
+    let mut client = MetricsClient::with_origin(inside, Inside::origin());
     // A guest that is away, refuses, or has no such service: it is a sample less.
     let answer = client.get(MetricsGetRequest::default()).await.ok()?;
     answer.into_inner().sample.map(Arc::new)

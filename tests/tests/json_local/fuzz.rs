@@ -1,0 +1,121 @@
+//! The API's own document, and what schemathesis makes of it: requests that keep to it and requests that do not, and whether the
+//! answers are those that it promises.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use vbridge_tests::{
+    fixture::story,
+    outside::{run, tool},
+};
+use xtask::tools;
+
+use crate::{World, client::Ask};
+
+/// Requests for each endpoint, of each kind.
+const EXAMPLES: &str = "25";
+
+/// The one line that is ever run, and some that the policy refuses.
+const LINES: [&str; 3] = ["true", "false", "exit 3"];
+
+/// The guest is this machine: nothing is run but these lines, and no file is touched outside of the folder.
+fn policy(folder: &Path) -> String {
+    format!(
+        r#"
+profile = "observe"
+
+[[rule]]
+name = "json"
+allow = ["vbridge.guest.v1.Exec/Run", "vbridge.guest.v1.Files/Read", "vbridge.guest.v1.Files/Write", "vbridge.guest.v1.Files/Checksum"]
+
+[[rule]]
+name = "no-units"
+deny = ["vbridge.guest.v1.Services/*"]
+
+[[command]]
+name = "lines"
+shell = true
+allow = [["/bin/sh", "-c", "true"], ["/bin/sh", "-c", "exit 3"]]
+
+[[path]]
+name = "folder"
+root = {folder:?}
+access = "write"
+
+[[path]]
+name = "all-else"
+root = "/"
+access = "none"
+"#
+    )
+}
+
+/// The document with examples that lead somewhere: lines that are allowed, paths in the folder, and enough time.
+fn narrowed(mut document: Value, folder: &Path) -> Result<Value> {
+    let schemas = &mut document["components"]["schemas"];
+    let known = |schemas: &Value, name: &str| schemas[name].is_object();
+    for name in ["Line", "Path", "Timeout"] {
+        ensure!(known(schemas, name), "the document has no {name}");
+    }
+    schemas["Line"] = json!({"type": "string", "enum": LINES});
+    schemas["Timeout"]["minimum"] = 60.into();
+    let pattern = format!("^{}/[a-z]+$", folder.to_str().context("no text")?);
+    schemas["Path"] = json!({"type": "string", "pattern": pattern, "maxLength": 100});
+    Ok(document)
+}
+
+#[test]
+fn the_document_is_served_and_needs_no_guest() {
+    story(async {
+        let mut world = World::start().await?;
+        world.agent.kill9().await?;
+        let answer = Ask::get("openapi.json").send(world.address()).await?;
+        ensure!(answer.status == 200 && answer.body["openapi"] == "3.1.0");
+        ensure!(
+            answer.body["paths"]
+                .as_object()
+                .is_some_and(|paths| paths.len() == 9)
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
+    story(async {
+        let dir = tempfile::tempdir()?;
+        let folder = dir.path().join("files");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("a"), "hello")?;
+        let rules = dir.path().join("policy.toml");
+        fs::write(&rules, policy(&folder))?;
+        let world = World::under(&rules).await?;
+        let answer = Ask::get("openapi.json").send(world.address()).await?;
+        let document = dir.path().join("openapi.json");
+        fs::write(&document, narrowed(answer.body, &folder)?.to_string())?;
+        let mut schemathesis = Command::new(tool(tools::schemathesis())?);
+        schemathesis
+            .args(["run", "--url", &format!("http://{}", world.address())])
+            .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
+            .args(["--max-examples", EXAMPLES, "--seed", "1"])
+            .args([
+                "--generation-deterministic",
+                "--generation-database",
+                "none",
+            ])
+            .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
+            .args(["--workers", "1", "--request-timeout", "60"])
+            .args(["--suppress-health-check", "all"])
+            .arg(&document)
+            .current_dir(&dir);
+        let outcome = run(schemathesis, "").await?;
+        let told = outcome.success()?;
+        ensure!(
+            told.contains("9 selected") || told.contains("9 / 9"),
+            "{told}"
+        );
+        Ok(())
+    });
+}

@@ -1,0 +1,45 @@
+//! The JSON API, through a bridge to an agent on a Unix socket: with HTTP as curl speaks it, and with what its own document has
+//! others make up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod client;
+mod errors;
+mod files;
+mod fuzz;
+mod shell;
+mod system;
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::Result;
+use vbridge_tests::fixture::{Bridge, LocalAgent};
+
+struct World {
+    bridge: Bridge,
+    agent: LocalAgent,
+}
+
+// === impl World ===
+
+impl World {
+    async fn start() -> Result<Self> {
+        Self::with(LocalAgent::start().await?).await
+    }
+
+    /// With an agent that holds to a policy.
+    async fn under(policy: &Path) -> Result<Self> {
+        let policy = policy.display().to_string();
+        Self::with(LocalAgent::start_with(&["--policy", &policy]).await?).await
+    }
+
+    async fn with(agent: LocalAgent) -> Result<Self> {
+        let bridge = Bridge::start([agent.seat("local")]).await?;
+        bridge.ready("local").await?;
+        Ok(Self { bridge, agent })
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.bridge.address()
+    }
+}
