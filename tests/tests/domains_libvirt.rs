@@ -10,14 +10,19 @@ use tonic::{Code, Status, Streaming, transport::Channel};
 use tonic_types::StatusExt as _;
 use vbridge_api::host::v1::{
     DestroyDomainRequest, Domain, DomainEvent, DomainEventKind, DomainSelection,
-    DomainShutdownMode, DomainState, GetDomainRequest, GetDomainXmlRequest, ListDomainsRequest,
-    ListDomainsResponse, ResumeDomainRequest, ShutdownDomainRequest, StartDomainRequest,
-    SuspendDomainRequest, WatchDomainsRequest, WatchDomainsResponse, domains_client::DomainsClient,
-    watch_domains_response::What,
+    DomainShutdownMode, DomainState, GetDomainRequest, GetDomainXmlRequest, GuestState,
+    ListDomainsRequest, ListDomainsResponse, ResumeDomainRequest, ShutdownDomainRequest,
+    StartDomainRequest, SuspendDomainRequest, WatchDomainsRequest, WatchDomainsResponse,
+    domains_client::DomainsClient, watch_domains_response::What,
 };
 use vbridge_tests::{
     fixture::{Bridge, eventually, story},
-    libvirt::{client::virsh, daemon::Libvirtd, domain},
+    libvirt::{
+        certificates::{ClientCertificate, ServerCertificate},
+        client::virsh,
+        daemon::{Auth, Libvirtd},
+        domain,
+    },
 };
 
 /// What is asked for comes within this time, on a machine that is badly overloaded.
@@ -666,6 +671,52 @@ fn without_a_hypervisor_there_are_no_domains_and_the_command_line_says_why() {
 }
 
 #[test]
+fn a_domain_of_another_host_is_changed_by_tls_and_its_guest_is_a_stream_that_says_why_it_is_closed()
+{
+    let builder = Libvirtd::builder().tls(ServerCertificate::Good, Auth::None);
+    story(builder.run(async |daemon| {
+        let uri = daemon.tls_uri("test", ClientCertificate::Good)?;
+        let bridge = following(&[&uri]).await?;
+        define(daemon, "far", true).await?;
+        bridge.reaches("far", GuestState::Off).await?;
+        let mut domains = bridge.domains().await?;
+        let start = StartDomainRequest {
+            domain: "far".to_owned(),
+            ..StartDomainRequest::default()
+        };
+        domains.start_domain(start).await?;
+        // The driver of the tests has no channels that can be opened.
+        let is_closed =
+            async || {
+                let guest = bridge.guest("far").await?;
+                Ok(guest.state() == GuestState::Unreachable
+                    && guest.reason.contains("can't be opened"))
+            };
+        eventually("the guest's channel", SOON, is_closed)
+            .await
+            .with_context(|| bridge.log())?;
+        let guest = bridge.guest("far").await?;
+        ensure!(
+            guest.channel == format!("libvirt:{uri}#org.vbridge.agent.0"),
+            "{guest:?}"
+        );
+        ensure!(guest.reason.contains(&uri), "{guest:?}");
+        let suspend = SuspendDomainRequest {
+            domain: "far".to_owned(),
+            hypervisor: uri.clone(),
+        };
+        domains.suspend_domain(suspend).await?;
+        bridge.reaches("far", GuestState::Paused).await?;
+        let destroy = DestroyDomainRequest {
+            domain: "far".to_owned(),
+            ..DestroyDomainRequest::default()
+        };
+        domains.destroy_domain(destroy).await?;
+        bridge.reaches("far", GuestState::Off).await
+    }));
+}
+
+#[test]
 fn a_real_machine_is_started_paused_resumed_and_stopped_and_its_guest_follows() {
     story(Libvirtd::builder().run(async |daemon| {
         let bridge = following(&[&daemon.uri("qemu")]).await?;
@@ -686,9 +737,7 @@ fn a_real_machine_is_started_paused_resumed_and_stopped_and_its_guest_follows() 
             started.state() == DomainState::Paused && started.id.is_some(),
             "{started:?}"
         );
-        bridge
-            .reaches("web", vbridge_api::host::v1::GuestState::Paused)
-            .await?;
+        bridge.reaches("web", GuestState::Paused).await?;
         let request = ResumeDomainRequest {
             domain: name(),
             ..ResumeDomainRequest::default()
@@ -706,8 +755,6 @@ fn a_real_machine_is_started_paused_resumed_and_stopped_and_its_guest_follows() 
             stopped.state() == DomainState::Shutoff && stopped.state_reason == "destroyed",
             "{stopped:?}"
         );
-        bridge
-            .reaches("web", vbridge_api::host::v1::GuestState::Off)
-            .await
+        bridge.reaches("web", GuestState::Off).await
     }));
 }

@@ -1,9 +1,10 @@
 //! Which domain a caller means.
 //!
-//! Every hypervisor is asked. A domain may be meant in two ways, and the first goes before the second, whoever has it:
+//! Every hypervisor is asked. A domain may be meant in three ways, and the first goes before the others, whoever has it:
 //!
-//! 1. by what it is called at this bridge: its guest's name, or its own if it is no guest; `NAME@HOST`; its UUID;
-//! 2. by its own name, though it is a guest under another.
+//! 1. by what it is called at this bridge: its guest's name, or its own if it is no guest; or by its UUID;
+//! 2. by `NAME@HOST`, though it is called something else;
+//! 3. by its own name, though it is a guest under another.
 //!
 //! So a guest's name always means what it means to calls, unless a domain that is no guest is called the same. Where two are
 //! meant in the same way, none is: a caller that stops a domain must not be guessed at.
@@ -39,6 +40,8 @@ pub(super) struct Found {
 enum Fit {
     /// It is called that here.
     Called,
+    /// It is its own name and its host's.
+    AtHost,
     /// It is its own name, and it is a guest under another.
     OwnName,
 }
@@ -121,7 +124,7 @@ async fn fitting(hypervisor: &Hypervisor, name: &str) -> Result<Vec<(Fit, Domain
         if let Some(name) = without_host(name, &hypervisor.host())
             && let Some(domain) = by_name(&connect, name).await?
         {
-            add(Fit::Called, domain);
+            add(Fit::AtHost, domain);
         }
         if let Some(domain) = by_name(&connect, name).await? {
             let guest = hypervisor.guest(&domain.uuid().to_string());

@@ -48,7 +48,7 @@ use crate::{
     limits::{DOMAIN_ACT, MAX_LISTED_DOMAINS},
 };
 use find::find;
-use refusal::refusal;
+use refusal::{refusal, wrong_state};
 
 /// Asks the hypervisors, and tells them what to do.
 pub(crate) struct Domains {
@@ -77,6 +77,17 @@ impl Act {
             Self::Suspend => domain.suspend().await,
             Self::Resume => domain.resume().await,
         }
+    }
+
+    /// Whether it failed because the domain runs, or does not. Not every driver has a number of its own for that.
+    async fn is_out_of_place(self, domain: &Domain, error: &Error) -> bool {
+        let is_start = matches!(self, Self::Start(_));
+        // Other errors say more than the state does, or came before anybody looked at it.
+        let is_vague = matches!(
+            error.kind(),
+            Some(ErrorNumber::InternalError | ErrorNumber::OperationFailed)
+        );
+        is_vague && domain.is_active().await.is_ok_and(|is| is == is_start)
     }
 
     fn name(self) -> &'static str {
@@ -111,7 +122,12 @@ impl Domains {
             domain = %name.escape_debug(), uri = %hypervisor.uri(), act = act.name(),
             "a caller changes a domain"
         );
-        act.carry_out(&domain).await.map_err(refused)?;
+        if let Err(error) = act.carry_out(&domain).await {
+            return Err(match act.is_out_of_place(&domain, &error).await {
+                true => wrong_state(hypervisor, name, &error),
+                false => refused(error),
+            });
+        }
         match now(hypervisor, &domain).await {
             Ok(message) => Ok(Some(message)),
             Err(error) if error.is(ErrorNumber::NoDomain) => Ok(None),

@@ -21,11 +21,19 @@ pub(super) fn unreachable(hypervisor: &Hypervisor, why: &str) -> Status {
 
 /// libvirt's error about a domain, or of the connection; the domain may be empty.
 pub(super) fn refusal(hypervisor: &Hypervisor, domain: &str, error: &Error) -> Status {
-    let uri = hypervisor.uri();
-    let reason = reason(error);
-    if reason == Reason::HypervisorUnreachable {
-        return unreachable(hypervisor, &error.to_string());
+    match reason(error) {
+        Reason::HypervisorUnreachable => unreachable(hypervisor, &error.to_string()),
+        reason => because(reason, hypervisor, domain, error),
     }
+}
+
+/// libvirt's error about a domain that runs where it should not, or the other way round.
+pub(super) fn wrong_state(hypervisor: &Hypervisor, domain: &str, error: &Error) -> Status {
+    because(Reason::DomainState, hypervisor, domain, error)
+}
+
+fn because(reason: Reason, hypervisor: &Hypervisor, domain: &str, error: &Error) -> Status {
+    let uri = hypervisor.uri();
     // libvirt's sentence without its number, which the reason stands for.
     let said = match error.remote() {
         Some(error) if !error.message.is_empty() => shown(&error.message),
