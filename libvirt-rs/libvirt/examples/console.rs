@@ -56,9 +56,11 @@ async fn run(arguments: &Arguments) -> Result<()> {
     let mut console = domain
         .open_console(arguments.device.as_deref(), flags)
         .await?;
-    println!("connected to {}; Ctrl-] leaves", domain.name());
     let ended = {
         let _raw = RawMode::enter()?;
+        // Not before: what is typed until then is thrown away, and who reads this may leave at once.
+        print!("connected to {}; Ctrl-] leaves\r\n", domain.name());
+        std::io::stdout().flush()?;
         talk(&mut console).await
     };
     println!("\n{}", ended?);
