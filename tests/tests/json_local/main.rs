@@ -27,10 +27,10 @@ impl World {
         Self::with(LocalAgent::start().await?).await
     }
 
-    /// With an agent that holds to a policy.
+    /// With the agent that is shipped, which holds to a policy.
     async fn under(policy: &Path) -> Result<Self> {
         let policy = policy.display().to_string();
-        Self::with(LocalAgent::start_with(&["--policy", &policy]).await?).await
+        Self::with(LocalAgent::shipped(&["--policy", &policy]).await?).await
     }
 
     async fn with(agent: LocalAgent) -> Result<Self> {
