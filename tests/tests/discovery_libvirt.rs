@@ -161,6 +161,76 @@ fn a_daemon_that_is_killed_costs_no_session_and_is_followed_again() {
     }));
 }
 
+/// All of them are in that state.
+async fn all_are(
+    bridge: &Bridge,
+    names: &[String],
+    state: GuestState,
+    limit: Duration,
+) -> Result<()> {
+    for name in names {
+        is(bridge, name, state, limit).await?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ten_domains_are_found_called_paused_resumed_rebooted_destroyed_and_forgotten_together() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let bridge = connected(daemon, &LIBVIRT).await?;
+        let names: Vec<String> = (0..10).map(|index| format!("ten{index}")).collect();
+        // A domain that is not kept is removed.
+        let mut domains = Vec::new();
+        for name in &names {
+            let domain = Domain::builder(name).build().await?;
+            domain.define(daemon).await?;
+            daemon.virsh(&["start", name]).await?;
+            domains.push(domain);
+        }
+        all_are(&bridge, &names, GuestState::Ready, 2 * BOOTED).await?;
+        for name in &names {
+            call(&bridge, name).await?;
+        }
+        // The daemon dies under all of them.
+        daemon.kill9().await?;
+        for name in &names {
+            call(&bridge, name).await?;
+        }
+        daemon.start_again().await?;
+        for name in &names {
+            daemon.virsh(&["suspend", name]).await?;
+        }
+        all_are(&bridge, &names, GuestState::Paused, 2 * KNOWN).await?;
+        for name in &names {
+            fails(&bridge, name, "GUEST_PAUSED").await?;
+            let sessions = bridge.guest(name).await?.sessions;
+            ensure!(sessions == 1, "{name} has had {sessions} sessions");
+        }
+        for name in &names {
+            daemon.virsh(&["resume", name]).await?;
+        }
+        all_are(&bridge, &names, GuestState::Ready, KNOWN).await?;
+        for name in &names {
+            call(&bridge, name).await?;
+            daemon.virsh(&["reset", name]).await?;
+        }
+        for name in &names {
+            let again = async || Ok(bridge.guest(name).await?.sessions > 1);
+            eventually("another session", 2 * BOOTED, again).await?;
+            call(&bridge, name).await?;
+        }
+        for name in &names {
+            daemon.virsh(&["destroy", name]).await?;
+            is(&bridge, name, GuestState::Off, KNOWN).await?;
+            fails(&bridge, name, "GUEST_OFF").await?;
+        }
+        for name in &names {
+            daemon.virsh(&["undefine", name]).await?;
+        }
+        has(&bridge, &[]).await
+    }));
+}
+
 #[test]
 fn a_bridge_that_starts_before_its_daemon_finds_the_guests_when_that_is_there() {
     story(Libvirtd::builder().run(async |daemon| {
