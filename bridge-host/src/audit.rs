@@ -16,7 +16,7 @@
 //! | `peer` | where from: address and port, or `uid:` and the user |
 //! | `guest` | whom the call was for; `bridge` is the bridge itself; empty if it named nobody |
 //! | `method` | `package.Service/Method`, or the path of another request |
-//! | `status` | gRPC's name of the status; `HTTP` and a number for other requests |
+//! | `status` | gRPC's name of the status, also where the bridge refuses another request; else `HTTP` and a number |
 //! | `received`, `sent` | bytes of bodies from the caller and to it |
 //! | `ms` | how long it took, in milliseconds |
 //! | `why` | why the bridge refused it, if it did |
@@ -71,8 +71,9 @@ pub(crate) struct Audit {
 pub(crate) struct Slot(OwnedPermit<Line>);
 
 impl Audit {
-    /// Opens the file, and writes to it on a thread of its own until all that could is gone.
-    pub(crate) fn open(path: &Path) -> Result<(Self, thread::JoinHandle<()>), BridgeError> {
+    /// Opens the file, and writes to it on a thread of its own until all that could is gone. The thread says at its end how many
+    /// lines were not written.
+    pub(crate) fn open(path: &Path) -> Result<(Self, thread::JoinHandle<usize>), BridgeError> {
         let failed = |source| BridgeError::Audit {
             path: path.to_owned(),
             source,
@@ -104,9 +105,20 @@ impl Audit {
         }
     }
 
-    /// Opens the file anew before the next line.
+    /// What has the file opened anew.
+    pub(crate) fn rotation(&self) -> Rotation {
+        Rotation(Arc::clone(&self.again))
+    }
+}
+
+/// Has the file opened anew. It keeps nobody from ending the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotation(Arc<AtomicBool>);
+
+impl Rotation {
+    /// Before the next line.
     pub(crate) fn reopen(&self) {
-        self.again.store(true, Ordering::Release);
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -116,7 +128,7 @@ impl Slot {
     }
 }
 
-/// Other users may neither read nor replace it.
+/// Where it is not there yet, it is for its owner alone.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
@@ -134,7 +146,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut lines: Receiver<Line>) {
+    fn run(mut self, mut lines: Receiver<Line>) -> usize {
         while let Some(line) = lines.blocking_recv() {
             // Strings and numbers can be written as JSON.
             let Ok(mut text) = serde_json::to_vec(&line) else {
@@ -142,7 +154,7 @@ impl Writer {
             };
             text.push(b'\n');
             let mut rest = text.as_slice();
-            while let Err(failure) = self.write(&mut rest) {
+            while let Err(failure) = self.write(&text, &mut rest) {
                 if !std::mem::replace(&mut self.failing, true) {
                     error!(
                         path = %self.path.display(), error = %failure,
@@ -151,7 +163,7 @@ impl Writer {
                 }
                 if lines.is_closed() {
                     // The bridge ends, and would wait for ever.
-                    return;
+                    return 1 + lines.len();
                 }
                 thread::sleep(AUDIT_RETRY);
             }
@@ -159,13 +171,14 @@ impl Writer {
                 info!(path = %self.path.display(), "the audit log is written again");
             }
         }
+        0
     }
 
-    /// Takes from `rest` what is written.
-    fn write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
+    /// Takes from `rest` what is written of `line`. A new file begins with a whole one.
+    fn write<'a>(&mut self, line: &'a [u8], rest: &mut &'a [u8]) -> io::Result<()> {
         if self.again.swap(false, Ordering::Acquire) {
             match open(&self.path) {
-                Ok(file) => self.file = file,
+                Ok(file) => (self.file, *rest) = (file, line),
                 Err(error) => {
                     self.again.store(true, Ordering::Release);
                     return Err(error);
@@ -214,7 +227,7 @@ mod tests {
             audit.place().unwrap().write(line(method));
         }
         drop(audit);
-        thread.join().unwrap();
+        assert_eq!(thread.join().unwrap(), 0);
         let text = std::fs::read_to_string(&path).unwrap();
         let methods: Vec<_> = text
             .lines()
@@ -233,7 +246,7 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         let (audit, thread) = Audit::open(&path).unwrap();
         std::fs::rename(&path, dir.path().join("old")).unwrap();
-        audit.reopen();
+        audit.rotation().reopen();
         audit.place().unwrap().write(line("new"));
         drop(audit);
         thread.join().unwrap();

@@ -1,9 +1,6 @@
 //! The bridge as a whole: its guests, its listeners, its start and its end.
 
-use std::{
-    fmt, future::Future, os::unix::fs::FileTypeExt as _, path::PathBuf, sync::Arc, thread,
-    time::Duration,
-};
+use std::{fmt, future::Future, os::unix::fs::FileTypeExt as _, path::PathBuf, sync::Arc, thread};
 
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,7 +11,7 @@ use vbridge_api::host::v1::{bridge_server::BridgeServer, domains_server::Domains
 use crate::{
     access::{Acceptor, Access, AccessSpec, TlsFiles},
     address::ListenAddress,
-    audit::Audit,
+    audit::{Audit, Rotation},
     connections::Connections,
     discovery::Source,
     domains::Domains,
@@ -259,8 +256,9 @@ impl Bridge {
             control: Control {
                 access: self.access,
                 tls: self.tls,
-                audit,
+                rotation: audit.as_ref().map(Audit::rotation),
             },
+            audit,
             audit_thread,
         };
         for (socket, address) in self.sockets {
@@ -294,7 +292,8 @@ pub struct BoundBridge {
     guest_addresses: Vec<(String, ListenAddress)>,
     listeners: Vec<(Listener, Option<Arc<Guest>>)>,
     control: Control,
-    audit_thread: Option<thread::JoinHandle<()>>,
+    audit: Option<Audit>,
+    audit_thread: Option<thread::JoinHandle<usize>>,
 }
 
 /// What can be changed while a bridge serves.
@@ -302,7 +301,7 @@ pub struct BoundBridge {
 pub struct Control {
     access: Access,
     tls: Option<Acceptor>,
-    audit: Option<Audit>,
+    rotation: Option<Rotation>,
 }
 
 impl Control {
@@ -326,8 +325,8 @@ impl Control {
             _ => return Err(BridgeError::NeedsRestart("TLS")),
         }
         self.access.replace(access)?;
-        if let Some(audit) = &self.audit {
-            audit.reopen();
+        if let Some(rotation) = &self.rotation {
+            rotation.reopen();
         }
         Ok(())
     }
@@ -374,6 +373,9 @@ impl BoundBridge {
         let exporter = Exporter::new(self.guests.clone(), calls.clone());
         let json = json::Api::new(self.guests.clone());
         let drain = CancellationToken::new();
+        // Whoever drops this future has no more use for the connections either.
+        let cut = CancellationToken::new();
+        let cutting = cut.clone().drop_guard();
         let tasks = TaskTracker::new();
         let mut listeners = JoinSet::new();
         for (listener, fixed) in self.listeners {
@@ -383,7 +385,7 @@ impl BoundBridge {
                 calls: calls.clone(),
                 exporter: exporter.clone(),
                 access: self.control.access.clone(),
-                audit: self.control.audit.clone(),
+                audit: self.audit.clone(),
                 json: json.clone(),
                 fixed,
             };
@@ -392,6 +394,7 @@ impl BoundBridge {
                 connections: Connections::default(),
                 tls: self.control.tls.clone(),
                 drain: drain.clone(),
+                cut: cut.clone(),
                 tasks: tasks.clone(),
             }));
         }
@@ -407,26 +410,27 @@ impl BoundBridge {
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             info!("calls were still under way and are cut off");
         }
+        drop(cutting);
         self.guests.leave().await;
-        drop(self.control);
+        // They end as soon as they run.
+        tasks.wait().await;
+        drop(self.audit);
         if let Some(thread) = self.audit_thread {
-            await_end(&thread).await;
+            await_end(thread).await;
         }
         Ok(())
     }
 }
 
 /// Waits until the audit log's last lines are written.
-async fn await_end(thread: &thread::JoinHandle<()>) {
-    const LOOK: Duration = Duration::from_millis(5);
-    let ended = async {
-        while !thread.is_finished() {
-            tokio::time::sleep(LOOK).await;
-        }
+async fn await_end(thread: thread::JoinHandle<usize>) {
+    let ended = tokio::task::spawn_blocking(|| thread.join());
+    let lost = match tokio::time::timeout(AUDIT_END, ended).await {
+        Ok(Ok(Ok(0))) => return,
+        Ok(Ok(Ok(lost))) => format!("{lost} lines"),
+        _ => "the last lines".to_owned(),
     };
-    if tokio::time::timeout(AUDIT_END, ended).await.is_err() {
-        warn!("the audit log's last lines could not be written");
-    }
+    warn!("the audit log ends without {lost}, which could not be written");
 }
 
 async fn own_services(guests: Guests, hypervisors: Hypervisors) -> Result<Routes, BridgeError> {

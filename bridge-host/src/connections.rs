@@ -27,10 +27,11 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::MAX_CONNECTIONS;
+use crate::limits::{EVICTION, FIRST_CALL, MAX_CONNECTIONS};
 
 /// What a client that speaks HTTP/2 says first (RFC 9113, section 3.4), in bytes; no HTTP/1 request is known by fewer.
 const PREFACE: u64 = 24;
@@ -76,27 +77,28 @@ pub(crate) struct Connection {
 pub(crate) struct Busy(Arc<Connection>);
 
 impl Connections {
-    /// A place, as soon as there is one.
-    pub(crate) async fn place(&self) -> Arc<Connection> {
+    /// A place for a connection that is there.
+    pub(crate) fn enter(&self) -> Arc<Connection> {
+        Arc::new(self.0.table().enter(&self.0))
+    }
+
+    /// Done when there are no more than there may be. Until then one after another is told to go.
+    pub(crate) async fn room(&self) {
         loop {
             // Before the look: what happens behind it is not missed.
             let room = self.0.room.notified();
             {
-                let mut table = self.0.table();
-                if table.entries.len() < MAX_CONNECTIONS {
-                    return Arc::new(table.enter(&self.0));
+                let table = self.0.table();
+                if table.entries.len() <= MAX_CONNECTIONS {
+                    return;
                 }
                 if let Some(idle) = table.idlest() {
                     idle.leave.cancel();
                 }
             }
-            room.await;
+            // One that does not go, or has begun another call, does not keep the others from going.
+            let _ = timeout(EVICTION, room).await;
         }
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.0.table().entries.len()
     }
 }
 
@@ -127,10 +129,23 @@ impl Table {
         }
     }
 
-    /// Whose place is needed least. One that was told to go already is as good as gone.
+    /// Whose place is needed least, of those that were not told to go: who never made a call, and then who has been idle for the
+    /// longest. Who has just come may be about to; but where most of them never made one, nobody waits for them.
     fn idlest(&self) -> Option<&Entry> {
-        let idle = self.entries.values().filter(|entry| entry.calls == 0);
-        idle.min_by_key(|entry| (!entry.leave.is_cancelled(), entry.is_used, entry.idle_since))
+        let is_free = |entry: &&Entry| entry.calls == 0 && !entry.leave.is_cancelled();
+        let unused = self.entries.values().filter(|entry| !entry.is_used);
+        let is_flood = unused.count() > self.entries.len() / 2;
+        let may_be_about_to =
+            |entry: &Entry| !is_flood && !entry.is_used && entry.idle_since.elapsed() < FIRST_CALL;
+        let idle = self.entries.values().filter(is_free);
+        idle.min_by_key(|entry| {
+            let rank = match entry.is_used {
+                false if may_be_about_to(entry) => 2,
+                false => 0,
+                true => 1,
+            };
+            (rank, entry.idle_since)
+        })
     }
 }
 
@@ -164,13 +179,11 @@ impl Connection {
         entry.is_none_or(|entry| !entry.is_used)
     }
 
-    /// Whether no call is under way.
+    /// Whether no call is under way, and none has ended so lately that its answer may still be on its way.
     pub(crate) fn is_idle(&self) -> bool {
         let table = self.shared.table();
-        table
-            .entries
-            .get(&self.number)
-            .is_none_or(|entry| entry.calls == 0)
+        let entry = table.entries.get(&self.number);
+        entry.is_none_or(|entry| entry.calls == 0 && entry.idle_since.elapsed() >= EVICTION)
     }
 
     /// Whether the client has not even said which protocol it speaks.
@@ -261,67 +274,88 @@ mod tests {
 
     use super::*;
 
-    async fn full() -> (Connections, Vec<Arc<Connection>>) {
+    /// One more than there may be.
+    fn full() -> (Connections, Vec<Arc<Connection>>) {
         let connections = Connections::default();
-        let mut all = Vec::new();
-        for _ in 0..MAX_CONNECTIONS {
-            all.push(connections.place().await);
-        }
+        let all = (0..=MAX_CONNECTIONS).map(|_| connections.enter()).collect();
         (connections, all)
     }
 
-    #[tokio::test]
-    async fn one_too_many_takes_the_place_of_the_one_that_never_called() {
-        let (connections, mut all) = full().await;
-        for connection in all.iter().skip(1) {
-            drop(connection.busy());
+    /// Those that are told to go.
+    fn told(all: &[Arc<Connection>]) -> Vec<usize> {
+        let told = |index: &usize| all[*index].leave().now_or_never().is_some();
+        (0..all.len()).filter(told).collect()
+    }
+
+    /// As if it had been there for a while.
+    fn age(connections: &Connections, connection: &Connection) {
+        if let Some(entry) = connections.0.table().entries.get_mut(&connection.number) {
+            entry.idle_since -= 2 * FIRST_CALL;
         }
-        // The first is the oldest, and a call of it has ended last.
-        drop(all[0].busy());
-        let unused = all.remove(7);
-        if let Some(entry) = connections.0.table().entries.get_mut(&unused.number) {
-            entry.is_used = false;
-        }
-        let mut place = Box::pin(connections.place());
-        assert!((&mut place).now_or_never().is_none());
-        unused.leave().now_or_never().expect("told to go");
-        assert!(unused.is_unused() && all.iter().all(|it| it.leave().now_or_never().is_none()));
-        drop(unused);
-        place.await;
-        assert_eq!(connections.len(), MAX_CONNECTIONS - 1);
     }
 
     #[tokio::test]
-    async fn of_those_that_called_the_one_goes_that_is_idle_for_the_longest() {
-        let (connections, all) = full().await;
-        for connection in &all {
+    async fn one_too_many_takes_the_place_of_one_that_never_called() {
+        let (connections, mut all) = full();
+        for (index, connection) in all.iter().enumerate() {
+            if index != 7 {
+                drop(connection.busy());
+            }
+        }
+        age(&connections, &all[7]);
+        let mut room = Box::pin(connections.room());
+        assert!((&mut room).now_or_never().is_none());
+        assert_eq!(told(&all), [7]);
+        assert!(all[7].is_unused());
+        drop(all.remove(7));
+        room.await;
+    }
+
+    #[tokio::test]
+    async fn who_has_just_come_takes_the_place_of_the_one_that_is_idle_for_the_longest() {
+        let (connections, all) = full();
+        for connection in &all[..MAX_CONNECTIONS] {
             drop(connection.busy());
         }
         drop(all[0].busy());
         let _first_busy = all[1].busy();
-        assert!(connections.place().now_or_never().is_none());
-        assert!(all[2].leave().now_or_never().is_some());
-        for index in [0, 1, 3] {
-            assert!(all[index].leave().now_or_never().is_none(), "{index}");
-        }
+        assert!(connections.room().now_or_never().is_none());
+        assert_eq!(told(&all), [2]);
+    }
+
+    #[tokio::test]
+    async fn in_a_flood_those_go_that_came_first_and_who_has_called_stays() {
+        let (connections, all) = full();
+        drop(all[0].busy());
+        assert!(connections.room().now_or_never().is_none());
+        assert_eq!(told(&all), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_go_does_not_keep_the_next_from_going() {
+        let (connections, all) = full();
+        let mut room = Box::pin(connections.room());
+        assert!((&mut room).now_or_never().is_none());
+        assert!(timeout(2 * EVICTION, &mut room).await.is_err());
+        assert!(told(&all).len() >= 2);
     }
 
     #[tokio::test]
     async fn where_all_are_busy_one_too_many_waits_until_a_call_ends() {
-        let (connections, all) = full().await;
+        let (connections, all) = full();
         let mut calls: Vec<_> = all.iter().map(Connection::busy).collect();
-        let mut place = Box::pin(connections.place());
-        assert!((&mut place).now_or_never().is_none());
-        assert!(all.iter().all(|it| it.leave().now_or_never().is_none()));
+        let mut room = Box::pin(connections.room());
+        assert!((&mut room).now_or_never().is_none());
+        assert!(told(&all).is_empty());
         drop(calls.remove(5));
-        assert!((&mut place).now_or_never().is_none());
-        assert!(all[5].leave().now_or_never().is_some());
+        assert!((&mut room).now_or_never().is_none());
+        assert_eq!(told(&all), [5]);
     }
 
     #[tokio::test]
     async fn a_client_is_mute_until_it_has_said_which_protocol_it_speaks() {
         let connections = Connections::default();
-        let connection = connections.place().await;
+        let connection = connections.enter();
         let (mut client, server) = tokio::io::duplex(64);
         let mut server = connection.watch(server);
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

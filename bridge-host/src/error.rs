@@ -281,7 +281,7 @@ pub enum BridgeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The audit log can't be opened.
-    #[error("can't write the audit log {path}: {source}", path = .path.display())]
+    #[error("can't write the audit log {path}: {source}; give a path in a folder where the bridge's user may write", path = .path.display())]
     Audit {
         /// The file.
         path: PathBuf,
@@ -289,7 +289,7 @@ pub enum BridgeError {
         source: io::Error,
     },
     /// A socket that was handed over can't be used.
-    #[error("a socket that was handed over can't be used: {0}")]
+    #[error("a socket that was handed over can't be used: {0}; it must be one that listens")]
     Socket(io::Error),
     /// Something can't be changed while the bridge serves.
     #[error("{0} can't come or go while the bridge runs; restart it")]

@@ -13,11 +13,10 @@ use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body, service::Routes};
-use tonic_types::StatusExt as _;
 use tower::ServiceExt as _;
 
 use crate::{
-    access::{Access, Caller, Peer, Policy},
+    access::{Access, Peer, Viewer},
     audit::Audit,
     connections::Connection,
     forward::{BoxError, Failure, forward},
@@ -49,31 +48,6 @@ pub(crate) struct Front {
     pub(crate) fixed: Option<Arc<Guest>>,
 }
 
-/// Who asks, and what they may see: the bridge's own services find it among a request's extensions.
-#[derive(Debug, Clone)]
-pub(crate) struct Viewer {
-    policy: Arc<Policy>,
-    caller: Arc<Caller>,
-}
-
-impl Viewer {
-    /// Whether this guest is any of their business.
-    pub(crate) fn sees(&self, guest: &str) -> bool {
-        self.policy.sees(&self.caller, guest)
-    }
-
-    /// Whoever may not call a guest is not told either that there is none of that name.
-    fn hide(&self, method: &str, status: Status) -> Status {
-        let details = status.get_details_error_info();
-        let name = details.as_ref().and_then(|info| info.metadata.get("guest"));
-        let hidden = match name {
-            Some(name) => self.policy.check(&self.caller, name, &[method]).err(),
-            None => self.policy.check_known(&self.caller, method).err(),
-        };
-        hidden.unwrap_or(status)
-    }
-}
-
 /// The guests that a caller may know of.
 pub(crate) struct Seen<'a> {
     pub(crate) guests: &'a Guests,
@@ -89,7 +63,7 @@ impl Names for Seen<'_> {
     }
 
     fn only(&self) -> Option<Arc<Guest>> {
-        if self.viewer.policy.is_open() {
+        if self.viewer.sees_all() {
             return self.guests.only();
         }
         let all = self.guests.all();
@@ -132,6 +106,11 @@ impl Front {
             false if request.version() < Version::HTTP_2 => return Ok(not_http2()),
             false => Kind::Call,
         };
+        if kind == Kind::Scrape
+            && let Err(why) = json::check_page(&self.guests, request.uri(), request.headers())
+        {
+            return Ok(text(StatusCode::FORBIDDEN, PLAIN, why + "\n"));
+        }
         let path = request.uri().path();
         let mut record = Record::new(&self.calls, (kind == Kind::Call).then_some(path));
         let caller = (&*peer, &connection);
@@ -158,7 +137,9 @@ impl Front {
                 }
             }
             Target::Bridge if kind == Kind::Scrape => {
-                let response = scraped(&self.exporter).await;
+                let viewer = request.extensions().get::<Viewer>().cloned();
+                let sees = |guest: &str| viewer.as_ref().is_some_and(|viewer| viewer.sees(guest));
+                let response = scraped(&self.exporter, sees).await;
                 Ok(record.follow(response).map(Body::new))
             }
             Target::Bridge => {
@@ -181,15 +162,11 @@ impl Front {
         let mut record = Record::new(&self.calls, Some(first.unwrap_or(path)));
         let request = request.map(|body| Counted::new(body, &record));
         // Where callers prove who they are, a browser has nothing to prove it with that a page of another site could use.
-        let anybody = self.access.now().is_open();
+        let anybody = self.access.now().lets_anybody();
         let admit = |methods: &[&str], request: &mut Request<_>| {
-            self.admit(
-                &mut record,
-                (peer, connection),
-                request,
-                Kind::Json,
-                methods,
-            )
+            let caller = (peer, connection);
+            let admitted = self.admit(&mut record, caller, request, Kind::Json, methods);
+            admitted.inspect_err(|status| record.refused(status))
         };
         let (response, code) = self.json.serve(anybody, admit, request).await;
         record.code(code);
@@ -211,19 +188,23 @@ impl Front {
         let policy = self.access.now();
         let caller = policy.caller(peer, request.headers_mut())?;
         record.caller(caller.name());
-        let viewer = Viewer { policy, caller };
+        let viewer = Viewer::new(policy, caller);
+        let is_own = methods.is_empty();
+        let own = request.uri().path().to_owned();
+        let own = [own.as_str()];
+        let methods = if is_own { &own } else { methods };
         let target = match (&self.fixed, kind) {
             (Some(guest), _) => Target::Guest(Arc::clone(guest)),
             (None, Kind::Scrape) => Target::Bridge,
             // The API's own document.
-            (None, Kind::Json) if methods.is_empty() => Target::Bridge,
+            (None, Kind::Json) if is_own => Target::Bridge,
             (None, Kind::Call | Kind::Json) => {
                 let seen = Seen {
                     guests: &self.guests,
                     viewer: &viewer,
                 };
                 let target = route(&seen, request.uri(), request.headers());
-                target.map_err(|status| viewer.hide(request.uri().path(), status))?
+                target.map_err(|status| viewer.hide(methods, status))?
             }
         };
         let name = match &target {
@@ -236,10 +217,8 @@ impl Front {
                 BRIDGE_NAME
             }
         };
-        let own = [request.uri().path()];
-        let methods = if methods.is_empty() { &own } else { methods };
-        viewer.policy.check(&viewer.caller, name, methods)?;
-        record.hold(viewer.caller.admit()?, connection.busy());
+        viewer.may(name, methods)?;
+        record.hold(viewer.caller().admit()?, connection.busy());
         if matches!(target, Target::Bridge) {
             request.extensions_mut().insert(viewer);
         }
@@ -278,8 +257,8 @@ fn in_http(status: &Status) -> Response<Body> {
 }
 
 /// An answer for Prometheus.
-async fn scraped(exporter: &Exporter) -> Response<Body> {
-    match exporter.scrape().await {
+async fn scraped(exporter: &Exporter, sees: impl Fn(&str) -> bool) -> Response<Body> {
+    match exporter.scrape(sees).await {
         Ok(it) => text(StatusCode::OK, metrics::CONTENT_TYPE, it),
         // A string takes whatever is written to it.
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, error.to_string()),

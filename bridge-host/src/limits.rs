@@ -75,6 +75,9 @@ pub const MAX_CONNECTIONS: usize = 4096;
 /// request. Then its connection is closed.
 pub const FIRST_WORDS: Duration = Duration::from_secs(10);
 
+/// A client that has just come is given so long to make a call before its place is another's.
+pub const FIRST_CALL: Duration = Duration::from_millis(250);
+
 /// An idle client whose place is needed has so long to notice that it should go.
 pub const EVICTION: Duration = Duration::from_millis(500);
 

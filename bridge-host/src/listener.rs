@@ -41,6 +41,8 @@ pub(crate) struct Serving {
     pub(crate) tls: Option<Acceptor>,
     /// Cancelled when the bridge ends: calls under way may end.
     pub(crate) drain: CancellationToken,
+    /// Cancelled when they have had their time.
+    pub(crate) cut: CancellationToken,
     /// All connections.
     pub(crate) tasks: TaskTracker,
 }
@@ -142,7 +144,6 @@ impl Listener {
     /// Accepts until cancelled.
     pub(crate) async fn run(self, serving: Serving) {
         loop {
-            let place = serving.connections.place().await;
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
                     // Without it, small answers wait for acknowledgements.
@@ -153,6 +154,7 @@ impl Listener {
                         address: Some(address),
                         ..Peer::default()
                     };
+                    let place = serving.connections.enter();
                     match serving.tls.clone() {
                         Some(acceptor) => {
                             serving.spawn(encrypted(acceptor, stream, peer, serving.clone(), place))
@@ -165,6 +167,7 @@ impl Listener {
                         uid: stream.peer_cred().ok().map(|peer| peer.uid()),
                         ..Peer::default()
                     };
+                    let place = serving.connections.enter();
                     serving.spawn(converse(stream, peer, serving.clone(), place));
                 }),
             };
@@ -172,6 +175,8 @@ impl Listener {
                 warn!(%error, "can't accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+            // The next waits in the kernel's backlog.
+            serving.connections.room().await;
         }
     }
 }
@@ -260,6 +265,7 @@ where
                 }
                 has_spoken = true;
             }
+            () = serving.cut.cancelled() => return,
             () = serving.drain.cancelled(), if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();

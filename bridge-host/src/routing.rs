@@ -140,7 +140,8 @@ fn is_shared_service(path: &str) -> bool {
     path.starts_with("/grpc.reflection.") || path.starts_with("/grpc.health.")
 }
 
-fn not_found<N: Names>(names: &N, name: &str) -> Status {
+/// What is said of a name that no guest has.
+pub(crate) fn not_found<N: Names>(names: &N, name: &str) -> Status {
     let name: String = name
         .chars()
         .take(100)

@@ -12,8 +12,8 @@ use vbridge_api::host::v1::{
 };
 
 use crate::{
-    error::Reason,
-    front::{Seen, Viewer},
+    access::Viewer,
+    front::Seen,
     guest::Guest,
     guests::{Change, Guests},
     routing::{self, Names as _, name_key},
@@ -24,22 +24,15 @@ pub(crate) struct Service {
     pub(crate) guests: Guests,
 }
 
-/// Who asks. The front says so.
-fn viewer<T>(request: &Request<T>) -> Result<Viewer, Status> {
-    let viewer = request.extensions().get::<Viewer>().cloned();
-    viewer.ok_or_else(|| Status::internal("the bridge does not know who asks"))
-}
-
 impl Service {
+    /// A guest that they do not see is none.
     fn find(&self, viewer: &Viewer, name: &str) -> Result<Arc<Guest>, Status> {
         let guests = &self.guests;
-        let guest = routing::find(&Seen { guests, viewer }, name)?;
+        let seen = Seen { guests, viewer };
+        let guest = routing::find(&seen, name)?;
         match viewer.sees(guest.name()) {
             true => Ok(guest),
-            false => Err(Reason::CallerRefused.status(
-                guest.name(),
-                format!("no rule allows you anything of \"{}\"", guest.name()),
-            )),
+            false => Err(routing::not_found(&seen, name)),
         }
     }
 }
@@ -52,7 +45,7 @@ impl BridgeService for Service {
         &self,
         request: Request<ListGuestsRequest>,
     ) -> Result<Response<ListGuestsResponse>, Status> {
-        let viewer = viewer(&request)?;
+        let viewer = Viewer::of(&request)?;
         let guests = self.guests.all();
         let guests = guests.iter().filter(|guest| viewer.sees(guest.name()));
         let guests = guests.map(|guest| guest.message()).collect();
@@ -63,7 +56,7 @@ impl BridgeService for Service {
         &self,
         request: Request<GetGuestRequest>,
     ) -> Result<Response<GetGuestResponse>, Status> {
-        let viewer = viewer(&request)?;
+        let viewer = Viewer::of(&request)?;
         let guest = self.find(&viewer, &request.into_inner().name)?;
         Ok(Response::new(GetGuestResponse {
             guest: Some(guest.message()),
@@ -77,7 +70,7 @@ impl BridgeService for Service {
         request: Request<WatchGuestsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
         let guests = self.guests.clone();
-        let viewer = viewer(&request)?;
+        let viewer = Viewer::of(&request)?;
         let mut wanted = HashSet::new();
         for name in request.into_inner().names {
             self.find(&viewer, &name)?;

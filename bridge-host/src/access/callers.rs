@@ -20,6 +20,9 @@ use crate::{error::Reason, limits::MAX_CALLERS};
 /// Who proves nothing.
 pub const ANONYMOUS: &str = "anonymous";
 
+/// What a certificate's fingerprint begins with.
+pub(super) const FINGERPRINT: &str = "sha256:";
+
 /// The longest name of a caller.
 const MAX_NAME: usize = 64;
 
@@ -198,10 +201,11 @@ impl Callers {
             let (other, what) = match proof {
                 Proof::Token(hash) => (self.by_token.insert(*hash, caller), "token"),
                 Proof::Certificate(it) => {
-                    let key = match it.contains("://") {
-                        true => it.clone(),
-                        false => it.to_ascii_lowercase(),
-                    };
+                    let key = certificate_key(it).map_err(|why| AccessError::BadCertificate {
+                        caller: name.clone(),
+                        name: it.escape_debug().to_string(),
+                        why,
+                    })?;
                     (self.by_certificate.insert(key, caller), "certificate")
                 }
                 Proof::Uid(uid) => (self.by_uid.insert(*uid, caller), "uid"),
@@ -215,13 +219,13 @@ impl Callers {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_name.keys().map(String::as_str).chain([ANONYMOUS])
+        self.by_name.keys().map(String::as_str)
     }
 
     pub(super) fn find(
         &self,
         peer: &Peer,
-        token: Option<&HeaderValue>,
+        tokens: &[HeaderValue],
         now: SystemTime,
     ) -> Result<Arc<Caller>, Status> {
         let known = |caller: &Arc<Caller>| match caller.expires {
@@ -235,17 +239,18 @@ impl Callers {
             }
             _ => Ok(Arc::clone(caller)),
         };
-        if let Some(token) = token {
+        if let Some(token) = tokens.first() {
             // Of scheme and token only the first may be told in an error, or logged.
             let token = token.as_bytes();
             let (scheme, rest) = token.split_at_checked(7).unwrap_or((token, &[]));
             let is_bearer = scheme.eq_ignore_ascii_case(b"bearer ");
             let hash = TokenHash::of(rest.trim_ascii());
-            return match self.by_token.get(&hash).filter(|_| is_bearer) {
+            let is_only = tokens.len() == 1;
+            return match self.by_token.get(&hash).filter(|_| is_bearer && is_only) {
                 Some(caller) => known(caller),
                 None => Err(Reason::CallerUnknown.status(
                     "",
-                    "the metadata `authorization` has no token that this bridge knows; it must be `Bearer TOKEN`",
+                    "the metadata `authorization` has no token that this bridge knows; it must be `Bearer TOKEN`, once",
                 )),
             };
         }
@@ -257,6 +262,23 @@ impl Callers {
             Some(caller) => known(caller),
             None => Ok(Arc::clone(&self.nobody)),
         }
+    }
+}
+
+/// What a certificate's name is looked for by: each kind looks another way, and is no other's.
+fn certificate_key(name: &str) -> Result<String, &'static str> {
+    if let Some(digits) = name.strip_prefix(FINGERPRINT) {
+        let digits = digits.replace(':', "").to_ascii_lowercase();
+        return match TokenHash::parse(&digits) {
+            Some(_) => Ok(format!("{FINGERPRINT}{digits}")),
+            None => Err("a fingerprint has 64 hexadecimal digits"),
+        };
+    }
+    match name.contains(':') {
+        // A URI. Letter case counts in its path.
+        true => Ok(name.to_owned()),
+        false if name.is_empty() => Err("it is empty"),
+        false => Ok(name.to_ascii_lowercase()),
     }
 }
 
@@ -286,7 +308,7 @@ mod tests {
             spec.expires = Some(expires);
             let callers = Callers::new(&[spec], None).unwrap();
             let token = HeaderValue::from_static("bearer t");
-            callers.find(&Peer::default(), Some(&token), now)
+            callers.find(&Peer::default(), &[token], now)
         };
         assert_eq!(find(now + Duration::from_secs(1)).unwrap().name(), "a");
         let status = find(now).unwrap_err();
@@ -303,9 +325,20 @@ mod tests {
         assert!(error(&pair).contains("\"a\" and \"b\" prove who they are by the same uid"));
         let pair = [caller("a", &[uid.clone()]), caller("a", &[other])];
         assert!(error(&pair).contains("two callers are named \"a\""));
-        assert!(error(&[caller("a", &[])]).contains("no token"));
+        assert!(error(&[caller("a", &[])]).contains("token_file"));
         for name in ["", ANONYMOUS, "a b", "a\u{1b}", &"a".repeat(65)] {
             assert!(error(&[caller(name, &[uid.clone()])]).contains("caller's name"));
         }
+    }
+
+    #[test]
+    fn a_certificates_fingerprint_is_taken_as_openssl_writes_it() {
+        let digits = "ab".repeat(32);
+        let pairs = vec!["AB"; 32].join(":");
+        let key = format!("sha256:{digits}");
+        assert_eq!(certificate_key(&format!("sha256:{pairs}")).unwrap(), key);
+        assert_eq!(certificate_key("Ops.Example").unwrap(), "ops.example");
+        assert_eq!(certificate_key("urn:Ops").unwrap(), "urn:Ops");
+        assert!(certificate_key("sha256:abcd").is_err() && certificate_key("").is_err());
     }
 }

@@ -30,6 +30,7 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::SystemTime};
 use http::{HeaderMap, header};
 use tokio::sync::watch;
 use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use crate::error::Reason;
 
@@ -67,7 +68,9 @@ pub enum AccessError {
     #[error("two callers are named \"{0}\"; give each a name of its own")]
     DuplicateCaller(String),
     /// Two callers would be told apart by nothing.
-    #[error("the callers \"{0}\" and \"{1}\" prove who they are by the same {2}")]
+    #[error(
+        "the callers \"{0}\" and \"{1}\" prove who they are by the same {2}; give each its own"
+    )]
     SameProof(String, String, &'static str),
     /// A caller's name can't be used.
     #[error(
@@ -75,10 +78,24 @@ pub enum AccessError {
     )]
     BadName(String),
     /// A caller can't prove who it is.
-    #[error("the caller \"{0}\" has no token, certificate or uid to be known by")]
+    #[error(
+        "the caller \"{0}\" has nothing to be known by; give it token_file, token_sha256, certificate or uid"
+    )]
     NoProof(String),
+    /// A certificate's name can't be one.
+    #[error("the caller \"{caller}\" can't be known by the certificate \"{name}\": {why}")]
+    BadCertificate {
+        /// The caller.
+        caller: String,
+        /// What should be in its certificate.
+        name: String,
+        /// What is the matter with it.
+        why: &'static str,
+    },
     /// A rule names a caller that there is not.
-    #[error("rule {rule} names the caller \"{caller}\", and there is none like it")]
+    #[error(
+        "rule {rule} names the caller \"{caller}\", and there is none like it; add a [[caller]] or correct the rule"
+    )]
     UnknownCaller {
         /// The rule, counted from one, or its name.
         rule: String,
@@ -89,7 +106,9 @@ pub enum AccessError {
     #[error("there are callers and no rules, so nobody may call anything; add a [[rule]]")]
     NoRules,
     /// More than a bridge takes.
-    #[error("there are {count} {what}, and the limit is {limit}")]
+    #[error(
+        "there are {count} {what}, and the limit is {limit}; put some together, with stars in their lists"
+    )]
     TooMany {
         /// How many.
         count: usize,
@@ -179,19 +198,19 @@ impl Policy {
         match &self.0 {
             None => Ok(Caller::anybody()),
             Some(ruled) => {
-                let token = headers.remove(header::AUTHORIZATION);
-                ruled.callers.find(peer, token.as_ref(), SystemTime::now())
+                let tokens: Vec<_> = headers
+                    .get_all(header::AUTHORIZATION)
+                    .iter()
+                    .cloned()
+                    .collect();
+                headers.remove(header::AUTHORIZATION);
+                ruled.callers.find(peer, &tokens, SystemTime::now())
             }
         }
     }
 
     /// Whether a caller may call all of these methods, which stand for one call.
-    pub(crate) fn check(
-        &self,
-        caller: &Caller,
-        guest: &str,
-        methods: &[&str],
-    ) -> Result<(), Status> {
+    fn check(&self, caller: &Caller, guest: &str, methods: &[&str]) -> Result<(), Status> {
         let Some(Ruled { rules, .. }) = &self.0 else {
             return Ok(());
         };
@@ -203,27 +222,30 @@ impl Policy {
             };
             let method = shown(method);
             if caller.is_anonymous() {
-                return Err(unknown(&method, &why));
+                return Err(unknown(&method));
             }
-            let message = format!(
-                "caller \"{}\" may not call {method} of \"{guest}\": {why}",
-                caller.name()
-            );
+            let name = caller.name();
+            // The same for guests that there are and for others.
+            if !rules.sees(name, guest) {
+                let message = format!(
+                    "caller \"{name}\" may not call {method} of that guest, nor anything else, whether there is one or not: no rule allows it"
+                );
+                return Err(Reason::CallerRefused.status("", message));
+            }
+            let message = format!("caller \"{name}\" may not call {method} of \"{guest}\": {why}");
             return Err(Reason::CallerRefused.status(guest, message));
         }
         Ok(())
     }
 
-    /// Whether a call that names no guest is from anybody who has proved who it is.
-    pub(crate) fn check_known(&self, caller: &Caller, method: &str) -> Result<(), Status> {
-        match caller.is_anonymous() {
-            true => Err(unknown(&shown(method), "it names no guest")),
-            false => Ok(()),
-        }
+    /// Whether rules let somebody call who proves nothing.
+    pub(crate) fn lets_anybody(&self) -> bool {
+        let ruled = self.0.as_ref();
+        ruled.is_none_or(|ruled| ruled.rules.lets_anybody())
     }
 
     /// Whether a caller may call anything of a guest. Of others it need not know.
-    pub(crate) fn sees(&self, caller: &Caller, guest: &str) -> bool {
+    fn sees(&self, caller: &Caller, guest: &str) -> bool {
         let ruled = self.0.as_ref();
         ruled.is_none_or(|ruled| ruled.rules.sees(caller.name(), guest))
     }
@@ -236,11 +258,68 @@ fn shown(method: &str) -> String {
     method.flat_map(char::escape_debug).collect()
 }
 
-fn unknown(method: &str, why: &str) -> Status {
+fn unknown(method: &str) -> Status {
     let message = format!(
-        "{method} is not for everybody ({why}): send a token in the metadata `authorization: Bearer TOKEN`, or have a certificate that this bridge knows"
+        "{method} is not for everybody: send a token in the metadata `authorization: Bearer TOKEN`, or have a certificate that this bridge knows"
     );
     Reason::CallerUnknown.status("", message)
+}
+
+/// Who asks, and what they may: the bridge's own services find it among a request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct Viewer {
+    policy: Arc<Policy>,
+    caller: Arc<Caller>,
+}
+
+impl Viewer {
+    pub(crate) fn new(policy: Arc<Policy>, caller: Arc<Caller>) -> Self {
+        Self { policy, caller }
+    }
+
+    /// Who sends a request. The front says so.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let viewer = request.extensions().get::<Self>().cloned();
+        viewer.ok_or_else(|| Status::internal("the bridge does not know who asks"))
+    }
+
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether all guests are their business.
+    pub(crate) fn sees_all(&self) -> bool {
+        self.policy.is_open()
+    }
+
+    /// Whether this guest is any of their business.
+    pub(crate) fn sees(&self, guest: &str) -> bool {
+        self.policy.sees(&self.caller, guest)
+    }
+
+    /// Whether they may call all of these methods, which stand for one call, of a guest.
+    pub(crate) fn may(&self, guest: &str, methods: &[&str]) -> Result<(), Status> {
+        self.policy.check(&self.caller, guest, methods)
+    }
+
+    /// Whoever may not call a guest is not told either that there is none of that name.
+    pub(crate) fn hide(&self, methods: &[&str], status: Status) -> Status {
+        let details = status.get_details_error_info();
+        let name = details.as_ref().and_then(|info| info.metadata.get("guest"));
+        match name {
+            Some(name) => self.may(name, methods).err().unwrap_or(status),
+            None if self.caller.is_anonymous() => {
+                unknown(&shown(methods.first().copied().unwrap_or_default()))
+            }
+            None => status,
+        }
+    }
+
+    /// Everybody, who may everything.
+    #[cfg(test)]
+    pub(crate) fn anybody() -> Self {
+        Self::new(Arc::default(), Caller::anybody())
+    }
 }
 
 #[cfg(test)]
@@ -328,9 +407,15 @@ mod tests {
         let status = policy.check(&web, "web-1", &run).unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied);
         assert!(status.message().contains("rule no-shells refuses it"));
+        // Of one that it may not call at all it hears the same, whether it is there or not.
         let status = policy.check(&web, "db", PING).unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied);
-        assert!(status.message().contains("no rule allows it"));
+        assert!(!status.message().contains("db"), "{status:?}");
+        let other = policy.check(&web, "nobody", PING).unwrap_err();
+        assert_eq!(
+            (status.message(), status.details()),
+            (other.message(), other.details())
+        );
         let both = [PING[0], run[0]];
         assert!(policy.check(&web, "web-1", &both).is_err());
     }

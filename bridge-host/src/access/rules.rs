@@ -12,7 +12,7 @@ pub struct Rule {
     pub name: String,
     /// Whether it allows or refuses.
     pub allow: bool,
-    /// The callers. Who proves nothing is only meant where [`ANONYMOUS`] is written.
+    /// The callers. Who proves nothing is allowed nothing where [`ANONYMOUS`] is not written; `*` refuses it, too.
     pub callers: Vec<String>,
     /// The guests, by their names. `bridge` is the bridge itself, with its hypervisors.
     pub guests: Vec<String>,
@@ -91,7 +91,8 @@ impl Rules {
             let compiled = Compiled::new(rule, index + 1);
             for (pattern, caller) in compiled.callers.iter().zip(&rule.callers) {
                 // Most likely a slip, and then the rule does not do what was meant.
-                if caller != "*" && !callers.names().any(|name| pattern.matches(name)) {
+                let is_meant = caller == "*" || caller == ANONYMOUS;
+                if !is_meant && !callers.names().any(|name| pattern.matches(name)) {
                     return Err(AccessError::UnknownCaller {
                         rule: compiled.name,
                         caller: caller.escape_debug().to_string(),
@@ -117,7 +118,12 @@ impl Rules {
         }
     }
 
-    /// Whether some rule may allow it something of that guest.
+    /// Whether some rule may allow something to who proves nothing.
+    pub(super) fn lets_anybody(&self) -> bool {
+        self.0.iter().any(|rule| rule.allow && rule.anonymous)
+    }
+
+    /// Whether some rule may allow it something of that guest. It may be that others refuse all that there is, each by its name.
     pub(super) fn sees(&self, caller: &str, guest: &str) -> bool {
         let guest = guest.to_ascii_lowercase();
         let mut rules = self.0.iter().filter(|rule| rule.is_for(caller, &guest));
@@ -142,7 +148,10 @@ impl Compiled {
             },
             allow: rule.allow,
             callers: compile(&rule.callers),
-            anonymous: rule.callers.iter().any(|caller| caller == ANONYMOUS),
+            anonymous: rule
+                .callers
+                .iter()
+                .any(|caller| caller == ANONYMOUS || caller == "*" && !rule.allow),
             guests: compile(&lowercase),
             methods: compile(&rule.methods),
         }
@@ -175,6 +184,19 @@ mod tests {
         assert_eq!(rules.verdict("ops", "db", "/a.B/C"), Verdict::Allowed);
         assert_eq!(rules.verdict(ANONYMOUS, "db", "/a.B/C"), Verdict::NotNamed);
         assert!(!rules.sees(ANONYMOUS, "db"));
+    }
+
+    #[test]
+    fn what_is_refused_to_everybody_is_refused_to_who_proves_nothing() {
+        let rules = rules(&[
+            Rule::deny("", ["*"], ["*"], ["a.B/*"]),
+            Rule::allow("", [ANONYMOUS, "ops"], ["*"], ["*"]),
+        ]);
+        assert_eq!(
+            rules.verdict(ANONYMOUS, "db", "a.B/C"),
+            Verdict::Denied("1")
+        );
+        assert_eq!(rules.verdict(ANONYMOUS, "db", "a.D/C"), Verdict::Allowed);
     }
 
     #[test]

@@ -18,12 +18,13 @@ use rustls::{
         CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
-    server::WebPkiClientVerifier,
+    server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::callers::FINGERPRINT;
 use crate::limits::{MAX_CERTIFICATE_NAMES, MAX_PEM};
 
 /// Where certificates and keys are, in PEM form.
@@ -102,6 +103,10 @@ fn configuration(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
         )
     })?;
     configuration.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // A session that is taken up again is not checked again: a certificate that has expired would go on for as long as its
+    // client likes.
+    configuration.session_storage = Arc::new(NoServerSessionStorage {});
+    configuration.send_tls13_tickets = 0;
     Ok(Arc::new(configuration))
 }
 
@@ -173,11 +178,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let digest = Sha256::digest(certificate);
     let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut names = vec![format!("sha256:{digits}")];
+    let mut names = vec![format!("{FINGERPRINT}{digits}")];
     if let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) {
         let dns = certificate.valid_dns_names().map(str::to_ascii_lowercase);
-        // Letter case counts in a path.
-        let uris = certificate.valid_uri_names().map(str::to_owned);
+        // Whatever an authority lets be written there, it is neither a DNS name nor a fingerprint.
+        let uris = certificate.valid_uri_names();
+        let uris = uris.filter(|uri| uri.contains(':') && !uri.starts_with(FINGERPRINT));
+        let uris = uris.map(str::to_owned);
         names.extend(dns.chain(uris).take(MAX_CERTIFICATE_NAMES));
     }
     names

@@ -1,6 +1,6 @@
 //! How commands reach the bridge, and through it a guest.
 
-use std::{fmt, future::Future, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, future::Future, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use bridge_host::{
     GUEST_HEADER, WAIT_HEADER, check_name,
@@ -22,7 +22,7 @@ use super::{
     duration,
     failure::{Call, Failure},
     output::{Output, printable},
-    proof::{Proof, encrypted},
+    proof::{Proof, encrypted, host_of},
 };
 
 /// Guests that an error names at most.
@@ -97,6 +97,18 @@ enum BridgeAddress {
     Unix(PathBuf),
 }
 
+impl BridgeAddress {
+    /// Whether nobody but the bridge's machine sees what is sent there.
+    fn keeps_secrets(&self) -> bool {
+        let Self::Tcp(authority) = self else {
+            return true;
+        };
+        let host = host_of(authority);
+        let is_loopback = |host: &str| host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        host == "localhost" || is_loopback(host)
+    }
+}
+
 impl FromStr for BridgeAddress {
     type Err = String;
 
@@ -169,6 +181,11 @@ impl Client {
             limit: options.timeout,
         };
         let token = options.proof.token()?;
+        if token.is_some() && !options.bridge.keeps_secrets() {
+            return Err(Failure::new(format!(
+                "the token is not sent to {bridge}, for everybody on the way could read it; write https://{bridge}, and --ca FILE"
+            )));
+        }
         let tls = match &options.bridge {
             BridgeAddress::Https(_) => Some(options.proof.tls()?),
             _ => None,
@@ -402,6 +419,22 @@ fn windows(endpoint: Endpoint) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_is_sent_where_nobody_reads_along() {
+        for (text, keeps) in [
+            ("127.0.0.1:7411", true),
+            ("[::1]:7411", true),
+            ("localhost:7411", true),
+            ("unix:/run/vbridge.sock", true),
+            ("https://hv1.example:7411", true),
+            ("hv1.example:7411", false),
+            ("192.0.2.1:7411", false),
+        ] {
+            let address: BridgeAddress = text.parse().unwrap();
+            assert_eq!(address.keeps_secrets(), keeps, "{text}");
+        }
+    }
 
     #[test]
     fn a_bridge_is_a_host_with_a_port_or_a_socket() {

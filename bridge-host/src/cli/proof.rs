@@ -94,9 +94,22 @@ impl Proof {
 fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?
-        .take(MAX_TOKEN)
+        .take(MAX_TOKEN + 1)
         .read_to_string(&mut text)?;
-    Ok(text)
+    match text.trim().is_empty() || text.len() as u64 > MAX_TOKEN {
+        true => Err(io::Error::other(format!(
+            "it must hold one line of at most {MAX_TOKEN} bytes"
+        ))),
+        false => Ok(text),
+    }
+}
+
+/// The host of `HOST:PORT`.
+pub(super) fn host_of(authority: &str) -> &str {
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// A connection to `HOST:PORT`, encrypted.
@@ -105,14 +118,7 @@ pub(super) async fn encrypted(
     tls: Option<TlsConnector>,
 ) -> io::Result<TlsStream<TcpStream>> {
     let tls = tls.ok_or(io::ErrorKind::Unsupported)?;
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    let host = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let name = ServerName::try_from(host).map_err(io::Error::other)?;
+    let name = ServerName::try_from(host_of(authority).to_owned()).map_err(io::Error::other)?;
     let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
     tls.connect(name, stream).await

@@ -42,12 +42,13 @@ use vbridge_api::host::v1::{
 };
 
 use crate::{
+    access::Viewer,
     error::Reason,
     guests::Guests,
     hypervisor::{Hypervisor, Hypervisors},
     limits::{DOMAIN_ACT, MAX_LISTED_DOMAINS},
 };
-use find::find;
+use find::{Found, find};
 use refusal::{refusal, wrong_state};
 
 /// Asks the hypervisors, and tells them what to do.
@@ -90,6 +91,16 @@ impl Act {
         is_vague && domain.is_active().await.is_ok_and(|is| is == is_start)
     }
 
+    fn method(self) -> &'static str {
+        match self {
+            Self::Start(_) => "/vbridge.host.v1.Domains/StartDomain",
+            Self::Shutdown(_) => "/vbridge.host.v1.Domains/ShutdownDomain",
+            Self::Destroy(_) => "/vbridge.host.v1.Domains/DestroyDomain",
+            Self::Suspend => "/vbridge.host.v1.Domains/SuspendDomain",
+            Self::Resume => "/vbridge.host.v1.Domains/ResumeDomain",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Start(_) => "start",
@@ -103,15 +114,41 @@ impl Act {
 
 // === impl Domains ===
 
+/// A domain as the rules of callers know it: by its guest's name, or its own.
+pub(super) fn called(domain: &DomainMessage) -> &str {
+    match domain.guest.as_str() {
+        "" => &domain.name,
+        guest => guest,
+    }
+}
+
 impl Domains {
+    /// The domain that is meant, if the caller may call that method for it.
+    async fn find(
+        &self,
+        (viewer, method): (&Viewer, &str),
+        name: &str,
+        hypervisor: &str,
+    ) -> Result<Found, Status> {
+        let found = find(&self.hypervisors, name, hypervisor).await;
+        let found = found.map_err(|status| match viewer.may(name, &[method]) {
+            Ok(()) => status,
+            Err(refused) => refused,
+        })?;
+        let domain = found.hypervisor.describe(&found.domain, None);
+        viewer.may(called(&domain), &[method])?;
+        Ok(found)
+    }
+
     /// Does it, and tells how the domain is then: `None` if it is gone.
     async fn act(
         &self,
+        viewer: &Viewer,
         name: &str,
         hypervisor: &str,
         act: Act,
     ) -> Result<Option<DomainMessage>, Status> {
-        let found = find(&self.hypervisors, name, hypervisor).await?;
+        let found = self.find((viewer, act.method()), name, hypervisor).await?;
         let (hypervisor, name) = (&*found.hypervisor, found.domain.name());
         let refused = |error| refusal(hypervisor, name, &error);
         let connect = hypervisor.writing().await.map_err(refused)?;
@@ -119,8 +156,8 @@ impl Domains {
         let domain = connect.domain_by_uuid(found.domain.uuid()).await;
         let domain = domain.map_err(refused)?;
         info!(
-            domain = %name.escape_debug(), uri = %hypervisor.uri(), act = act.name(),
-            "a caller changes a domain"
+            caller = viewer.caller().name(), domain = %name.escape_debug(), uri = %hypervisor.uri(),
+            act = act.name(), "a caller changes a domain"
         );
         if let Err(error) = act.carry_out(&domain).await {
             return Err(match act.is_out_of_place(&domain, &error).await {
@@ -165,12 +202,14 @@ impl DomainsService for Domains {
         &self,
         request: Request<ListDomainsRequest>,
     ) -> Result<Response<ListDomainsResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let of = find::hypervisors(&self.hypervisors, &request.hypervisor)?;
         let mut answer = ListDomainsResponse::default();
         for (hypervisor, domains) in list::list_all(of, request.selection()).await {
             answer.hypervisors.push(hypervisor);
-            answer.domains.extend(domains);
+            let seen = domains.into_iter().filter(|it| viewer.sees(called(it)));
+            answer.domains.extend(seen);
         }
         let count = answer.domains.len();
         if count > MAX_LISTED_DOMAINS {
@@ -186,8 +225,10 @@ impl DomainsService for Domains {
         &self,
         request: Request<GetDomainRequest>,
     ) -> Result<Response<GetDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let GetDomainRequest { domain, hypervisor } = request.into_inner();
-        let found = find(&self.hypervisors, &domain, &hypervisor).await?;
+        let about = (&viewer, "/vbridge.host.v1.Domains/GetDomain");
+        let found = self.find(about, &domain, &hypervisor).await?;
         let refused = |error| refusal(&found.hypervisor, found.domain.name(), &error);
         let domain = now(&found.hypervisor, &found.domain).await;
         let domain = Some(domain.map_err(refused)?);
@@ -199,13 +240,16 @@ impl DomainsService for Domains {
         &self,
         request: Request<StartDomainRequest>,
     ) -> Result<Response<StartDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let flags = match request.paused {
             true => DomainCreateFlags::START_PAUSED,
             false => DomainCreateFlags::empty(),
         };
         let act = Act::Start(flags);
-        let domain = self.act(&request.domain, &request.hypervisor, act).await?;
+        let domain = self
+            .act(&viewer, &request.domain, &request.hypervisor, act)
+            .await?;
         Ok(Response::new(StartDomainResponse { domain }))
     }
 
@@ -213,6 +257,7 @@ impl DomainsService for Domains {
         &self,
         request: Request<ShutdownDomainRequest>,
     ) -> Result<Response<ShutdownDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let flags = match request.mode() {
             DomainShutdownMode::Unspecified => DomainShutdownFlagValues::empty(),
@@ -220,7 +265,9 @@ impl DomainsService for Domains {
             DomainShutdownMode::Agent => DomainShutdownFlagValues::GUEST_AGENT,
         };
         let act = Act::Shutdown(flags);
-        let domain = self.act(&request.domain, &request.hypervisor, act).await?;
+        let domain = self
+            .act(&viewer, &request.domain, &request.hypervisor, act)
+            .await?;
         Ok(Response::new(ShutdownDomainResponse { domain }))
     }
 
@@ -228,13 +275,16 @@ impl DomainsService for Domains {
         &self,
         request: Request<DestroyDomainRequest>,
     ) -> Result<Response<DestroyDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
         let flags = match request.graceful {
             true => DomainDestroyFlagsValues::GRACEFUL,
             false => DomainDestroyFlagsValues::empty(),
         };
         let act = Act::Destroy(flags);
-        let domain = self.act(&request.domain, &request.hypervisor, act).await?;
+        let domain = self
+            .act(&viewer, &request.domain, &request.hypervisor, act)
+            .await?;
         Ok(Response::new(DestroyDomainResponse { domain }))
     }
 
@@ -242,8 +292,11 @@ impl DomainsService for Domains {
         &self,
         request: Request<SuspendDomainRequest>,
     ) -> Result<Response<SuspendDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let SuspendDomainRequest { domain, hypervisor } = request.into_inner();
-        let domain = self.act(&domain, &hypervisor, Act::Suspend).await?;
+        let domain = self
+            .act(&viewer, &domain, &hypervisor, Act::Suspend)
+            .await?;
         Ok(Response::new(SuspendDomainResponse { domain }))
     }
 
@@ -251,8 +304,9 @@ impl DomainsService for Domains {
         &self,
         request: Request<ResumeDomainRequest>,
     ) -> Result<Response<ResumeDomainResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let ResumeDomainRequest { domain, hypervisor } = request.into_inner();
-        let domain = self.act(&domain, &hypervisor, Act::Resume).await?;
+        let domain = self.act(&viewer, &domain, &hypervisor, Act::Resume).await?;
         Ok(Response::new(ResumeDomainResponse { domain }))
     }
 
@@ -260,8 +314,12 @@ impl DomainsService for Domains {
         &self,
         request: Request<GetDomainXmlRequest>,
     ) -> Result<Response<GetDomainXmlResponse>, Status> {
+        let viewer = Viewer::of(&request)?;
         let request = request.into_inner();
-        let found = find(&self.hypervisors, &request.domain, &request.hypervisor).await?;
+        let about = (&viewer, "/vbridge.host.v1.Domains/GetDomainXml");
+        let found = self
+            .find(about, &request.domain, &request.hypervisor)
+            .await?;
         let refused = |error| refusal(&found.hypervisor, found.domain.name(), &error);
         // Never those with passwords, which the connection that reads would not give either.
         let flags = match request.inactive {
@@ -280,11 +338,13 @@ impl DomainsService for Domains {
         &self,
         request: Request<WatchDomainsRequest>,
     ) -> Result<Response<WatchStream>, Status> {
+        let viewer = Viewer::of(&request)?;
         let WatchDomainsRequest { domain, hypervisor } = request.into_inner();
         let (of, uuid) = if domain.is_empty() {
             (find::hypervisors(&self.hypervisors, &hypervisor)?, None)
         } else {
-            let found = find(&self.hypervisors, &domain, &hypervisor).await?;
+            let about = (&viewer, "/vbridge.host.v1.Domains/WatchDomains");
+            let found = self.find(about, &domain, &hypervisor).await?;
             (
                 vec![found.hypervisor],
                 Some(found.domain.uuid().to_string()),
@@ -297,6 +357,7 @@ impl DomainsService for Domains {
             hypervisors: self.hypervisors.clone(),
             of,
             uuid,
+            viewer,
             reader,
         };
         tokio::spawn(watch.run());

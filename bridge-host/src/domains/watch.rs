@@ -12,11 +12,13 @@ use std::sync::Arc;
 use tokio::sync::{broadcast::error::RecvError, mpsc};
 use tonic::Status;
 use vbridge_api::host::v1::{
-    DomainSelection, DomainsSnapshotEnd, WatchDomainsResponse, watch_domains_response::What,
+    Domain as DomainMessage, DomainSelection, DomainsSnapshotEnd, WatchDomainsResponse,
+    watch_domains_response::What,
 };
 
-use super::list::list;
+use super::{called, list::list};
 use crate::{
+    access::Viewer,
     guests::Guests,
     hypervisor::{Hypervisor, Hypervisors, News},
 };
@@ -32,6 +34,8 @@ pub(super) struct Watch {
     pub(super) of: Vec<Arc<Hypervisor>>,
     /// The UUID of the only domain that it wants to hear of.
     pub(super) uuid: Option<String>,
+    /// Whose it is: of other domains it hears nothing.
+    pub(super) viewer: Viewer,
     pub(super) reader: mpsc::Sender<Item>,
 }
 
@@ -59,7 +63,7 @@ impl Watch {
                     let domain = event.domain.as_ref();
                     let is_wanted = domain.is_some_and(|domain| {
                         self.of.iter().any(|of| of.uri() == domain.hypervisor)
-                            && self.uuid.as_ref().is_none_or(|uuid| *uuid == domain.uuid)
+                            && self.is_wanted(domain)
                     });
                     if is_wanted {
                         self.send(What::Event((*event).clone())).await?;
@@ -94,13 +98,18 @@ impl Watch {
             };
             hypervisors.push(hypervisor);
             for domain in domains {
-                if self.uuid.as_ref().is_none_or(|uuid| *uuid == domain.uuid) {
+                if self.is_wanted(&domain) {
                     self.send(What::Domain(domain)).await?;
                 }
             }
         }
         self.send(What::SnapshotEnd(DomainsSnapshotEnd { hypervisors }))
             .await
+    }
+
+    fn is_wanted(&self, domain: &DomainMessage) -> bool {
+        let is_it = self.uuid.as_ref().is_none_or(|uuid| *uuid == domain.uuid);
+        is_it && self.viewer.sees(called(domain))
     }
 
     async fn send(&self, what: What) -> Result<(), Over> {
@@ -127,6 +136,7 @@ mod tests {
             hypervisors: hypervisors.clone(),
             of: hypervisors.all().to_vec(),
             uuid: uuid.map(str::to_owned),
+            viewer: Viewer::anybody(),
             reader,
         };
         tokio::spawn(watch.run());

@@ -213,6 +213,10 @@ impl Failure {
         self
     }
 
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn code(&self) -> Code {
         self.code
     }

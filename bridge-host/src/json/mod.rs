@@ -40,7 +40,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
@@ -154,6 +154,11 @@ impl Api {
         let (asked, limit) = Asked::parse(endpoint.what, fields)?;
         asked.ask(guest, (wait, patient), limit).await
     }
+}
+
+/// Whether a request may be made that tells all at once: why not, if a page of another site may have caused it.
+pub(crate) fn check_page(guests: &Guests, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
+    guard::check(guests, true, uri, headers).map_err(|failure| failure.detail().to_owned())
 }
 
 /// A part of what there is, for as long as the permit lives.

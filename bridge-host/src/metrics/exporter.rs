@@ -39,9 +39,10 @@ impl Exporter {
         Self { guests, calls }
     }
 
-    /// Asks the guests, and writes what they and the bridge have measured.
-    pub(crate) async fn scrape(&self) -> Result<String, fmt::Error> {
-        let guests = self.guests.all();
+    /// Asks the guests that somebody sees, and writes what they and the bridge have measured.
+    pub(crate) async fn scrape(&self, sees: impl Fn(&str) -> bool) -> Result<String, fmt::Error> {
+        let mut guests = self.guests.all();
+        guests.retain(|guest| sees(guest.name()));
         let mut scraped = Vec::with_capacity(guests.len());
         for some in guests.chunks(SAMPLES_AT_ONCE) {
             scraped.extend(join_all(some.iter().cloned().map(Scraped::new)).await);
