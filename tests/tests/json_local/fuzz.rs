@@ -14,8 +14,8 @@ use xtask::tools;
 
 use crate::{World, client::Ask};
 
-/// Requests for each endpoint, of each kind.
-const EXAMPLES: &str = "25";
+/// Requests for each endpoint in which anything may stand; beside them are those that go to each bound, which are always the same.
+const EXAMPLES: &str = "10";
 
 /// The one line that is ever run, and some that the policy refuses.
 const LINES: [&str; 3] = ["true", "false", "exit 3"];
@@ -99,23 +99,16 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
         schemathesis
             .args(["run", "--url", &format!("http://{}", world.address())])
             .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
-            .args(["--max-examples", EXAMPLES, "--seed", "1"])
-            .args([
-                "--generation-deterministic",
-                "--generation-database",
-                "none",
-            ])
+            .args(["--max-examples", EXAMPLES, "--generation-deterministic"])
             .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
             .args(["--workers", "1", "--request-timeout", "60"])
+            // They are about how long it takes to make requests up.
             .args(["--suppress-health-check", "all"])
             .arg(&document)
             .current_dir(&dir);
         let outcome = run(schemathesis, "").await?;
         let told = outcome.success()?;
-        ensure!(
-            told.contains("9 selected") || told.contains("9 / 9"),
-            "{told}"
-        );
+        ensure!(told.contains("Tested: 9"), "{told}");
         Ok(())
     });
 }
