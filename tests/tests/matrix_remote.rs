@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         let arguments = vec!["--libvirt".to_owned(), uri];
         let bridge = Bridge::start_with(Vec::new(), arguments).await?;
         // It has to have asked the hypervisor.
-        let is_known = async || Ok(bridge.guest("guest").await.is_ok());
+        let is_known = || async { Ok(bridge.guest("guest").await.is_ok()) };
         eventually("the guest", BOOT, is_known).await?;
         bridge.ready("guest").await?;
         Ok(World {
