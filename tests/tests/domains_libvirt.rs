@@ -678,6 +678,8 @@ fn a_domain_of_another_host_is_changed_by_tls_and_its_guest_is_a_stream_that_say
         let uri = daemon.tls_uri("test", ClientCertificate::Good)?;
         let bridge = following(&[&uri]).await?;
         define(daemon, "far", true).await?;
+        let is_known = async || Ok(bridge.guest("far").await.is_ok());
+        eventually("the guest", SOON, is_known).await?;
         bridge.reaches("far", GuestState::Off).await?;
         let mut domains = bridge.domains().await?;
         let start = StartDomainRequest {

@@ -10,12 +10,13 @@ use std::process::ExitCode;
 
 use vbridge_tests::{
     exercise::Reference,
-    fixture::Bridge,
+    fixture::{Bridge, eventually},
     for_every_case,
     libvirt::{
         certificates::{ClientCertificate, ServerCertificate},
         daemon::{Auth, Libvirtd},
         domain::Domain,
+        limits::BOOT,
     },
     matrix::{self, compare},
     place::Place,
@@ -40,6 +41,9 @@ fn main() -> ExitCode {
         let uri = daemon.tls_uri("qemu", ClientCertificate::Good)?;
         let arguments = vec!["--libvirt".to_owned(), uri];
         let bridge = Bridge::start_with(Vec::new(), arguments).await?;
+        // It has to have asked the hypervisor.
+        let is_known = || async { Ok(bridge.guest("guest").await.is_ok()) };
+        eventually("the guest", BOOT, is_known).await?;
         bridge.ready("guest").await?;
         Ok(World {
             reference: Reference::start().await?,
