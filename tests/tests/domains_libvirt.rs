@@ -367,6 +367,8 @@ impl Watched {
                     let away = end.hypervisors.into_iter().map(|it| it.unreachable);
                     return Ok((names, away.collect()));
                 }
+                // What happened before it may still be told.
+                What::Event(_) if names.is_empty() => {}
                 What::Event(event) => bail!("in a snapshot: {event:?}"),
             }
         }
