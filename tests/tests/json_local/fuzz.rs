@@ -52,8 +52,8 @@ access = "none"
     )
 }
 
-/// The document with examples that lead somewhere: lines that are allowed, and paths in the folder. Times are left out, for the
-/// shortest that it allows is over before a guest can answer.
+/// The document with examples that lead somewhere: lines that are allowed, and paths in the folder. Left out is what it can't tell
+/// exactly: the shortest time that it allows is over before a guest can answer, and only the guest knows who may own a file.
 fn narrowed(mut document: Value, folder: &Path) -> Result<Value> {
     let schemas = &mut document["components"]["schemas"];
     for name in ["Line", "Path", "Timeout"] {
@@ -61,20 +61,28 @@ fn narrowed(mut document: Value, folder: &Path) -> Result<Value> {
     }
     schemas["Line"] = json!({"type": "string", "enum": LINES});
     let pattern = format!("^{}/[a-z]+$", folder.to_str().context("no text")?);
-    schemas["Path"] = json!({"type": "string", "pattern": pattern, "maxLength": 100});
-    without_times(&mut document);
+    schemas["Path"] = json!({"type": "string", "pattern": pattern});
+    without_the_rest(&mut document);
     Ok(document)
 }
 
-fn without_times(value: &mut Value) {
+fn without_the_rest(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            members.remove("timeout");
-            members.values_mut().for_each(without_times);
+            for name in ["timeout", "owner", "group"] {
+                // A description of an answer stays.
+                if members
+                    .get(name)
+                    .is_some_and(|schema| schema.get("$ref").is_some())
+                {
+                    members.remove(name);
+                }
+            }
+            members.values_mut().for_each(without_the_rest);
         }
         Value::Array(values) => {
             values.retain(|value| value["name"] != "timeout");
-            values.iter_mut().for_each(without_times);
+            values.iter_mut().for_each(without_the_rest);
         }
         _ => {}
     }
