@@ -101,7 +101,15 @@ pub fn tool(path: PathBuf) -> Result<PathBuf> {
 ///
 /// # Errors
 /// It is not there, or does not end.
-pub async fn run(mut command: Command, input: &str) -> Result<Outcome> {
+pub async fn run(command: Command, input: &str) -> Result<Outcome> {
+    run_within(CLIENT_LIMIT, command, input).await
+}
+
+/// Runs a program to its end, which may take so long.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_within(limit: Duration, mut command: Command, input: &str) -> Result<Outcome> {
     let shown = format!("{:?}", command.as_std());
     command
         .stdin(Stdio::piped())
@@ -115,9 +123,9 @@ pub async fn run(mut command: Command, input: &str) -> Result<Outcome> {
     let input = input.to_owned();
     // A program that ends without reading its input may.
     let feed = tokio::spawn(async move { _ = stdin.write_all(input.as_bytes()).await });
-    let output = timeout(CLIENT_LIMIT, child.wait_with_output())
+    let output = timeout(limit, child.wait_with_output())
         .await
-        .with_context(|| format!("{shown}: no end within {CLIENT_LIMIT:?}"))??;
+        .with_context(|| format!("{shown}: no end within {limit:?}"))??;
     feed.abort();
     Ok(Outcome {
         status: output.status.code(),

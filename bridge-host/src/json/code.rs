@@ -7,11 +7,11 @@
 //! | 1002 | `CMD_TIMEOUT` | 200 | a command was killed because its time was over |
 //! | 1002 | `FILE_OPERATION_FAILED` | 200 | a file could not be read or written as it is: it exists, is a directory, the disk is full … |
 //! | 1003 | `CMD_NOT_FOUND` | 200 | the guest has no `/bin/sh` |
-//! | 2001 | `INVALID_PARAMS` | 400, 413, 415 | a parameter is wrong, unknown, or too large |
+//! | 2001 | `INVALID_PARAMS` | 400, 413, 415 | a parameter is wrong, unknown, or too large; there is no such owner or group |
 //! | 2002 | `JSON_PARSE_ERROR` | 400 | the body is no JSON |
 //! | 2003 | `MISSING_REQUIRED` | 400 | a parameter is missing, or the guest's name |
 //! | 3001 | `ENDPOINT_NOT_FOUND` | 404, 405 | there is no such endpoint, method, or guest |
-//! | 3002 | `FILE_NOT_FOUND` | 404 | there is no such file, directory, unit, user or group |
+//! | 3002 | `FILE_NOT_FOUND` | 404 | there is no such file, directory or unit |
 //! | 4001 | `PERMISSION_DENIED` | 403 | a policy or the guest's kernel refuses it, or a page of another site asks |
 //! | 5001 | `INTERNAL_ERROR` | 500 | something failed that should not |
 //! | 5002 | `SERVICE_UNAVAILABLE` | 503 | the guest can't be reached or can't do it, or there is too much at once; `Retry-After` says when another try may help |

@@ -1,14 +1,14 @@
 //! The API's own document, and what schemathesis makes of it: requests that keep to it and requests that do not, and whether the
 //! answers are those that it promises.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use vbridge_tests::{
     fixture::story,
-    outside::{run, tool},
+    outside::{run_within, tool},
 };
 use xtask::tools;
 
@@ -17,7 +17,10 @@ use crate::{World, client::Ask};
 /// Requests for each endpoint in which anything may stand; beside them are those that go to each bound, which are always the same.
 const EXAMPLES: &str = "10";
 
-/// The one line that is ever run, and some that the policy refuses.
+/// For all of them: a minute, and far more on a machine that is busy with other things.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Lines of which the policy allows two: nothing else is ever run.
 const LINES: [&str; 3] = ["true", "false", "exit 3"];
 
 /// The guest is this machine: nothing is run but these lines, and no file is touched outside of the folder.
@@ -52,18 +55,40 @@ access = "none"
     )
 }
 
-/// The document with examples that lead somewhere: lines that are allowed, paths in the folder, and enough time.
+/// The document with examples that lead somewhere: lines that are allowed, and paths in the folder. Left out is what it can't tell
+/// exactly: the shortest time that it allows is over before a guest can answer, and only the guest knows who may own a file.
 fn narrowed(mut document: Value, folder: &Path) -> Result<Value> {
     let schemas = &mut document["components"]["schemas"];
-    let known = |schemas: &Value, name: &str| schemas[name].is_object();
     for name in ["Line", "Path", "Timeout"] {
-        ensure!(known(schemas, name), "the document has no {name}");
+        ensure!(schemas[name].is_object(), "the document has no {name}");
     }
     schemas["Line"] = json!({"type": "string", "enum": LINES});
-    schemas["Timeout"]["minimum"] = 60.into();
     let pattern = format!("^{}/[a-z]+$", folder.to_str().context("no text")?);
-    schemas["Path"] = json!({"type": "string", "pattern": pattern, "maxLength": 100});
+    schemas["Path"] = json!({"type": "string", "pattern": pattern});
+    without_the_rest(&mut document);
     Ok(document)
+}
+
+fn without_the_rest(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for name in ["timeout", "owner", "group"] {
+                // A description of an answer stays.
+                if members
+                    .get(name)
+                    .is_some_and(|schema| schema.get("$ref").is_some())
+                {
+                    members.remove(name);
+                }
+            }
+            members.values_mut().for_each(without_the_rest);
+        }
+        Value::Array(values) => {
+            values.retain(|value| value["name"] != "timeout");
+            values.iter_mut().for_each(without_the_rest);
+        }
+        _ => {}
+    }
 }
 
 #[test]
@@ -106,7 +131,7 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
             .args(["--suppress-health-check", "all"])
             .arg(&document)
             .current_dir(&dir);
-        let outcome = run(schemathesis, "").await?;
+        let outcome = run_within(LIMIT, schemathesis, "").await?;
         let told = outcome.success()?;
         ensure!(told.contains("Tested: 9"), "{told}");
         Ok(())
