@@ -83,8 +83,7 @@ async fn an_over_long_line_is_an_error_and_the_next_one_is_received() {
         "{error}"
     );
     peer.says([b'x'; 5000]).await;
-    peer.says([&b"\n"[..], &[b'y'; 1000], b"\n"].concat())
-        .await;
+    peer.says([&b"\n"[..], &[b'y'; 1000], b"\n"].concat()).await;
     assert_eq!(channel.receive_line().await.unwrap(), "y".repeat(1000));
     // All of it may have come already.
     peer.says([&[b'x'; 1001][..], b"\nz\n"].concat()).await;
