@@ -194,18 +194,18 @@ impl StreamPlace {
                 ),
             },
             Some(ErrorNumber::OperationDenied | ErrorNumber::AccessDenied) => self.unconnected(
-                format!(
+                &format!(
                     "libvirt does not allow it to the bridge's user, who must be one that may change domains there: {error}"
                 ),
             ),
-            _ => self.unconnected(error.to_string()),
+            _ => self.unconnected(&error.to_string()),
         }
     }
 
-    fn unconnected(&self, why: String) -> Unconnected {
+    fn unconnected(&self, why: &str) -> Unconnected {
         Unconnected {
             reason: Reason::GuestUnreachable,
-            why: format!("{self} can't be opened: {}", harmless(&why)),
+            why: format!("{self} can't be opened: {}", harmless(why)),
         }
     }
 }
