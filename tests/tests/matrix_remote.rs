@@ -35,7 +35,8 @@ fn main() -> ExitCode {
     let setup = || async {
         let builder = Libvirtd::builder().tls(ServerCertificate::Good, Auth::None);
         let daemon = builder.start().await?;
-        let domain = Domain::builder("guest").build().await?;
+        // As much memory as the guest of the other matrix: the largest messages need it.
+        let domain = Domain::builder("guest").memory_mib(256).build().await?;
         domain.create(&daemon).await?;
         domain.up(&daemon, 1).await?;
         let uri = daemon.tls_uri("qemu", ClientCertificate::Good)?;

@@ -41,7 +41,7 @@ pub(super) fn unreachable(hypervisor: &Hypervisor) -> String {
 
 pub(super) fn facts_of(answer: &GetDomainResponse) -> String {
     let domain = answer.domain.clone().unwrap_or_default();
-    let details = answer.details.clone().unwrap_or_default();
+    let details = answer.details.unwrap_or_default();
     let reason = match domain.state_reason.as_str() {
         "" => String::new(),
         reason => format!(" ({})", printable(reason)),
@@ -82,7 +82,7 @@ pub(super) fn json_hypervisors(hypervisors: &[Hypervisor]) -> Vec<Value> {
 }
 
 pub(super) fn json_info(answer: &GetDomainResponse) -> Value {
-    let details = answer.details.clone().unwrap_or_default();
+    let details = answer.details.unwrap_or_default();
     json!({
         "domain": answer.domain.as_ref().map(json_domain),
         "vcpus": details.vcpus,
