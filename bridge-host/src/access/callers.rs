@@ -318,16 +318,14 @@ mod tests {
 
     #[test]
     fn callers_that_can_not_be_told_apart_or_known_are_refused() {
-        let caller = |name: &str, proofs: &[Proof]| CallerSpec::new(name, proofs.to_vec());
+        let caller = |name: &str, uid: u32| CallerSpec::new(name, [Proof::Uid(uid)]);
         let error = |specs: &[CallerSpec]| Callers::new(specs, None).unwrap_err().to_string();
-        let (uid, other) = (Proof::Uid(7), Proof::Uid(8));
-        let pair = [caller("a", &[uid.clone()]), caller("b", &[uid.clone()])];
-        assert!(error(&pair).contains("\"a\" and \"b\" prove who they are by the same uid"));
-        let pair = [caller("a", &[uid.clone()]), caller("a", &[other])];
-        assert!(error(&pair).contains("two callers are named \"a\""));
-        assert!(error(&[caller("a", &[])]).contains("token_file"));
+        let told = error(&[caller("a", 7), caller("b", 7)]);
+        assert!(told.contains("\"a\" and \"b\" prove who they are by the same uid"));
+        assert!(error(&[caller("a", 7), caller("a", 8)]).contains("two callers are named \"a\""));
+        assert!(error(&[CallerSpec::new("a", [])]).contains("token_file"));
         for name in ["", ANONYMOUS, "a b", "a\u{1b}", &"a".repeat(65)] {
-            assert!(error(&[caller(name, &[uid.clone()])]).contains("caller's name"));
+            assert!(error(&[caller(name, 7)]).contains("caller's name"));
         }
     }
 

@@ -71,13 +71,15 @@ impl Head {
                 HeaderMap::new(),
                 Bytes::from_static(text.as_bytes()),
             ),
-            Ok(Answer::Data(message, data)) => {
-                (StatusCode::OK, HeaderMap::new(), envelope(0, message, data))
-            }
+            Ok(Answer::Data(message, data)) => (
+                StatusCode::OK,
+                HeaderMap::new(),
+                envelope(0, message, &data),
+            ),
             Err(failure) => {
                 let code = failure.code();
                 let (http, headers) = (failure.http(), failure.headers().clone());
-                let text = envelope(code.number(), code.message(), failure.into_data());
+                let text = envelope(code.number(), code.message(), &failure.into_data());
                 (http, headers, text)
             }
         };
@@ -100,7 +102,7 @@ impl Head {
     }
 }
 
-fn envelope(code: u16, message: &str, data: Value) -> Bytes {
+fn envelope(code: u16, message: &str, data: &Value) -> Bytes {
     let envelope = json!({
         "version": VERSION,
         "code": code,
