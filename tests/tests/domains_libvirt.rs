@@ -449,7 +449,10 @@ fn a_daemon_that_dies_is_told_to_who_watches_lists_and_acts_and_so_is_its_coming
         let bridge = following(&[&first, &second]).await?;
         let mut domains = bridge.domains().await?;
         // The connection that writes is there, too.
-        let there = of!(SuspendDomainRequest, hypervisor: first.clone());
+        let there = SuspendDomainRequest {
+            domain: TEST.to_owned(),
+            hypervisor: first.clone(),
+        };
         domains.suspend_domain(there.clone()).await?;
         let mut watched = watch(&bridge, "").await?;
         let (names, away) = watched.snapshot().await?;
