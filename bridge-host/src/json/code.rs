@@ -156,7 +156,8 @@ pub(super) struct Failure {
     grpc: tonic::Code,
     detail: String,
     more: Map<String, Value>,
-    headers: HeaderMap,
+    /// Few have any, and there is a failure in every result.
+    headers: Box<HeaderMap>,
 }
 
 // === impl Failure ===
@@ -169,7 +170,7 @@ impl Failure {
             grpc: code.facts().grpc,
             detail: detail.into(),
             more: Map::new(),
-            headers: HeaderMap::new(),
+            headers: Box::default(),
         }
     }
 

@@ -163,7 +163,7 @@ pub(super) async fn stat(guest: &Inside, request: FilesStatRequest) -> Result<An
         true => digest(&mut files, request).await?,
         false => None,
     };
-    Ok(Answer::success(told(&path, &file, md5)))
+    Ok(Answer::success(told(&path, &file, md5.as_deref())))
 }
 
 /// The digest of a file; none where the guest's policy does not give it.
@@ -182,7 +182,7 @@ async fn digest(
     }
 }
 
-fn told(path: &str, file: &FileInfo, md5: Option<String>) -> Value {
+fn told(path: &str, file: &FileInfo, md5: Option<&str>) -> Value {
     json!({
         "path": path,
         "exists": true,

@@ -51,11 +51,11 @@ pub(super) fn parse(fields: &mut Fields, timeout: Duration) -> Result<ExecRunReq
 pub(super) async fn run(guest: &Inside, request: ExecRunRequest) -> Result<Answer, Failure> {
     let mut exec = ExecClient::with_origin(guest.clone(), Inside::origin());
     let answer = exec.run(request).await?;
-    told(answer.into_inner())
+    told(answer.get_ref())
 }
 
 /// What became of the command.
-fn told(answer: ExecRunResponse) -> Result<Answer, Failure> {
+fn told(answer: &ExecRunResponse) -> Result<Answer, Failure> {
     let status = answer.status.unwrap_or_default();
     let (exit_code, end) = match status.how {
         Some(How::Code(code)) => (code, format!("the command ended with status {code}")),
@@ -116,7 +116,7 @@ mod tests {
             stdout: b"out\xff".to_vec(),
             ..ExecRunResponse::default()
         };
-        match told(answer) {
+        match told(&answer) {
             Ok(Answer::Data(_, data)) => Ok(data),
             Ok(Answer::Document(_)) => unreachable!("a command is no document"),
             Err(failure) => Err((failure.code(), failure.into_data())),
