@@ -11,7 +11,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tonic::body::Body;
 use uuid::Uuid;
 
@@ -102,15 +103,26 @@ impl Head {
     }
 }
 
+/// Every answer but the document.
+#[derive(Debug, Serialize)]
+struct Envelope<'a> {
+    version: &'static str,
+    code: u16,
+    message: &'a str,
+    data: &'a Value,
+    timestamp: u64,
+}
+
 fn envelope(code: u16, message: &str, data: &Value) -> Bytes {
-    let envelope = json!({
-        "version": VERSION,
-        "code": code,
-        "message": message,
-        "data": data,
-        "timestamp": now(),
-    });
-    Bytes::from(envelope.to_string())
+    let envelope = Envelope {
+        version: VERSION,
+        code,
+        message,
+        data,
+        timestamp: now(),
+    };
+    // What has only texts as names always becomes JSON.
+    Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default())
 }
 
 /// This machine's clock, in seconds since 1970; 0 if it stands before.

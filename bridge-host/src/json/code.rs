@@ -156,7 +156,7 @@ pub(super) struct Failure {
     grpc: tonic::Code,
     detail: String,
     more: Map<String, Value>,
-    /// Few have any, and it is large.
+    /// Few have any, and there is a failure in every result.
     headers: Box<HeaderMap>,
 }
 
@@ -214,10 +214,6 @@ impl Failure {
         self
     }
 
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
-    }
-
     pub(super) fn code(&self) -> Code {
         self.code
     }
@@ -251,11 +247,6 @@ impl From<Status> for Failure {
         let code = Code::of(&status, reason.as_deref().unwrap_or_default());
         let mut failure = Self::new(code, status.message());
         failure.grpc = status.code();
-        if status.code() == tonic::Code::Unauthenticated {
-            failure = failure
-                .status(StatusCode::UNAUTHORIZED)
-                .header(header::WWW_AUTHENTICATE, "Bearer");
-        }
         if let Some(reason) = reason {
             failure = failure.with("reason", reason);
         }
