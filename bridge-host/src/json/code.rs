@@ -156,7 +156,7 @@ pub(super) struct Failure {
     grpc: tonic::Code,
     detail: String,
     more: Map<String, Value>,
-    /// Few have any, and there is a failure in every result.
+    /// Few have any, and it is large.
     headers: Box<HeaderMap>,
 }
 
@@ -214,6 +214,10 @@ impl Failure {
         self
     }
 
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     pub(super) fn code(&self) -> Code {
         self.code
     }
@@ -247,6 +251,11 @@ impl From<Status> for Failure {
         let code = Code::of(&status, reason.as_deref().unwrap_or_default());
         let mut failure = Self::new(code, status.message());
         failure.grpc = status.code();
+        if status.code() == tonic::Code::Unauthenticated {
+            failure = failure
+                .status(StatusCode::UNAUTHORIZED)
+                .header(header::WWW_AUTHENTICATE, "Bearer");
+        }
         if let Some(reason) = reason {
             failure = failure.with("reason", reason);
         }
