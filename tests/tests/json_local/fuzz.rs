@@ -120,7 +120,8 @@ fn the_document_is_served_and_needs_no_guest() {
 #[test]
 fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
     story(async {
-        let dir = tempfile::tempdir()?;
+        // Without a dot, which would be any character in the pattern for paths.
+        let dir = tempfile::Builder::new().prefix("vb").tempdir()?;
         let folder = dir.path().join("files");
         fs::create_dir(&folder)?;
         fs::write(folder.join("a"), "hello")?;
@@ -154,10 +155,7 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
             "Files/Stat",
         ] {
             let name = format!("method=\"vbridge.guest.v1.{method}\",code=\"OK\"");
-            ensure!(
-                metrics.contains(&name),
-                "{method} has never succeeded: {metrics}"
-            );
+            ensure!(metrics.contains(&name), "{method} has never succeeded");
         }
         Ok(())
     });
