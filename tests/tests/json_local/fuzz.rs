@@ -66,6 +66,16 @@ fn narrowed(mut document: Value, folder: &Path) -> Result<Value> {
     let pattern = format!("^{}/[a-z]+$", folder.to_str().context("no text")?);
     schemas["Path"] = json!({"type": "string", "pattern": pattern});
     without_the_rest(&mut document);
+    let paths = document["paths"].as_object_mut().context("no paths")?;
+    for operation in paths.values_mut().filter_map(Value::as_object_mut) {
+        for method in operation.values_mut() {
+            // Nothing may fail inside. A guest that a busy machine keeps from answering may be told as such (503, 504).
+            method["responses"]
+                .as_object_mut()
+                .context("no responses")?
+                .remove("500");
+        }
+    }
     Ok(document)
 }
 
@@ -110,7 +120,8 @@ fn the_document_is_served_and_needs_no_guest() {
 #[test]
 fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
     story(async {
-        let dir = tempfile::tempdir()?;
+        // Without a dot, which would be any character in the pattern for paths.
+        let dir = tempfile::Builder::new().prefix("vb").tempdir()?;
         let folder = dir.path().join("files");
         fs::create_dir(&folder)?;
         fs::write(folder.join("a"), "hello")?;
@@ -124,6 +135,7 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
         schemathesis
             .args(["run", "--url", &format!("http://{}", world.address())])
             .args(["--phases", "examples,coverage,fuzzing", "--checks", "all"])
+            .args(["--exclude-checks", "not_a_server_error"])
             .args(["--max-examples", EXAMPLES, "--generation-deterministic"])
             .args(["--continue-on-failure", "--no-color", "--warnings", "off"])
             .args(["--workers", "1", "--request-timeout", "60"])
@@ -134,6 +146,17 @@ fn what_schemathesis_makes_up_is_answered_as_the_document_says() {
         let outcome = run_within(LIMIT, schemathesis, "").await?;
         let told = outcome.success()?;
         ensure!(told.contains("Tested: 9"), "{told}");
+        let metrics = world.metrics().await?;
+        for method in [
+            "System/Ping",
+            "Exec/Run",
+            "Files/Write",
+            "Files/Read",
+            "Files/Stat",
+        ] {
+            let name = format!("method=\"vbridge.guest.v1.{method}\",code=\"OK\"");
+            ensure!(metrics.contains(&name), "{method} has never succeeded");
+        }
         Ok(())
     });
 }

@@ -13,6 +13,10 @@ mod system;
 use std::{net::SocketAddr, path::Path};
 
 use anyhow::Result;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 use vbridge_tests::fixture::{Bridge, LocalAgent};
 
 struct World {
@@ -37,6 +41,16 @@ impl World {
         let bridge = Bridge::start([agent.seat("local")]).await?;
         bridge.ready("local").await?;
         Ok(Self { bridge, agent })
+    }
+
+    /// What Prometheus gets.
+    async fn metrics(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(self.address()).await?;
+        let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(asked.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
     }
 
     fn address(&self) -> SocketAddr {

@@ -4,10 +4,6 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 use vbridge_tests::fixture::story;
 
 use crate::{World, client::Ask};
@@ -22,16 +18,6 @@ fn percent(value: &Value) -> Result<()> {
     let percent = value.as_f64().context("no number")?;
     ensure!((0.0..=100.0).contains(&percent), "{value}");
     Ok(())
-}
-
-/// What Prometheus gets.
-async fn metrics(world: &World) -> Result<String> {
-    let mut stream = TcpStream::connect(world.address()).await?;
-    let asked = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    stream.write_all(asked.as_bytes()).await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
-    Ok(text)
 }
 
 #[test]
@@ -116,7 +102,7 @@ fn a_guest_is_named_by_the_host_or_by_a_header_and_calls_are_counted() {
         }
         let named = Ask::get("ping").header("x-vbridge-guest", "LOCAL");
         named.send(world.address()).await?.data()?;
-        let metrics = metrics(&world).await?;
+        let metrics = world.metrics().await?;
         let counted = metrics.lines().find(|line| {
             line.starts_with("vbridge_call_duration_seconds_count")
                 && line.contains("vbridge.guest.v1.System/Ping")
