@@ -107,7 +107,7 @@ impl Front {
             false => Kind::Call,
         };
         if kind == Kind::Scrape
-            && let Err(why) = json::check_page(&self.guests, request.uri(), request.headers())
+            && let Err(why) = json::check_page(&self.guests, self.anybody_calls(), &request)
         {
             return Ok(text(StatusCode::FORBIDDEN, PLAIN, why + "\n"));
         }
@@ -150,6 +150,11 @@ impl Front {
         }
     }
 
+    /// Whether a page of another site may have a browser call. Where callers prove who they are, it has nothing to prove it with.
+    fn anybody_calls(&self) -> bool {
+        self.access.now().lets_anybody()
+    }
+
     /// A request of the JSON API, which stands for calls.
     async fn answer_in_json(
         self,
@@ -161,8 +166,7 @@ impl Front {
         let first = json::methods(path).first().copied();
         let mut record = Record::new(&self.calls, Some(first.unwrap_or(path)));
         let request = request.map(|body| Counted::new(body, &record));
-        // Where callers prove who they are, a browser has nothing to prove it with that a page of another site could use.
-        let anybody = self.access.now().lets_anybody();
+        let anybody = self.anybody_calls();
         let admit = |methods: &[&str], request: &mut Request<_>| {
             let caller = (peer, connection);
             let admitted = self.admit(&mut record, caller, request, Kind::Json, methods);

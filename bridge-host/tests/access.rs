@@ -409,9 +409,10 @@ async fn a_caller_that_calls_too_often_is_told_when_to_come_again() {
 #[tokio::test]
 async fn prometheus_needs_a_token_where_others_do() {
     let bridge = Running::start(|builder, _| builder.access(spec())).await;
+    // Prometheus names the machine as the network does.
     let scrape = async |headers: &str| {
         let mut stream = TcpStream::connect(bridge.port()).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: hv1.example:7411\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -430,6 +431,31 @@ async fn prometheus_needs_a_token_where_others_do() {
         answer.starts_with("HTTP/1.1 200 ") && answer.contains("vbridge_"),
         "{answer}"
     );
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_no_metrics_where_nobody_has_to_prove_anything() {
+    let bridge = Running::start(|builder, _| builder).await;
+    let scrape = async |headers: &str| {
+        let mut stream = TcpStream::connect(bridge.port()).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\n{headers}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    for headers in [
+        "Host: rebound.example",
+        "Host: localhost\r\nSec-Fetch-Site: cross-site",
+        "Host: localhost\r\nOrigin: http://another.example",
+    ] {
+        let answer = scrape(headers).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && !answer.contains("vbridge_"),
+            "{answer}"
+        );
+    }
+    assert!(scrape("Host: localhost").await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]

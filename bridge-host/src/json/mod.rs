@@ -40,7 +40,7 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
@@ -157,8 +157,13 @@ impl Api {
 }
 
 /// Whether a request may be made that tells all at once: why not, if a page of another site may have caused it.
-pub(crate) fn check_page(guests: &Guests, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
-    guard::check(guests, true, uri, headers).map_err(|failure| failure.detail().to_owned())
+pub(crate) fn check_page<B>(
+    guests: &Guests,
+    anybody: bool,
+    request: &Request<B>,
+) -> Result<(), String> {
+    let checked = guard::check(guests, anybody, request.uri(), request.headers());
+    checked.map_err(|failure| failure.detail().to_owned())
 }
 
 /// A part of what there is, for as long as the permit lives.
