@@ -7,7 +7,7 @@ use vbridge_api::host::v1::{
 };
 
 use super::{
-    connect,
+    At, connect,
     show::{json_domain, json_hypervisors, state, unreachable},
 };
 use crate::cli::{
@@ -23,14 +23,8 @@ pub(super) struct Options {
     /// Only this domain: its guest's name, its own, NAME@HOST or its UUID. All unless said
     #[arg(value_name = "DOMAIN", default_value = "", hide_default_value = true)]
     domain: String,
-    /// Only at this hypervisor, by its URI as the bridge was given it
-    #[arg(
-        long,
-        value_name = "URI",
-        default_value = "",
-        hide_default_value = true
-    )]
-    hypervisor: String,
+    #[command(flatten)]
+    at: At,
     /// End after so many events
     #[arg(long, value_name = "COUNT")]
     count: Option<u64>,
@@ -43,7 +37,7 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
     let request = client.request(WatchDomainsRequest {
         domain: options.domain.clone(),
-        hypervisor: options.hypervisor.clone(),
+        hypervisor: options.at.hypervisor.clone(),
     });
     let mut watched = client.answer(domains.watch_domains(request)).await?;
     let is_json = options.client.output == Output::Json;

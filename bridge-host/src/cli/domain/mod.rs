@@ -55,12 +55,9 @@ enum Command {
     Events(events::Options),
 }
 
-/// Which domain is meant.
+/// Whose domains are meant.
 #[derive(Debug, Args)]
-struct DomainOptions {
-    /// The domain: its guest's name, its own, NAME@HOST or its UUID
-    #[arg(value_name = "DOMAIN")]
-    domain: String,
+struct At {
     /// Only at this hypervisor, by its URI as the bridge was given it
     #[arg(
         long,
@@ -69,6 +66,16 @@ struct DomainOptions {
         hide_default_value = true
     )]
     hypervisor: String,
+}
+
+/// Which domain is meant.
+#[derive(Debug, Args)]
+struct DomainOptions {
+    /// The domain: its guest's name, its own, NAME@HOST or its UUID
+    #[arg(value_name = "DOMAIN")]
+    domain: String,
+    #[command(flatten)]
+    at: At,
     #[command(flatten)]
     client: ClientOptions,
 }
@@ -81,14 +88,8 @@ struct ListOptions {
     /// Those alone that do not run
     #[arg(long)]
     inactive: bool,
-    /// Only those of this hypervisor, by its URI as the bridge was given it
-    #[arg(
-        long,
-        value_name = "URI",
-        default_value = "",
-        hide_default_value = true
-    )]
-    hypervisor: String,
+    #[command(flatten)]
+    at: At,
     #[command(flatten)]
     client: ClientOptions,
 }
@@ -169,7 +170,7 @@ async fn list(options: &ListOptions) -> Result<(), Failure> {
         _ => DomainSelection::Active,
     };
     let request = client.request_in_time(ListDomainsRequest {
-        hypervisor: options.hypervisor.clone(),
+        hypervisor: options.at.hypervisor.clone(),
         selection: selection.into(),
     });
     let answer = client.answer(domains.list_domains(request)).await?;
@@ -198,7 +199,7 @@ async fn info(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
     let request = client.request_in_time(GetDomainRequest {
         domain: options.domain.clone(),
-        hypervisor: options.hypervisor.clone(),
+        hypervisor: options.at.hypervisor.clone(),
     });
     let answer = client.answer(domains.get_domain(request)).await?;
     match options.client.output {
@@ -211,7 +212,7 @@ async fn start(options: &StartOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
     let request = client.request_in_time(StartDomainRequest {
         domain: options.domain.domain.clone(),
-        hypervisor: options.domain.hypervisor.clone(),
+        hypervisor: options.domain.at.hypervisor.clone(),
         paused: options.paused,
     });
     let answer = client.answer(domains.start_domain(request)).await?;
@@ -231,7 +232,7 @@ async fn shutdown(options: &ShutdownOptions) -> Result<(), Failure> {
     };
     let request = client.request_in_time(ShutdownDomainRequest {
         domain: options.domain.domain.clone(),
-        hypervisor: options.domain.hypervisor.clone(),
+        hypervisor: options.domain.at.hypervisor.clone(),
         mode: mode.into(),
     });
     let answer = client.answer(domains.shutdown_domain(request)).await?;
@@ -243,7 +244,7 @@ async fn destroy(options: &DestroyOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
     let request = client.request_in_time(DestroyDomainRequest {
         domain: options.domain.domain.clone(),
-        hypervisor: options.domain.hypervisor.clone(),
+        hypervisor: options.domain.at.hypervisor.clone(),
         graceful: options.graceful,
     });
     let answer = client.answer(domains.destroy_domain(request)).await?;
@@ -258,7 +259,7 @@ async fn suspend(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
     let request = client.request_in_time(SuspendDomainRequest {
         domain: options.domain.clone(),
-        hypervisor: options.hypervisor.clone(),
+        hypervisor: options.at.hypervisor.clone(),
     });
     let answer = client.answer(domains.suspend_domain(request)).await?;
     done(options, "stands still", answer.domain.as_ref())
@@ -268,7 +269,7 @@ async fn resume(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
     let request = client.request_in_time(ResumeDomainRequest {
         domain: options.domain.clone(),
-        hypervisor: options.hypervisor.clone(),
+        hypervisor: options.at.hypervisor.clone(),
     });
     let answer = client.answer(domains.resume_domain(request)).await?;
     done(options, "goes on", answer.domain.as_ref())
@@ -278,7 +279,7 @@ async fn xml(options: &XmlOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
     let request = client.request_in_time(GetDomainXmlRequest {
         domain: options.domain.domain.clone(),
-        hypervisor: options.domain.hypervisor.clone(),
+        hypervisor: options.domain.at.hypervisor.clone(),
         inactive: options.inactive,
     });
     let answer = client.answer(domains.get_domain_xml(request)).await?;
