@@ -50,6 +50,35 @@ impl Key {
         bytes.truncate(end);
         Self::from_bytes(bytes)
     }
+
+    /// What proves one call to an agent that wants each call proven: HMAC-SHA256 over `TIMESTAMP\nNONCE\nPATH` in lowercase
+    /// hexadecimal digits. `timestamp` is in seconds since 1970; `path` is the gRPC method's, or that of the JSON API.
+    ///
+    /// It says who calls, and when. It does not cover what is sent: that is what TLS is for.
+    pub fn sign_call(&self, timestamp: u64, nonce: &str, path: &str) -> String {
+        let mac = self.call_mac(timestamp, nonce, path).finalize();
+        let digits = mac.into_bytes();
+        digits.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether this is what [`Key::sign_call`] says. It takes as long for a wrong one as for a right one.
+    pub fn is_call_signed(&self, timestamp: u64, nonce: &str, path: &str, digits: &str) -> bool {
+        let digit = |byte: u8| (byte as char).to_digit(16);
+        let pair = |pair: &[u8]| match pair {
+            [high, low] => u8::try_from(digit(*high)? * 16 + digit(*low)?).ok(),
+            _ => None,
+        };
+        let bytes: Option<Vec<u8>> = digits.as_bytes().chunks(2).map(pair).collect();
+        let mac = self.call_mac(timestamp, nonce, path);
+        bytes.is_some_and(|bytes| mac.verify_slice(&bytes).is_ok())
+    }
+
+    fn call_mac(&self, timestamp: u64, nonce: &str, path: &str) -> Hmac<Sha256> {
+        // HMAC takes keys of any length: the only error of `new_from_slice` can't happen.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).unwrap_or_else(|_| unreachable!());
+        mac.update(format!("{timestamp}\n{nonce}\n{path}").as_bytes());
+        mac
+    }
 }
 
 impl fmt::Debug for Key {
@@ -120,6 +149,25 @@ impl Transcript {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_is_signed_as_any_other_hmac_sha256_does_it_and_nothing_else_is_taken_for_it() {
+        let key = Key::from_bytes(*b"0123456789abcdef0123456789abcdef").unwrap();
+        let path = "/vbridge.guest.v1.System/Ping";
+        // printf '1703654400\nn-1\n/vbridge.guest.v1.System/Ping' | openssl dgst -sha256 -hmac 0123456789abcdef0123456789abcdef
+        let signed = "469f6b2ad423394fade66fb6d021567d43dd059f52dbbb64c22f1d70670c46cc";
+        assert_eq!(key.sign_call(1_703_654_400, "n-1", path), signed);
+        let holds = |timestamp, nonce, path, digits: &str| {
+            key.is_call_signed(timestamp, nonce, path, digits)
+        };
+        assert!(holds(1_703_654_400, "n-1", path, signed));
+        assert!(!holds(1_703_654_401, "n-1", path, signed));
+        assert!(!holds(1_703_654_400, "n-2", path, signed));
+        assert!(!holds(1_703_654_400, "n-1", "/", signed));
+        for wrong in ["", "4", "xy", "é9", &signed[2..], &signed.replace('4', "5")] {
+            assert!(!holds(1_703_654_400, "n-1", path, wrong), "{wrong}");
+        }
+    }
 
     fn transcript() -> Transcript {
         Transcript {
