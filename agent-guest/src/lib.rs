@@ -4,7 +4,7 @@
 //!    /dev/virtio-ports/org.vbridge.agent.0                          (port: device, listen)
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
-//!        │ HTTP/2
+//!        │ HTTP/2, within TLS where that is wanted                    (tls)
 //!    calls, those that the policy lets in                           (sessions, router, gate, policy, places, deadline)
 //!        │
 //!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
@@ -53,6 +53,8 @@ mod sessions;
 mod source;
 mod standstill;
 mod systemd;
+#[cfg(feature = "tls")]
+mod tls;
 mod tunnel;
 mod upstream;
 
@@ -66,6 +68,8 @@ pub use port::Rebind;
 pub use router::GrpcService;
 pub use standstill::Standstill;
 pub use systemd::SystemdPlaces;
+#[cfg(feature = "tls")]
+pub use tls::{Tls, TlsError, TlsFiles};
 pub use tunnel::TunnelLimits;
 pub use upstream::{Upstream, UpstreamError};
 pub use vbridge_link::{Key, KeyError};

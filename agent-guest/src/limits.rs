@@ -56,6 +56,20 @@ pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// How long calls may go on after the agent was asked to stop. What has not finished then is cut off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
+// === TLS ===
+
+/// How long the handshake with a bridge may take.
+#[cfg(feature = "tls")]
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long a session is left alone whose host does not encrypt. Closed at once, it would be greeted again at once.
+#[cfg(feature = "tls")]
+pub const PLAIN_REST: Duration = Duration::from_secs(1);
+
+/// How long a session is kept that was refused because of a certificate. A bridge lets go of it before.
+#[cfg(feature = "tls")]
+pub const TLS_REFUSED: Duration = Duration::from_secs(60);
+
 // === messages ===
 
 /// Bytes of an error's message. It travels in a header, with up to three bytes for each of its own, and beside details that

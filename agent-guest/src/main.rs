@@ -9,7 +9,7 @@ use std::{
     process::ExitCode,
 };
 
-use agent_guest::{Agent, Policy, Standstill, limits, log::Log};
+use agent_guest::{Agent, Policy, Standstill, Tls, TlsFiles, limits, log::Log};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{
     filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -68,6 +68,7 @@ fn run(settings: Settings) -> Result<(), String> {
     // What it says is checked before anything is served.
     let source = settings.policy.clone();
     let policy = Policy::new(source.rules().map_err(|error| error.to_string())?);
+    let tls = settings.tls.clone();
     let agent = build(settings, policy.clone(), standstill)?;
     // One thread: a guest's CPU may be emulated, and threads that wake each other cost more than they bring.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -77,7 +78,7 @@ fn run(settings: Settings) -> Result<(), String> {
         .build()
         .map_err(|error| format!("can't start: {error}"))?;
     runtime.spawn(log.catch_up());
-    let result = runtime.block_on(serve(agent, &source, &policy));
+    let result = runtime.block_on(serve(agent, &source, &policy, tls.as_ref()));
     // A thread that hangs in a dead file system must not keep the program.
     runtime.shutdown_background();
     result
@@ -99,6 +100,9 @@ fn build(settings: Settings, policy: Policy, standstill: Standstill) -> Result<A
     if let Some(key) = settings.key {
         builder = builder.key(key);
     }
+    if let Some((tls, _)) = settings.tls {
+        builder = builder.tls(tls);
+    }
     for upstream in settings.upstreams {
         builder = builder.upstream(upstream);
     }
@@ -109,7 +113,12 @@ fn build(settings: Settings, policy: Policy, standstill: Standstill) -> Result<A
         .map_err(|error| error.to_string())
 }
 
-async fn serve(agent: Agent, source: &PolicySource, policy: &Policy) -> Result<(), String> {
+async fn serve(
+    agent: Agent,
+    source: &PolicySource,
+    policy: &Policy,
+    tls: Option<&(Tls, TlsFiles)>,
+) -> Result<(), String> {
     let failed = |error: io::Error| format!("can't handle signals: {error}");
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -123,6 +132,12 @@ async fn serve(agent: Agent, source: &PolicySource, policy: &Policy) -> Result<(
     let reload = async {
         while hangup.recv().await.is_some() {
             reload(source, policy);
+            if let Some((tls, files)) = tls {
+                match tls.reload(files) {
+                    Ok(()) => tracing::info!("read the certificates anew"),
+                    Err(error) => tracing::error!("the old certificates go on to hold: {error}"),
+                }
+            }
         }
         // No signal comes any more.
         std::future::pending::<()>().await;

@@ -13,7 +13,10 @@ use tokio::{
     sync::watch,
 };
 use tonic::body::Body;
+use vbridge_link::Session;
 
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     limits::{
         CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CONCURRENT_STREAMS,
@@ -28,12 +31,14 @@ use crate::{
 pub(crate) struct Sessions {
     router: Router,
     http: http2::Builder<Spawn>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     /// Each session holds a receiver: it is told to stop, and its end is seen.
     stop: watch::Sender<bool>,
 }
 
 impl Sessions {
-    pub(crate) fn new(router: Router) -> Self {
+    pub(crate) fn new(router: Router, #[cfg(feature = "tls")] tls: Option<Tls>) -> Self {
         let mut http = http2::Builder::new(Spawn);
         http.timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
@@ -51,39 +56,33 @@ impl Sessions {
         Self {
             router,
             http,
+            #[cfg(feature = "tls")]
+            tls,
             stop: watch::Sender::new(false),
         }
     }
 
     /// Serves a session in a task of its own, until it ends.
-    pub(crate) fn serve(&self, session: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let connection = self
-            .http
-            .serve_connection(TokioIo::new(session), Calls(self.router.clone()));
-        let mut stop = self.stop.subscribe();
-        tokio::spawn(async move {
-            let mut connection = pin!(connection);
-            let stopped = tokio::select! {
-                result = connection.as_mut() => Some(result),
-                () = stopped(&mut stop) => None,
-            };
-            let result = match stopped {
-                Some(result) => result,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::time::timeout(SHUTDOWN_GRACE, connection)
-                        .await
-                        .unwrap_or_else(|_| {
-                            tracing::debug!("calls were still under way when the agent stopped");
-                            Ok(())
-                        })
+    pub(crate) fn serve(&self, session: Session) {
+        let serving = Serving {
+            http: self.http.clone(),
+            router: self.router.clone(),
+            stop: self.stop.subscribe(),
+        };
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.tls.clone() {
+            tokio::spawn(async move {
+                let mut stop = serving.stop.clone();
+                tokio::select! {
+                    session = tls.accept(session) => if let Some(session) = session {
+                        serving.run(session).await;
+                    },
+                    () = stopped(&mut stop) => {}
                 }
-            };
-            // A session that ends in the middle of calls is what sessions do when a host goes.
-            if let Err(error) = result {
-                tracing::debug!(%error, "session ended");
-            }
-        });
+            });
+            return;
+        }
+        tokio::spawn(serving.run(session));
     }
 
     /// Asks every session to end in order, and waits until they have; not longer than [`SHUTDOWN_GRACE`]. Whether there
@@ -93,6 +92,41 @@ impl Sessions {
         self.stop.send_replace(true);
         self.stop.closed().await;
         were_any
+    }
+}
+
+/// One session.
+struct Serving {
+    http: http2::Builder<Spawn>,
+    router: Router,
+    stop: watch::Receiver<bool>,
+}
+
+impl Serving {
+    async fn run(mut self, session: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let calls = Calls(self.router);
+        let connection = self.http.serve_connection(TokioIo::new(session), calls);
+        let mut connection = pin!(connection);
+        let stopped = tokio::select! {
+            result = connection.as_mut() => Some(result),
+            () = stopped(&mut self.stop) => None,
+        };
+        let result = match stopped {
+            Some(result) => result,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(SHUTDOWN_GRACE, connection)
+                    .await
+                    .unwrap_or_else(|_| {
+                        tracing::debug!("calls were still under way when the agent stopped");
+                        Ok(())
+                    })
+            }
+        };
+        // A session that ends in the middle of calls is what sessions do when a host goes.
+        if let Err(error) = result {
+            tracing::debug!(%error, "session ended");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 use tracing::{info, warn};
 use vbridge_api::host::v1::{bridge_server::BridgeServer, domains_server::DomainsServer};
+use vbridge_link::Key;
 
 use crate::{
     access::{Acceptor, Access, AccessSpec, TlsFiles},
@@ -17,8 +18,8 @@ use crate::{
     domains::Domains,
     error::BridgeError,
     front::Front,
-    guest::{Guest, GuestSpec},
-    guests::{Guests, Refusal},
+    guest::{Guest, GuestSpec, LinkTls, LinkTlsFiles},
+    guests::{Guests, LinkDefaults, Refusal},
     hypervisor::Hypervisors,
     json,
     limits::{AUDIT_END, DRAIN},
@@ -41,6 +42,7 @@ pub struct BridgeBuilder {
     access: AccessSpec,
     tls: Option<TlsFiles>,
     audit: Option<PathBuf>,
+    link: LinkDefaults,
 }
 
 impl BridgeBuilder {
@@ -86,6 +88,20 @@ impl BridgeBuilder {
         self
     }
 
+    /// Takes only agents that prove this pre-shared key, from guests that have no key of their own.
+    #[must_use]
+    pub fn link_key(mut self, key: Key) -> Self {
+        self.link.key = Some(key);
+        self
+    }
+
+    /// Encrypts the links to all guests that have no TLS of their own.
+    #[must_use]
+    pub fn link_tls(mut self, tls: LinkTls) -> Self {
+        self.link.tls = Some(tls);
+        self
+    }
+
     /// Writes every call to this file, a line of JSON for each.
     #[must_use]
     pub fn audit(mut self, path: impl Into<PathBuf>) -> Self {
@@ -116,7 +132,8 @@ impl BridgeBuilder {
         }
         let access = Access::new(&self.access)?;
         let tls = self.tls.as_ref().map(Acceptor::new).transpose()?;
-        let guests = Guests::new();
+        let link_tls = self.link.tls.clone();
+        let guests = Guests::with_link(self.link);
         for spec in self.guests {
             check_name(&spec.name)?;
             check_channel(&spec)?;
@@ -134,6 +151,7 @@ impl BridgeBuilder {
             sockets,
             access,
             tls,
+            link_tls,
             audit: self.audit,
         })
     }
@@ -222,6 +240,7 @@ pub struct Bridge {
     sockets: Vec<(Socket, ListenAddress)>,
     access: Access,
     tls: Option<Acceptor>,
+    link_tls: Option<LinkTls>,
     audit: Option<PathBuf>,
 }
 
@@ -256,6 +275,7 @@ impl Bridge {
             control: Control {
                 access: self.access,
                 tls: self.tls,
+                link_tls: self.link_tls,
                 rotation: audit.as_ref().map(Audit::rotation),
             },
             audit,
@@ -301,6 +321,7 @@ pub struct BoundBridge {
 pub struct Control {
     access: Access,
     tls: Option<Acceptor>,
+    link_tls: Option<LinkTls>,
     rotation: Option<Rotation>,
 }
 
@@ -329,6 +350,20 @@ impl Control {
             rotation.reopen();
         }
         Ok(())
+    }
+}
+
+impl Control {
+    /// Reads the certificates of the links again, for sessions that come. If something is wrong with them, nothing changes.
+    ///
+    /// # Errors
+    /// They can't be used, or TLS would come or go altogether, which needs a restart.
+    pub fn reload_link(&self, files: Option<&LinkTlsFiles>) -> Result<(), BridgeError> {
+        match (&self.link_tls, files) {
+            (Some(tls), Some(files)) => Ok(tls.reload(files)?),
+            (None, None) => Ok(()),
+            _ => Err(BridgeError::NeedsRestart("TLS on the links")),
+        }
     }
 }
 

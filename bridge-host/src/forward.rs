@@ -84,7 +84,7 @@ pub(crate) async fn forward(
     let give_up = deadline.map_or(arrived + wait, |deadline| deadline.min(arrived + wait));
     loop {
         let mut ready = guest.ready(give_up, patient).await?;
-        let question = ready.link.ask_along();
+        let question = ready.link.as_ref().and_then(LinkHandle::ask_along);
         let mut kept = Kept::new(Box::pin(ready.sender.try_send_request(request)), &upload);
         let answer = poll_fn(|cx| match kept.get() {
             Some(answer) => answer.as_mut().poll(cx),
@@ -94,7 +94,7 @@ pub(crate) async fn forward(
         let outcome = tokio::select! {
             biased;
             outcome = &mut answer => outcome,
-            silent = is_silent(&guest, &ready.link, question, &upload) => match silent {
+            silent = is_silent(&guest, ready.link.as_ref(), question, &upload) => match silent {
                 true => return Err(guest.silent().into()),
                 // It is alive: it may take its time.
                 false => match until(deadline, &mut answer).await {
@@ -296,10 +296,15 @@ fn prepare(request: &mut Request<Incoming>) {
 /// be quiet: a service that computes for seconds without a break keeps the whole agent from answering.
 async fn is_silent(
     guest: &Guest,
-    link: &LinkHandle,
+    link: Option<&LinkHandle>,
     question: Option<u64>,
     upload: &Upload,
 ) -> bool {
+    let Some(link) = link else {
+        // qemu-guest-agent has its own time limits.
+        guest.paused().await;
+        return true;
+    };
     if timeout(PROBE_AFTER, guest.paused()).await.is_ok() {
         return !upload.is_under_way();
     }
@@ -326,7 +331,7 @@ async fn is_silent(
 }
 
 /// Done when the guest gives no sign of life that is younger than a call of the bridge's own, which has just begun.
-pub(crate) async fn silence(guest: &Guest, link: &LinkHandle) {
+pub(crate) async fn silence(guest: &Guest, link: Option<&LinkHandle>) {
     if !is_silent(guest, link, None, &Upload::new(Arc::default())).await {
         // It is alive: it may take its time.
         std::future::pending().await

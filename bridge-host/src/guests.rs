@@ -16,12 +16,13 @@ use std::{
 use tokio::sync::{broadcast, watch};
 use tokio_util::task::TaskTracker;
 use vbridge_api::host::v1::Guest as GuestMessage;
+use vbridge_link::Key;
 
 use crate::{
-    guest::{Guest, GuestSpec},
+    guest::{AgentKind, Guest, GuestSpec, LinkTls},
     limits::{MAX_GUESTS, WATCH_BACKLOG},
     machine::Machine,
-    place::Channel,
+    place::{AgentPlace, Channel},
     routing::{Names, name_key},
 };
 
@@ -29,9 +30,17 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Guests(Arc<Shared>);
 
+/// What holds for the links to guests that have nothing of their own.
+#[derive(Debug, Default)]
+pub(crate) struct LinkDefaults {
+    pub(crate) key: Option<Key>,
+    pub(crate) tls: Option<LinkTls>,
+}
+
 struct Shared {
     table: RwLock<Table>,
     machine: String,
+    link: LinkDefaults,
     changes: broadcast::Sender<Change>,
     /// Those that look after the guests, also after guests that have just left.
     tasks: TaskTracker,
@@ -86,7 +95,12 @@ impl fmt::Display for Refusal {
 }
 
 impl Guests {
+    #[cfg(test)]
     pub(crate) fn new() -> Self {
+        Self::with_link(LinkDefaults::default())
+    }
+
+    pub(crate) fn with_link(link: LinkDefaults) -> Self {
         let machine = rustix::system::uname()
             .nodename()
             .to_string_lossy()
@@ -95,6 +109,7 @@ impl Guests {
         Self(Arc::new(Shared {
             table: RwLock::default(),
             machine,
+            link,
             changes,
             tasks: TaskTracker::new(),
             stopping: watch::Sender::new(false),
@@ -103,16 +118,23 @@ impl Guests {
 
     /// Adds a guest of which nothing more is known.
     pub(crate) fn add(&self, spec: GuestSpec) -> Result<Arc<Guest>, Refusal> {
-        let machine = Machine::Runs(Channel::Socket(spec.channel.clone()));
+        let channel = spec.channel.clone();
+        let machine = Machine::Runs(match spec.agent {
+            AgentKind::Vbridge => Channel::Socket(channel),
+            AgentKind::Qemu => Channel::QemuAgent(AgentPlace::Socket(channel)),
+        });
         self.add_with(spec, machine)
     }
 
     /// Adds a guest, which is looked after from now on if the bridge runs already.
     pub(crate) fn add_with(
         &self,
-        spec: GuestSpec,
+        mut spec: GuestSpec,
         machine: Machine,
     ) -> Result<Arc<Guest>, Refusal> {
+        let LinkDefaults { key, tls } = &self.0.link;
+        spec.key = spec.key.or_else(|| key.clone());
+        spec.tls = spec.tls.or_else(|| tls.clone());
         let mut table = self.write();
         let key = name_key(&spec.name);
         if table.by_name.contains_key(&key) {

@@ -87,9 +87,6 @@ pub const MAX_CALLERS: usize = 4096;
 /// Rules of what they may call: each call is compared with all of them. More is an error.
 pub const MAX_RULES: usize = 1024;
 
-/// A file with certificates or a key, in bytes. A longer one is refused.
-pub const MAX_PEM: u64 = 1024 * 1024;
-
 /// A file with a token, in bytes. A longer one is refused.
 pub const MAX_TOKEN: u64 = 4096;
 
@@ -317,6 +314,25 @@ pub const LISTEN_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept: most likely the process is out of descriptors.
 pub const TUNNEL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+// === TLS on the link ===
+
+/// How long the handshake with an agent may take. A slow guest needs a second; one that is paused is greeted again later.
+pub const LINK_TLS: Duration = Duration::from_secs(10);
+
+/// How long a session is left alone after TLS has failed because of a certificate. Each further time doubles it.
+pub const LINK_REFUSED_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest of these rests: a certificate that was mended is noticed within it.
+pub const LINK_REFUSED_MAX: Duration = Duration::from_secs(30);
+
+// === qemu-guest-agent ===
+
+/// Bytes that wait between the bridge and its adapter, each way. Then the sender waits.
+pub const ADAPTER_BUFFER: usize = 256 * 1024;
+
+/// How often qemu-guest-agent is asked for a sign of life. It carries out one command at a time, for the bridge and libvirt's users.
+pub const ADAPTER_PING: Duration = Duration::from_secs(20);
 
 // === channels of other agents ===
 

@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | [`Channel::Socket`] | QEMU's own Unix socket | of this host |
 //! | [`Channel::Stream`] | a stream of libvirt's, over whatever its URI says: TLS, ssh, TCP | of other hosts |
+//! | [`Channel::QemuAgent`] | no bytes: qemu-guest-agent is asked, through libvirt or on its socket | those without vbridge-agent |
 //!
-//! Both are a stream of bytes to QEMU, which takes one client at a time, and the link on it does not know which it is.
+//! The first two are a stream of bytes to QEMU, which takes one client at a time, and the link on it does not know which it is.
 //!
 //! **Each stream has a connection of its own to the daemon**, as the libvirt client makes it unless it is told otherwise. libvirt's
 //! protocol can't slow down one stream alone: a guest that stands still while something is sent to it would have the daemon stop
@@ -37,6 +38,7 @@ use tokio_util::either::Either;
 use uuid::Uuid;
 
 use crate::{
+    channel::GuestAgent,
     error::{Reason, harmless},
     hypervisor::Hypervisor,
     limits::{
@@ -44,6 +46,7 @@ use crate::{
         RECONNECT_MAX, STREAM_DEAF_FIRST, STREAM_OPEN, STREAM_RECONNECT_FIRST,
         STREAM_RECONNECT_MAX,
     },
+    qemu::Commands,
 };
 
 /// The place of a channel.
@@ -53,6 +56,17 @@ pub(crate) enum Channel {
     Socket(PathBuf),
     /// A stream through a hypervisor's daemon.
     Stream(StreamPlace),
+    /// qemu-guest-agent, which has no link.
+    QemuAgent(AgentPlace),
+}
+
+/// Where qemu-guest-agent is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum AgentPlace {
+    /// On its own channel, which nobody else has: a Unix socket on which QEMU listens.
+    Socket(PathBuf),
+    /// Through libvirt, which has the channel.
+    Domain(StreamPlace),
 }
 
 /// A channel of a domain that runs at a hypervisor.
@@ -109,6 +123,8 @@ impl Channel {
                 let opened = place.open().await.map(Either::Right);
                 opened.map_err(|error| place.explain(&error))
             }
+            // Whoever tends the guest asks it instead.
+            Self::QemuAgent(place) => Err(place.unanswered("there is no link to it")),
         }
     }
 
@@ -116,14 +132,14 @@ impl Channel {
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             Self::Socket(path) => waits_in_backlog(path),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::QemuAgent(_) => false,
         }
     }
 
     /// What else there may be where nobody answers: that libvirt itself waits behind another client is not told.
     pub(crate) fn doubt(&self) -> &'static str {
         match self {
-            Self::Socket(_) => "",
+            Self::Socket(_) | Self::QemuAgent(_) => "",
             Self::Stream(_) => ", or a client on its host holds the channel's socket",
         }
     }
@@ -137,7 +153,7 @@ impl Channel {
                 patience: DEAF_FIRST,
                 rest: Duration::ZERO,
             },
-            Self::Stream(_) => Pace {
+            Self::Stream(_) | Self::QemuAgent(_) => Pace {
                 first: STREAM_RECONNECT_FIRST,
                 most: STREAM_RECONNECT_MAX,
                 patience: STREAM_DEAF_FIRST,
@@ -150,8 +166,10 @@ impl Channel {
     /// As the host API writes it.
     pub(crate) fn address(&self) -> String {
         match self {
-            Self::Socket(path) => format!("unix:{}", shown(path)),
-            Self::Stream(place) => {
+            Self::Socket(path) | Self::QemuAgent(AgentPlace::Socket(path)) => {
+                format!("unix:{}", shown(path))
+            }
+            Self::Stream(place) | Self::QemuAgent(AgentPlace::Domain(place)) => {
                 let uri = place.hypervisor.uri().escape_debug();
                 format!("libvirt:{uri}#{}", place.name.escape_debug())
             }
@@ -165,6 +183,53 @@ impl fmt::Display for Channel {
         match self {
             Self::Socket(path) => f.write_str(&shown(path)),
             Self::Stream(place) => place.fmt(f),
+            Self::QemuAgent(place) => place.fmt(f),
+        }
+    }
+}
+
+// === impl AgentPlace ===
+
+impl AgentPlace {
+    /// Whoever has its commands carried out.
+    pub(crate) async fn commands(&self) -> Result<Commands, Unconnected> {
+        match self {
+            Self::Socket(path) => {
+                let agent = GuestAgent::at_path(path.clone());
+                let connected = agent.connect().await;
+                connected.map_err(|error| self.unanswered(&error.to_string()))?;
+                Ok(Commands::Channel(Arc::new(agent)))
+            }
+            Self::Domain(place) => {
+                let found = async {
+                    let connect = place.hypervisor.writing().await?;
+                    let _turn = place.hypervisor.turn().await;
+                    connect.domain_by_uuid(place.uuid).await
+                };
+                let found = timeout(STREAM_OPEN, found).await;
+                let found = found.unwrap_or_else(|_| Err(place.hypervisor.too_slow(STREAM_OPEN)));
+                found
+                    .map(Commands::Domain)
+                    .map_err(|error| self.unanswered(&error.to_string()))
+            }
+        }
+    }
+
+    /// Why it can't be asked.
+    pub(crate) fn unanswered(&self, why: &str) -> Unconnected {
+        Unconnected {
+            reason: Reason::GuestNotAnswering,
+            why: format!("{self} does not answer: {}", harmless(why)),
+        }
+    }
+}
+
+impl fmt::Display for AgentPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("its qemu-guest-agent ")?;
+        match self {
+            Self::Socket(path) => write!(f, "on {}", shown(path)),
+            Self::Domain(place) => write!(f, "at {}", place.hypervisor.uri().escape_debug()),
         }
     }
 }

@@ -128,6 +128,24 @@ async fn guests_and_their_own_metrics_are_there_in_text_that_prometheus_reads() 
 }
 
 #[tokio::test]
+async fn sessions_that_ended_are_counted_by_cause_also_when_their_channel_is_another() {
+    let bridge = bridge(&["web"]).await;
+    for ended in 0..3 {
+        let guest = good_guest(&bridge.socket("web"));
+        bridge.until_up("web").await;
+        let text = scrape(&bridge).await;
+        let line = format!(
+            "vbridge_guest_session_ends_total{{guest=\"web\",cause=\"channel_closed\"}} {ended}.0"
+        );
+        match ended {
+            0 => assert!(!text.contains("session_ends"), "{text}"),
+            _ => has(&text, &line),
+        }
+        drop(guest);
+    }
+}
+
+#[tokio::test]
 async fn however_many_scrape_a_guest_is_asked_once() {
     let bridge = bridge(&["web"]).await;
     let measures = Measures::default();

@@ -8,6 +8,8 @@ use super::{
     Agent, BuildError, DEFAULT_CHANNEL,
     assembly::{Shared, own_services},
 };
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     discovery::Descriptors,
     gate::Gate,
@@ -29,6 +31,8 @@ pub struct AgentBuilder {
     wait: Option<bool>,
     listen: Option<PathBuf>,
     key: Option<Key>,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     rebind: Rebind,
     policy: Policy,
     systemd: SystemdPlaces,
@@ -50,6 +54,8 @@ impl AgentBuilder {
             wait: None,
             listen: None,
             key: None,
+            #[cfg(feature = "tls")]
+            tls: None,
             rebind: Rebind::default(),
             policy: Policy::default(),
             systemd: SystemdPlaces::default(),
@@ -97,6 +103,14 @@ impl AgentBuilder {
     #[must_use]
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(key);
+        self
+    }
+
+    /// Encrypts all sessions, and serves only hosts that do. Default: none.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -192,6 +206,8 @@ impl AgentBuilder {
         Ok(Agent {
             place,
             key: self.key,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
             rebind: self.rebind,
             router: self.services.build(upstreams, gate),
             sampler: shared.sampler,

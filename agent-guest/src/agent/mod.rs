@@ -12,6 +12,8 @@ use std::{fmt, future::Future, sync::Arc};
 
 use vbridge_link::Key;
 
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::{
     discovery::DescriptorError,
     events::Hub,
@@ -41,6 +43,8 @@ pub struct Agent {
     key: Option<Key>,
     rebind: Rebind,
     router: router::Router,
+    #[cfg(feature = "tls")]
+    tls: Option<Tls>,
     sampler: Sampler,
     systemd: Systemd,
     tunnels: Tunnels,
@@ -102,7 +106,11 @@ impl Agent {
             place: self.place,
             key: self.key,
             rebind: self.rebind,
-            sessions: Sessions::new(self.router),
+            sessions: Sessions::new(
+                self.router,
+                #[cfg(feature = "tls")]
+                self.tls,
+            ),
             sampler: self.sampler,
             systemd: self.systemd,
             tunnels: self.tunnels,

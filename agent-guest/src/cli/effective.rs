@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use agent_guest::{DEFAULT_CHANNEL, Rebind, Upstream};
+use agent_guest::{DEFAULT_CHANNEL, Rebind, Tls, TlsFiles, Upstream};
 use vbridge_settings::read_key;
 
 use super::{CliError, Layer, Origin, Settings, policy};
@@ -20,6 +20,9 @@ pub(super) struct Effective {
     wait: Option<(bool, Origin)>,
     listen: Option<(PathBuf, Origin)>,
     key_file: Option<(PathBuf, Origin)>,
+    tls_certificate: Option<(PathBuf, Origin)>,
+    tls_key: Option<(PathBuf, Origin)>,
+    tls_host_ca: Option<(PathBuf, Origin)>,
     rebind: Option<(Rebind, Origin)>,
     policy: Option<(policy::Source, Origin)>,
     log: (String, Origin),
@@ -41,6 +44,9 @@ impl Layers {
             wait: self.pick(|layer| layer.wait.as_ref()),
             listen: self.pick(|layer| layer.listen.as_ref()),
             key_file: self.pick(|layer| layer.key_file.as_ref()),
+            tls_certificate: self.pick(|layer| layer.tls_certificate.as_ref()),
+            tls_key: self.pick(|layer| layer.tls_key.as_ref()),
+            tls_host_ca: self.pick(|layer| layer.tls_host_ca.as_ref()),
             rebind: self.pick(|layer| layer.rebind.as_ref()),
             policy: self.pick(|layer| layer.policy.as_ref()),
             log: log.unwrap_or_else(|| default(DEFAULT_LOG)),
@@ -98,8 +104,15 @@ impl Effective {
             let (value, origin) = self.wait.unwrap_or(default);
             line("wait", value.to_string(), origin);
         }
-        if let Some((path, origin)) = &self.key_file {
-            line("key_file", format!("{path:?}"), *origin);
+        for (key, value) in [
+            ("key_file", &self.key_file),
+            ("tls_certificate", &self.tls_certificate),
+            ("tls_key", &self.tls_key),
+            ("tls_host_ca", &self.tls_host_ca),
+        ] {
+            if let Some((path, origin)) = value {
+                line(key, format!("{path:?}"), *origin);
+            }
         }
         if let Some((rebind, origin)) = self.rebind {
             let value = format!("{rebind:?}").to_ascii_lowercase();
@@ -128,7 +141,22 @@ impl Effective {
         let key = |(path, _): (PathBuf, Origin)| {
             read_key(&path).map_err(|why| CliError::Key { path, why })
         };
+        let path = |value: Option<(PathBuf, Origin)>| value.map(|(path, _)| path);
+        let tls = match (path(self.tls_certificate), path(self.tls_key)) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate,
+                key,
+                host_ca: path(self.tls_host_ca),
+            }),
+            (None, None) if self.tls_host_ca.is_none() => None,
+            _ => return Err(CliError::HalfTls),
+        };
+        let tls = match tls {
+            None => None,
+            Some(files) => Some((Tls::read(&files)?, files)),
+        };
         Ok(Settings {
+            tls,
             channel: self.channel.0,
             port: self.port.map(|(path, _)| path),
             wait: self.wait.map(|(wait, _)| wait),

@@ -33,6 +33,18 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     key_file: Option<String>,
 
+    /// Encrypt with this certificate, in PEM form, and serve only hosts that do
+    #[arg(long, value_name = "PATH")]
+    tls_certificate: Option<String>,
+
+    /// The key of the certificate
+    #[arg(long, value_name = "PATH")]
+    tls_key: Option<String>,
+
+    /// Serve only hosts with a certificate of this authority
+    #[arg(long, value_name = "PATH")]
+    tls_host_ca: Option<String>,
+
     /// Free a port that is stuck by rebinding its driver: alone (if its device has no other port), always, never [default:
     /// alone]
     #[arg(long, value_name = "WHEN")]
@@ -99,6 +111,9 @@ fn layer(args: Args) -> Result<Layer, CliError> {
         args.wait,
         args.listen,
         args.key_file,
+        args.tls_certificate,
+        args.tls_key,
+        args.tls_host_ca,
         args.rebind,
         args.policy,
         args.log,

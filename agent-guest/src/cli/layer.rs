@@ -16,6 +16,9 @@ pub(super) struct Layer {
     pub(super) wait: Option<bool>,
     pub(super) listen: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
+    pub(super) tls_host_ca: Option<PathBuf>,
     pub(super) rebind: Option<Rebind>,
     pub(super) policy: Option<policy::Source>,
     pub(super) log: Option<String>,
@@ -24,8 +27,18 @@ pub(super) struct Layer {
 }
 
 /// The keys that every source knows.
-pub(super) const KEYS: [&str; 8] = [
-    "channel", "port", "wait", "listen", "key_file", "rebind", "policy", "log",
+pub(super) const KEYS: [&str; 11] = [
+    "channel",
+    "port",
+    "wait",
+    "listen",
+    "key_file",
+    "tls_certificate",
+    "tls_key",
+    "tls_host_ca",
+    "rebind",
+    "policy",
+    "log",
 ];
 
 impl Layer {
@@ -37,6 +50,9 @@ impl Layer {
             "wait" => self.wait = Some(check_bool(value)?),
             "listen" => self.listen = Some(check_listen(value)?),
             "key_file" => self.key_file = Some(check_path(value)?),
+            "tls_certificate" => self.tls_certificate = Some(check_path(value)?),
+            "tls_key" => self.tls_key = Some(check_path(value)?),
+            "tls_host_ca" => self.tls_host_ca = Some(check_path(value)?),
             "rebind" => self.rebind = Some(check_rebind(value)?),
             "policy" => self.policy = Some(policy::Source::parse(value)?),
             "log" => self.log = Some(check_log(value)?),

@@ -27,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guest::{Key, Rebind, Upstream};
+use agent_guest::{Key, Rebind, Tls, TlsError, TlsFiles, Upstream};
 use tracing_subscriber::filter::Targets;
 use vbridge_settings::{FileError, KeyFileError};
 
@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) wait: Option<bool>,
     pub(crate) listen: Option<PathBuf>,
     pub(crate) key: Option<Key>,
+    /// Certificates, and where they are read again.
+    pub(crate) tls: Option<(Tls, TlsFiles)>,
     pub(crate) rebind: Rebind,
     pub(crate) policy: policy::Source,
     pub(crate) log: Targets,
@@ -89,6 +91,12 @@ pub(crate) enum CliError {
         /// What is the matter with it.
         why: KeyFileError,
     },
+    /// Certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// TLS needs a certificate with its key.
+    #[error("TLS needs both tls_certificate and tls_key; tls_host_ca comes in addition")]
+    HalfTls,
     /// Two places from one source.
     #[error("{0} names a port and a socket to listen on: choose one")]
     TwoPlaces(Origin),

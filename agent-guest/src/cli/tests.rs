@@ -44,6 +44,29 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn tls_needs_a_certificate_and_its_key_and_says_which_file_is_wrong() {
+    for half in [
+        &["--tls-certificate", "/c"][..],
+        &["--tls-key", "/k"],
+        &["--tls-host-ca", "/ca"],
+        &["--tls-key", "/k", "--tls-host-ca", "/ca"],
+    ] {
+        let error = run(half, &[]).unwrap_err().to_string();
+        assert!(
+            error.contains("both tls_certificate and tls_key"),
+            "{error}"
+        );
+    }
+    let (_dir, path) = file("no certificate");
+    let both = ["--tls-certificate", &path, "--tls-key", &path];
+    let error = run(&both, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains(&path) && error.contains("PEM") && error.lines().count() == 1,
+        "{error}"
+    );
+}
+
+#[test]
 fn a_place_replaces_the_place_below_it() {
     let (_dir, path) = file("port = \"/dev/file\"\n");
     let settings = settings(

@@ -3,29 +3,22 @@
 //! The files are read when the bridge starts and when it is told to read them again. Connections that are there keep what they
 //! began with; new ones get the new certificates.
 
-use std::{
-    fmt,
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    ServerConfig,
     crypto::ring,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::CertificateDer,
     server::{NoServerSessionStorage, WebPkiClientVerifier},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub use vbridge_settings::{TlsError, private_key, trusted};
+
 use super::callers::FINGERPRINT;
-use crate::limits::{MAX_CERTIFICATE_NAMES, MAX_PEM};
+use crate::limits::MAX_CERTIFICATE_NAMES;
 
 /// Where certificates and keys are, in PEM form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,16 +31,6 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is sent away; if not, it may have a token.
     pub require_client: bool,
-}
-
-/// Why certificates can't be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("can't use {path} for TLS: {why}", path = .path.display())]
-pub struct TlsError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is the matter with it.
-    pub why: String,
 }
 
 /// Takes TLS connections with the certificates that were read last.
@@ -81,7 +64,7 @@ fn configuration(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder
         .with_safe_default_protocol_versions()
-        .map_err(|error| failed(&files.certificate, error))?;
+        .map_err(|error| TlsError::new(&files.certificate, error))?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -91,13 +74,15 @@ fn configuration(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
                 true => verifier,
                 false => verifier.allow_unauthenticated(),
             };
-            let verifier = verifier.build().map_err(|error| failed(path, error))?;
+            let verifier = verifier
+                .build()
+                .map_err(|error| TlsError::new(path, error))?;
             builder.with_client_cert_verifier(verifier)
         }
     };
     let (chain, key) = private_key(&files.certificate, &files.key)?;
     let mut configuration = builder.with_single_cert(chain, key).map_err(|error| {
-        failed(
+        TlsError::new(
             &files.certificate,
             format!("with {}: {error}", files.key.display()),
         )
@@ -108,70 +93,6 @@ fn configuration(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     configuration.session_storage = Arc::new(NoServerSessionStorage {});
     configuration.send_tls13_tickets = 0;
     Ok(Arc::new(configuration))
-}
-
-fn failed(path: &Path, why: impl fmt::Display) -> TlsError {
-    TlsError {
-        path: path.to_owned(),
-        why: why.to_string(),
-    }
-}
-
-fn bad(path: &Path, error: &pem::Error) -> TlsError {
-    match error {
-        pem::Error::NoItemsFound => failed(
-            path,
-            "it holds nothing of the kind in PEM form, or what it holds is encrypted",
-        ),
-        error => failed(path, format!("it is no PEM file ({error:?})")),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_PEM + 1).read_to_end(&mut bytes))
-        .map_err(|error| failed(path, error))?;
-    match bytes.len() as u64 > MAX_PEM {
-        true => Err(failed(path, format!("it is longer than {MAX_PEM} bytes"))),
-        false => Ok(bytes),
-    }
-}
-
-/// The authorities that a file holds.
-///
-/// # Errors
-/// It can't be read, or holds something else.
-pub fn trusted(path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for authority in certificates(path)? {
-        roots.add(authority).map_err(|error| failed(path, error))?;
-    }
-    Ok(roots)
-}
-
-/// A certificate, with those between it and its authority, and its key.
-///
-/// # Errors
-/// A file can't be read, or holds something else.
-pub fn private_key(
-    certificate: &Path,
-    key: &Path,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
-    let chain = certificates(certificate)?;
-    let bytes = read(key)?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| bad(key, &error))?;
-    Ok((chain, key))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(bad(path, &pem::Error::NoItemsFound)),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(bad(path, &error)),
-    }
 }
 
 /// What a certificate, which was checked, says who it is: DNS names, URIs, and its own fingerprint.

@@ -39,7 +39,7 @@ SIGHUP has the file read again: callers, rules and certificates change, and the 
 
 Flags go before the environment, the environment before the file. What --guest, --libvirt and --sockets say is added to the file's.")]
 pub(super) struct Options {
-    /// A guest: `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDR][,key-file=PATH]`; may be given again
+    /// A guest: `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDR][,key-file=PATH][,tls-name=NAME][,agent=qemu]`; may be given again
     #[arg(long = "guest", value_name = "GUEST")]
     guests: Vec<GuestEntry>,
     /// Find guests here: every domain of this libvirt URI that has the channel; may be given again
@@ -135,6 +135,9 @@ async fn reload(mut hangups: Signal, options: Options, mut before: Config, contr
             });
         match reloaded {
             Ok(config) => {
+                if let Err(error) = control.reload_link(config.link.tls.as_ref()) {
+                    warn!("the links' certificates stay as they were: {error}");
+                }
                 let rest = |config: &Config| Config {
                     access: Default::default(),
                     tls: None,

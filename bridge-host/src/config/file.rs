@@ -7,6 +7,8 @@ use serde::Deserialize;
 use super::{
     Config, ConfigError, GuestEntry, MAX_LISTEN,
     access::{CallerForm, RuleForm, TlsForm},
+    guest::AgentName,
+    link::LinkForm,
     value::{ChannelName, Level, Name, SocketPath, Text},
 };
 use crate::{ListenAddress, discovery::SocketPattern};
@@ -19,8 +21,10 @@ pub(super) struct FileForm {
     guest: Vec<GuestForm>,
     libvirt: Vec<String>,
     channel: Option<Text<ChannelName>>,
+    qemu_agent: Option<bool>,
     sockets: Vec<Text<SocketPattern>>,
     tls: Option<TlsForm>,
+    link: Option<LinkForm>,
     caller: Vec<CallerForm>,
     rule: Vec<RuleForm>,
     audit: Option<PathBuf>,
@@ -36,6 +40,8 @@ struct GuestForm {
     monitor: Option<Text<SocketPath>>,
     listen: Option<Text<ListenAddress>>,
     key_file: Option<PathBuf>,
+    tls_name: Option<String>,
+    agent: Option<Text<AgentName>>,
 }
 
 impl FileForm {
@@ -48,6 +54,12 @@ impl FileForm {
             listen: self.listen.into_iter().map(|address| address.0).collect(),
             libvirt: self.libvirt,
             channel: self.channel.map(|name| name.0.0),
+            qemu_agent: self.qemu_agent,
+            link: self
+                .link
+                .map(LinkForm::settings)
+                .transpose()?
+                .unwrap_or_default(),
             sockets: self.sockets.into_iter().map(|pattern| pattern.0).collect(),
             tls: self.tls.map(Into::into),
             audit: self.audit,
@@ -73,6 +85,8 @@ impl From<GuestForm> for GuestEntry {
             monitor: form.monitor.map(|path| path.0.0),
             listen: form.listen.map(|address| address.0),
             key_file: form.key_file,
+            tls_name: form.tls_name,
+            agent: form.agent.map(|name| name.0.0).unwrap_or_default(),
         }
     }
 }
@@ -137,6 +151,7 @@ guest:
                 monitor: Some("/run/vms/web.qmp".into()),
                 listen: Some("127.0.0.1:7500".parse().unwrap()),
                 key_file: Some("/etc/vbridge/web.key".into()),
+                ..config.guests[1].clone()
             };
             assert_eq!(config.guests[0], web);
         }
@@ -190,7 +205,7 @@ sockets = ["/run/others/*.sock"]
             &[
                 "line 1",
                 "`colour`",
-                "listen, guest, libvirt, channel, sockets, tls, caller, rule, audit, log",
+                "listen, guest, libvirt, channel, qemu_agent, sockets, tls, link, caller, rule, audit, log",
             ],
         );
         assert_says(

@@ -8,7 +8,7 @@ use super::{
     ConfigError,
     value::{Name, SocketPath},
 };
-use crate::{GuestSpec, ListenAddress};
+use crate::{AgentKind, GuestSpec, ListenAddress};
 
 /// A guest as the operator wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,29 @@ pub struct GuestEntry {
     pub listen: Option<ListenAddress>,
     /// A file with the key that its agent must prove.
     pub key_file: Option<PathBuf>,
+    /// Whose certificate its agent has, if not one for the guest's name.
+    pub tls_name: Option<String>,
+    /// Which agent runs in it.
+    pub agent: AgentKind,
+}
+
+/// An agent as the operator names it.
+#[derive(Debug)]
+pub(super) struct AgentName(pub(super) AgentKind);
+
+impl FromStr for AgentName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "vbridge" => Ok(Self(AgentKind::Vbridge)),
+            "qemu" => Ok(Self(AgentKind::Qemu)),
+            other => Err(format!(
+                "\"{}\" is no agent; there are vbridge, and qemu for a guest that has only qemu-guest-agent",
+                other.escape_debug()
+            )),
+        }
+    }
 }
 
 impl GuestEntry {
@@ -34,6 +57,7 @@ impl GuestEntry {
         let mut spec = GuestSpec::new(self.name.clone(), self.channel.clone());
         spec.monitor.clone_from(&self.monitor);
         spec.listen.clone_from(&self.listen);
+        spec.agent = self.agent;
         if let Some(path) = &self.key_file {
             let key = read_key(path).map_err(|why| ConfigError::Key {
                 guest: self.name.clone(),
@@ -46,8 +70,8 @@ impl GuestEntry {
     }
 }
 
-/// In `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDRESS][,key-file=PATH]`, a comma that belongs to a path is written
-/// twice, as QEMU does.
+/// In `NAME=unix:PATH[,monitor=unix:PATH][,listen=ADDRESS][,key-file=PATH][,tls-name=NAME][,agent=qemu]`, a comma that belongs
+/// to a path is written twice, as QEMU does.
 impl FromStr for GuestEntry {
     type Err = String;
 
@@ -64,7 +88,10 @@ impl FromStr for GuestEntry {
             monitor: None,
             listen: None,
             key_file: None,
+            tls_name: None,
+            agent: AgentKind::default(),
         };
+        let mut has_agent = false;
         for part in parts {
             let (option, value) = part.split_once('=').unwrap_or((&part, ""));
             let is_twice = match option {
@@ -78,11 +105,17 @@ impl FromStr for GuestEntry {
                 }
                 "key-file" if value.is_empty() => return Err("key-file needs a path".into()),
                 "key-file" => guest.key_file.replace(value.into()).is_some(),
+                "tls-name" if value.is_empty() => return Err("tls-name needs a name".into()),
+                "tls-name" => guest.tls_name.replace(value.into()).is_some(),
+                "agent" => {
+                    guest.agent = value.parse::<AgentName>()?.0;
+                    std::mem::replace(&mut has_agent, true)
+                }
                 other => {
                     let other = other.escape_debug();
                     return Err(format!(
-                        "\"{other}\" is no option of a guest; there are monitor=unix:PATH, listen=ADDRESS and \
-                         key-file=PATH, and a comma in a path is written twice"
+                        "\"{other}\" is no option of a guest; there are monitor=unix:PATH, listen=ADDRESS, \
+                         key-file=PATH, tls-name=NAME and agent=qemu, and a comma in a path is written twice"
                     ));
                 }
             };
@@ -142,7 +175,7 @@ mod tests {
     #[test]
     fn a_guest_flag_is_read_with_all_its_options() {
         let guest: GuestEntry =
-            "web=unix:/run/a,,b.sock,monitor=unix:/m,listen=[::1]:7500,key-file=/k=1"
+            "web=unix:/run/a,,b.sock,monitor=unix:/m,listen=[::1]:7500,key-file=/k=1,tls-name=w.example,agent=qemu"
                 .parse()
                 .unwrap();
         let expected = GuestEntry {
@@ -151,6 +184,8 @@ mod tests {
             monitor: Some("/m".into()),
             listen: Some("[::1]:7500".parse().unwrap()),
             key_file: Some("/k=1".into()),
+            tls_name: Some("w.example".into()),
+            agent: AgentKind::Qemu,
         };
         assert_eq!(guest, expected);
     }
@@ -168,6 +203,9 @@ mod tests {
             ("web=unix:/a,b", "a comma in a path is written twice"),
             ("web=unix:/a,listen=x", "127.0.0.1:7411"),
             ("web=unix:/a,key-file=", "needs a path"),
+            ("web=unix:/a,tls-name=", "needs a name"),
+            ("web=unix:/a,agent=spice", "\"spice\" is no agent"),
+            ("web=unix:/a,agent=qemu,agent=qemu", "twice"),
             ("web=unix:/a,monitor=unix:/b,monitor=unix:/c", "twice"),
         ] {
             assert_says(flag.parse::<GuestEntry>(), &[word]);

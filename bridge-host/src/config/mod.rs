@@ -19,11 +19,13 @@
 //! | `file` | the file as serde sees it |
 //! | `guest` | a guest, from the file or from the command line |
 //! | `access` | callers, rules and certificates |
+//! | `link` | what links prove and encrypt with |
 //! | `value` | names, sockets and log levels, checked while they are read |
 
 mod access;
 mod file;
 mod guest;
+mod link;
 mod value;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ use tracing::level_filters::LevelFilter;
 use vbridge_settings::{FileError, KeyFileError};
 
 use crate::{
-    BridgeBuilder, BridgeError, ListenAddress,
+    BridgeBuilder, BridgeError, LinkTls, ListenAddress,
     access::{AccessSpec, TlsFiles},
     discovery::{CHANNEL_NAME, SocketPattern, Source},
     limits::MAX_GUESTS,
@@ -41,6 +43,7 @@ use crate::{
 use file::FileForm;
 
 pub use guest::GuestEntry;
+pub use link::LinkSettings;
 pub use value::ChannelName;
 pub use vbridge_settings::Format;
 
@@ -62,6 +65,10 @@ pub struct Config {
     pub guests: Vec<GuestEntry>,
     /// Hypervisors whose domains are guests, by their URIs: on this host, or on others.
     pub libvirt: Vec<String>,
+    /// Whether domains that have only qemu-guest-agent's channel are guests, too. Default: yes.
+    pub qemu_agent: Option<bool>,
+    /// What holds for the links to all guests.
+    pub link: LinkSettings,
     /// The name of the channel that makes a domain a guest. Default: [`CHANNEL_NAME`].
     pub channel: Option<String>,
     /// Folders whose sockets are guests.
@@ -128,8 +135,16 @@ impl Config {
         for address in &self.listen {
             builder = builder.listen(address.clone());
         }
+        let tls = self.link.tls.as_ref().map(LinkTls::read).transpose();
+        let tls = tls.map_err(BridgeError::from)?;
         for guest in &self.guests {
-            builder = builder.guest(guest.spec()?);
+            builder = builder.guest(self.link.guest(guest, tls.as_ref())?);
+        }
+        if let Some(key) = self.link.key()? {
+            builder = builder.link_key(key);
+        }
+        if let Some(tls) = tls {
+            builder = builder.link_tls(tls);
         }
         builder = builder.access(self.access.clone());
         if let Some(tls) = &self.tls {
@@ -145,6 +160,7 @@ impl Config {
             sources.push(Source::Libvirt {
                 uri: uri.clone(),
                 channel: channel.to_owned(),
+                qemu_agent: self.qemu_agent.unwrap_or(true),
             });
         }
         sources.extend(self.sockets.iter().cloned().map(Source::Sockets));
@@ -184,6 +200,17 @@ pub enum ConfigError {
         /// What is the matter with it.
         why: KeyFileError,
     },
+    /// The key of all guests can't be used.
+    #[error("can't use the key {path} of [link]: {why}")]
+    LinkKey {
+        /// The file.
+        path: PathBuf,
+        /// What is the matter with it.
+        why: KeyFileError,
+    },
+    /// The settings of the links contradict each other.
+    #[error("in [link], {0}")]
+    Link(&'static str),
     /// A caller's token can't be read.
     #[error("can't use the token {path} of caller \"{caller}\": {why}")]
     Token {

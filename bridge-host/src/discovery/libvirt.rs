@@ -31,6 +31,7 @@ use tracing::{debug, info, warn};
 use super::domain::Channel;
 use crate::{
     bridge::check_name,
+    channel::QGA_CHANNEL,
     guest::{Guest, GuestSpec},
     guests::{Guests, Refusal},
     hypervisor::Hypervisor,
@@ -39,7 +40,7 @@ use crate::{
         HYPERVISOR_REVIEW,
     },
     machine::Machine,
-    place::{Channel as Place, StreamPlace},
+    place::{AgentPlace, Channel as Place, StreamPlace},
 };
 
 /// What a domain's name, state and channel depend on.
@@ -53,6 +54,8 @@ const EVENTS: [DomainEventId; 3] = [
 struct Following {
     hypervisor: Arc<Hypervisor>,
     channel: String,
+    /// Whether qemu-guest-agent is enough.
+    qemu_agent: bool,
     /// Its host's name, for guests whose name is taken.
     host: String,
     guests: Guests,
@@ -81,10 +84,16 @@ struct Found {
 }
 
 /// Follows it for ever.
-pub(super) async fn follow(hypervisor: Arc<Hypervisor>, channel: String, guests: Guests) {
+pub(super) async fn follow(
+    hypervisor: Arc<Hypervisor>,
+    channel: String,
+    qemu_agent: bool,
+    guests: Guests,
+) {
     let mut following = Following {
         hypervisor,
         channel,
+        qemu_agent,
         host: String::new(),
         guests,
         known: HashMap::new(),
@@ -199,10 +208,20 @@ impl Following {
             Err(_) => return Err(format!("no answer within {HYPERVISOR_LOOK:?}")),
         };
         domain.name().clone_into(&mut found.domain);
-        let channel = super::domain::channel(&xml, &self.channel)
-            .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))?;
-        let place = |socket| self.place(&domain, socket);
-        found.machine = machine(state.state.known(), channel, place);
+        let channel = |name: &str| {
+            super::domain::channel(&xml, name)
+                .map_err(|error| format!("the XML of {} can't be read: {error}", found.domain))
+        };
+        let known = state.state.known();
+        found.machine = match channel(&self.channel)? {
+            Channel::Absent if self.qemu_agent => {
+                // Whoever has its socket is libvirt, and asks it for others.
+                let place = |_| self.stream(&domain, QGA_CHANNEL);
+                let place = |socket| Some(Place::QemuAgent(AgentPlace::Domain(place(socket)?)));
+                machine(known, channel(QGA_CHANNEL)?, place)
+            }
+            channel => machine(known, channel, |socket| self.place(&domain, socket)),
+        };
         found.told = Some((domain, state));
         Ok(found)
     }
@@ -212,12 +231,17 @@ impl Following {
         if self.hypervisor.is_local() {
             return socket.map(Place::Socket);
         }
-        Some(Place::Stream(StreamPlace {
+        self.stream(domain, &self.channel).map(Place::Stream)
+    }
+
+    /// A channel of a domain that runs, by way of libvirt.
+    fn stream(&self, domain: &Domain, name: &str) -> Option<StreamPlace> {
+        Some(StreamPlace {
             hypervisor: Arc::clone(&self.hypervisor),
             uuid: domain.uuid(),
             run: domain.id()?,
-            name: self.channel.clone(),
-        }))
+            name: name.to_owned(),
+        })
     }
 
     /// Looks at all domains.

@@ -41,6 +41,8 @@ pub enum Source {
         uri: String,
         /// The channel's name, [`CHANNEL_NAME`] for our agent.
         channel: String,
+        /// Whether a domain that has only qemu-guest-agent's channel is a guest, too.
+        qemu_agent: bool,
     },
     /// Every socket in a folder whose name fits.
     Sockets(SocketPattern),
@@ -54,8 +56,13 @@ impl Source {
         hypervisors: &mut Hypervisors,
     ) -> BoxFuture<'static, ()> {
         match self {
-            Self::Libvirt { uri, channel } => {
-                Box::pin(libvirt::follow(hypervisors.add(&uri), channel, guests))
+            Self::Libvirt {
+                uri,
+                channel,
+                qemu_agent,
+            } => {
+                let hypervisor = hypervisors.add(&uri);
+                Box::pin(libvirt::follow(hypervisor, channel, qemu_agent, guests))
             }
             Self::Sockets(pattern) => Box::pin(sockets::follow(pattern, guests)),
         }

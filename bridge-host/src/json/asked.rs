@@ -74,7 +74,7 @@ impl Asked {
         let inside = Inside::new(Arc::clone(&guest));
         tokio::select! {
             outcome = self.carry_out(&inside) => outcome,
-            () = silence(&guest, &ready.link) => Err(guest.silent().into()),
+            () = silence(&guest, ready.link.as_ref()) => Err(guest.silent().into()),
             () = sleep(limit) => {
                 let detail = format!(
                     "guest \"{}\" has not answered within {limit:?}: ask for more time with \"timeout\"",

@@ -61,6 +61,7 @@ impl Exporter {
 struct Scraped {
     state: GuestMessage,
     codes: Vec<(&'static str, u64)>,
+    ends: Vec<(&'static str, u64)>,
     sample: Option<Arc<MetricsSample>>,
 }
 
@@ -74,6 +75,7 @@ impl Scraped {
         Self {
             state,
             codes: guest.codes.counts(),
+            ends: guest.ends(),
             sample,
         }
     }
@@ -408,24 +410,42 @@ impl Collector for Scrape {
             Gauge,
         );
         family(&mut encoder, about, states)?;
-        let codes = self.0.iter().flat_map(|it| {
-            let label = it.label();
-            let codes = it.codes.iter();
-            codes.map(move |(code, count)| {
-                ([label.clone(), ("code", (*code).to_owned())], *count as f64)
-            })
-        });
         let about = (
             "vbridge_calls",
             "Calls to the guest that have ended",
             Counter,
         );
-        family(&mut encoder, about, codes)?;
+        self.counted(&mut encoder, about, "code", |it| &it.codes)?;
+        let about = (
+            "vbridge_guest_session_ends",
+            "Sessions that have ended, by cause",
+            Counter,
+        );
+        self.counted(&mut encoder, about, "cause", |it| &it.ends)?;
         self.samples(&mut encoder)
     }
 }
 
 impl Scrape {
+    /// What is counted for each guest under several names, which are few and fixed.
+    fn counted(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        about: (&'static str, &'static str, MetricType),
+        name: &'static str,
+        counts: impl Fn(&Scraped) -> &[(&'static str, u64)],
+    ) -> Result<(), fmt::Error> {
+        let values = self.0.iter().flat_map(|it| {
+            let label = it.label();
+            let counts = counts(it).iter();
+            counts.map(move |(value, count)| {
+                let labels = [label.clone(), (name, (*value).to_owned())];
+                (labels, *count as f64)
+            })
+        });
+        family(encoder, about, values)
+    }
+
     /// What the guests have told.
     fn samples(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let told = || {

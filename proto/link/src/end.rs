@@ -42,3 +42,66 @@ pub enum EndReason {
     )]
     WrongDirection,
 }
+
+impl EndReason {
+    /// The causes that [`cause`](Self::cause) names.
+    pub const CAUSES: [&'static str; 11] = [
+        "closed",
+        "bye",
+        "detached",
+        "superseded",
+        "agent_restarted",
+        "foreign_session",
+        "silent",
+        "channel_closed",
+        "bad_record",
+        "bad_stream",
+        "wrong_direction",
+    ];
+
+    /// Its name where ends are counted, as in a metric's label: one of [`CAUSES`](Self::CAUSES).
+    pub fn cause(&self) -> &'static str {
+        Self::CAUSES[self.index()]
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Self::Closed => 0,
+            Self::Bye(_) => 1,
+            Self::Detached => 2,
+            Self::Superseded => 3,
+            Self::AgentRestarted => 4,
+            Self::ForeignSession => 5,
+            Self::Silent => 6,
+            Self::ChannelClosed => 7,
+            Self::BadRecord(_) => 8,
+            Self::Stream(_) => 9,
+            Self::WrongDirection => 10,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_a_name_of_its_own() {
+        let reasons = [
+            EndReason::Closed,
+            EndReason::Bye(Some("why".to_owned())),
+            EndReason::Detached,
+            EndReason::Superseded,
+            EndReason::AgentRestarted,
+            EndReason::ForeignSession,
+            EndReason::Silent,
+            EndReason::ChannelClosed,
+            EndReason::WrongDirection,
+        ];
+        let mut names: Vec<_> = reasons.iter().map(EndReason::cause).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), reasons.len());
+        assert_eq!(EndReason::Bye(None).cause(), "bye");
+    }
+}

@@ -7,6 +7,7 @@
 //! | `words` | puts a deserializer's error into one sentence |
 //! | `names` | finds the known key that a misspelt one is meant to be |
 //! | `key` | reads a pre-shared key that nobody else has access to |
+//! | `pem` | reads certificates and their keys (feature `tls`) |
 //! | `access` | asks whether a path is a file that can be read, and says why not |
 //! | `limits` | how much is read |
 
@@ -15,6 +16,8 @@ mod file;
 mod key;
 mod limits;
 mod names;
+#[cfg(feature = "tls")]
+mod pem;
 mod value;
 mod words;
 
@@ -22,4 +25,6 @@ pub use file::{FileError, Format, parse, read};
 pub use key::{KeyFileError, read_key};
 pub use limits::MAX_FILE;
 pub use names::unknown_key;
+#[cfg(feature = "tls")]
+pub use pem::{TlsError, private_key, trusted};
 pub use value::checked;

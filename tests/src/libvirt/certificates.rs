@@ -53,7 +53,8 @@ pub(super) struct Pki {
     folder: PathBuf,
 }
 
-struct Authority {
+/// One that signs certificates.
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -127,7 +128,11 @@ impl Pki {
 }
 
 impl Authority {
-    fn new(name: &str) -> Result<Self> {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -137,6 +142,37 @@ impl Authority {
         Ok(Self {
             issuer: Issuer::new(params, key),
             pem,
+        })
+    }
+
+    /// Its own certificate, as PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for a server of that name and its key, as PEM; valid, or expired.
+    ///
+    /// # Errors
+    /// That is no name.
+    pub fn server(&self, name: &str, is_expired: bool) -> Result<(String, String)> {
+        self.sign(Leaf {
+            name,
+            hosts: &[name],
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            is_expired,
+        })
+    }
+
+    /// A certificate for a client and its key, as PEM.
+    ///
+    /// # Errors
+    /// There is no randomness.
+    pub fn client(&self, name: &str) -> Result<(String, String)> {
+        self.sign(Leaf {
+            name,
+            hosts: &[],
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+            is_expired: false,
         })
     }
 

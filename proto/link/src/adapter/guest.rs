@@ -111,7 +111,7 @@ impl Observer for Accepting {
                     debug!(session = %id, host = %software.escape_debug(), "session opened");
                     // With a full backlog the session is not accepted, and the host tries again.
                     if self.sender.try_send(Ok((id, software))).is_err() {
-                        end.close(now(), id);
+                        end.close(now(), id, "");
                     }
                 }
                 GuestEvent::Ended { id, reason } => debug!(session = %id, %reason, "session ended"),

@@ -69,7 +69,11 @@ impl HostLink {
             refused: None,
             ended: None,
         });
-        let observer = Watching { status: sender };
+        let stats = Arc::clone(&shared.stats);
+        let observer = Watching {
+            status: sender,
+            stats,
+        };
         let driver = tokio::spawn(Driver::new(observer, Arc::clone(&shared)));
         Self {
             shared,
@@ -233,6 +237,7 @@ impl LinkHandle {
 
 struct Watching {
     status: watch::Sender<LinkStatus>,
+    stats: Arc<LinkStats>,
 }
 
 impl Observer for Watching {
@@ -250,6 +255,7 @@ impl Observer for Watching {
                 }
                 HostEvent::Ended { id, reason } => {
                     debug!(session = %id, %reason, "session ended");
+                    self.stats.add_end(&reason);
                     self.status.send_replace(LinkStatus::Greeting {
                         refused: None,
                         ended: Some(reason),

@@ -34,6 +34,12 @@ impl Session {
         self.id
     }
 
+    /// Ends it in order, and says why in one sentence: the other end may show it to a person.
+    pub fn close(self, why: &str) {
+        self.shared.lock().end.close(now(), self.id, why);
+        // Dropped, it wakes the driver; there is nothing more to close.
+    }
+
     /// What the other end says of itself: name/version. The other end may have chosen any text.
     pub fn peer_software(&self) -> &str {
         &self.peer
@@ -124,7 +130,7 @@ impl AsyncWrite for Session {
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.shared.lock();
-        inner.end.close(now(), self.id);
+        inner.end.close(now(), self.id, "");
         inner.driver.wake_by_ref();
         Poll::Ready(Ok(()))
     }
@@ -133,7 +139,7 @@ impl AsyncWrite for Session {
 impl Drop for Session {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
-        inner.end.close(now(), self.id);
+        inner.end.close(now(), self.id, "");
         inner.driver.wake_by_ref();
     }
 }

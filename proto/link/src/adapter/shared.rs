@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{GuestEnd, GuestEvent, HostEnd, HostEvent, Port, SessionId};
+use crate::{EndReason, GuestEnd, GuestEvent, HostEnd, HostEvent, Port, SessionId};
 
 /// Now, by tokio's clock: it stands still in tests that say so.
 pub(super) fn now() -> Instant {
@@ -99,10 +99,10 @@ impl End {
         either!(self, end => end.may_wait())
     }
 
-    pub(super) fn close(&mut self, now: Instant, id: SessionId) {
+    pub(super) fn close(&mut self, now: Instant, id: SessionId, why: &str) {
         match self {
-            Self::Guest(end) => end.close(id, ""),
-            Self::Host(end) => end.close(now, id, ""),
+            Self::Guest(end) => end.close(id, why),
+            Self::Host(end) => end.close(now, id, why),
         }
     }
 }
@@ -234,11 +234,12 @@ impl Inner {
     }
 }
 
-/// Bytes that went over a link, control records included.
+/// Bytes that went over a link, control records included, and the sessions that have ended on it.
 #[derive(Debug, Default)]
 pub struct LinkStats {
     sent: AtomicU64,
     received: AtomicU64,
+    ends: [AtomicU64; EndReason::CAUSES.len()],
 }
 
 impl LinkStats {
@@ -250,6 +251,17 @@ impl LinkStats {
     /// Bytes read from the port.
     pub fn received_bytes(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// How many sessions have ended on a host's link, by [cause](EndReason::cause), of which only those that there were.
+    pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let counts = self.ends.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = EndReason::CAUSES.into_iter().zip(counts);
+        counts.filter(|(_, count)| *count > 0)
+    }
+
+    pub(super) fn add_end(&self, reason: &EndReason) {
+        self.ends[reason.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn add_sent(&self, bytes: usize) {

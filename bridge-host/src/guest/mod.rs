@@ -18,16 +18,21 @@
 //! *Paused* lies over all of them while the [`Machine`] is: nothing is expected of a paused guest, no call is sent
 //! to it, and no session is given up.
 //!
-//! Whether the channel is a socket here or a stream through a hypervisor's libvirt is `channel`'s business.
+//! | module | what it does |
+//! |---|---|
+//! | `tend` | keeps the channel connected |
+//! | `session` | opens HTTP/2 on a session, encrypted where that is wanted |
+//! | `adapted` | has a session with qemu-guest-agent instead |
+//! | `totals` | counts what went over channels, and why sessions ended |
+//!
+//! Whether the channel is a socket here or a stream through a hypervisor's libvirt is `place`'s business.
 //!
 //! Calls see a [`Ready`] or a status that says why there is none. A call that waits hurries the connecting along.
-//!
-//! **A channel on which nothing at all comes is connected anew**, soon and then ever more rarely (its `Pace`). QEMU
-//! (hw/char/virtio-console.c, seen with 7.2) can leave a port throttled for good: when its write to a client that was
-//! killed fails while the guest's inbound queue is full too, it handles the disconnect, which lifts the throttle, and
-//! then throttles the port for the failed write, with nothing left to wait for. Whatever the guest sends stays in its
-//! queue, until the *next* client leaves. The guest can't know, the host is not told, and no greeting gets through;
-//! leaving and coming back is all that it takes. Seen once in some 400 kills of a bridge under traffic both ways.
+
+mod adapted;
+mod session;
+mod tend;
+mod totals;
 
 use std::{
     path::PathBuf,
@@ -39,31 +44,28 @@ use std::{
 };
 
 use hyper::client::conn::http2::SendRequest;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch},
-    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tonic::Status;
-use tracing::{debug, info, warn};
+use tracing::info;
 use vbridge_api::host::v1::{Guest as GuestMessage, GuestState};
-use vbridge_link::{HostConfig, HostLink, Key, LinkHandle, LinkStats, LinkStatus, RejectCode};
+use vbridge_link::{Key, LinkHandle};
 
 use crate::{
     address::ListenAddress,
     error::Reason,
     forward::RequestBody,
     guests::Change,
-    limits::{
-        CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES,
-        MAX_RESETS_KNOWN, PARTING, PARTING_QUIET, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
-    },
+    limits::MAX_CALLS_PER_GUEST,
     machine::Machine,
     metrics::{Codes, Shared},
-    monitor,
-    place::{Channel, Connected, Unconnected},
+    place::{Channel, Unconnected},
 };
+use totals::Totals;
+
+pub use session::{LinkTls, LinkTlsFiles};
 
 /// A guest as the operator describes it.
 #[derive(Debug, Clone)]
@@ -78,6 +80,10 @@ pub struct GuestSpec {
     pub listen: Option<ListenAddress>,
     /// The key that its agent must prove.
     pub key: Option<Key>,
+    /// Encrypts what goes over the channel, and checks whose guest it is.
+    pub tls: Option<LinkTls>,
+    /// Which agent runs in it.
+    pub agent: AgentKind,
     /// Its virtual machine's UUID: calls may route by it, too.
     pub uuid: Option<String>,
 }
@@ -91,9 +97,22 @@ impl GuestSpec {
             monitor: None,
             listen: None,
             key: None,
+            tls: None,
+            agent: AgentKind::default(),
             uuid: None,
         }
     }
+}
+
+/// Which agent runs in a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AgentKind {
+    /// vbridge-agent, or a program that has it built in.
+    #[default]
+    Vbridge,
+    /// qemu-guest-agent alone, of which the bridge offers what it can.
+    Qemu,
 }
 
 /// Where a guest stands.
@@ -119,7 +138,8 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) struct Ready {
     pub(crate) sender: SendRequest<RequestBody>,
-    pub(crate) link: LinkHandle,
+    /// None where qemu-guest-agent is asked: it has no link.
+    pub(crate) link: Option<LinkHandle>,
     pub(crate) agent: String,
 }
 
@@ -132,10 +152,7 @@ pub(crate) struct Guest {
     calls: Arc<Semaphore>,
     hurry: Arc<Notify>,
     sessions: AtomicU64,
-    /// Bytes of channels that were closed.
-    sent: AtomicU64,
-    received: AtomicU64,
-    stats: watch::Sender<Option<Arc<LinkStats>>>,
+    totals: Totals,
     /// How its calls have ended.
     pub(crate) codes: Codes,
     /// Its own metrics as they were told last.
@@ -168,9 +185,7 @@ impl Guest {
             calls: Arc::new(Semaphore::new(MAX_CALLS_PER_GUEST)),
             hurry: Arc::default(),
             sessions: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            stats: watch::Sender::new(None),
+            totals: Totals::default(),
             codes: Codes::default(),
             sample: Shared::default(),
             changes,
@@ -214,9 +229,12 @@ impl Guest {
                 if matches!(state.phase, Phase::Gone) || hopeless && !patient {
                     break;
                 }
-                if let Phase::Silent(ready) = &state.phase {
+                if let Phase::Silent(Ready {
+                    link: Some(link), ..
+                }) = &state.phase
+                {
                     // Whatever comes ends the silence: the number is of no use.
-                    let _ = ready.link.probe();
+                    let _ = link.probe();
                 }
             }
             self.hurry.notify_one();
@@ -323,7 +341,9 @@ impl Guest {
     pub(crate) fn message(&self) -> GuestMessage {
         let state = self.state.borrow().clone();
         let (agent, link) = match &state.phase {
-            Phase::Ready(ready) | Phase::Silent(ready) => (ready.agent.clone(), Some(&ready.link)),
+            Phase::Ready(ready) | Phase::Silent(ready) => {
+                (ready.agent.clone(), ready.link.as_ref())
+            }
             _ => (String::new(), None),
         };
         let kind = match (&state.phase, state.paused) {
@@ -339,7 +359,7 @@ impl Guest {
             GuestState::Ready => String::new(),
             _ => self.explain(&state).1,
         };
-        let (sent, received) = self.bytes();
+        let (sent, received) = self.totals.bytes();
         GuestMessage {
             name: self.spec.name.clone(),
             state: kind.into(),
@@ -368,16 +388,9 @@ impl Guest {
         }
     }
 
-    fn bytes(&self) -> (u64, u64) {
-        let (mut sent, mut received) = (
-            self.sent.load(Ordering::Relaxed),
-            self.received.load(Ordering::Relaxed),
-        );
-        if let Some(stats) = &*self.stats.borrow() {
-            sent += stats.sent_bytes();
-            received += stats.received_bytes();
-        }
-        (sent, received)
+    /// How many sessions have ended, by cause.
+    pub(crate) fn ends(&self) -> Vec<(&'static str, u64)> {
+        self.totals.ends()
     }
 
     /// A guest that has gone stays so, whatever becomes of its channel.
@@ -455,253 +468,6 @@ impl Guest {
         // Nobody may be watching.
         let _ = self.changes.send(Change::State(self.spec.name.clone()));
     }
-
-    // === Looking after the channel ===
-
-    /// Keeps the guest connected until `stop` is true; then it leaves in order.
-    pub(crate) async fn look_after(self: Arc<Self>, stop: watch::Receiver<bool>) {
-        match &self.spec.monitor {
-            Some(monitor) => tokio::select! {
-                () = monitor::follow(monitor, &self) => {}
-                () = self.stay_connected(stop) => {}
-            },
-            None => self.stay_connected(stop).await,
-        }
-    }
-
-    async fn stay_connected(&self, mut stop: watch::Receiver<bool>) {
-        let mut machines = self.machine.subscribe();
-        // Connections in a row that failed, and that were deaf.
-        let (mut failed, mut deaf) = (0_u32, 0_u32);
-        loop {
-            let machine = machines.borrow_and_update().clone();
-            let channel = match machine {
-                Machine::Runs(channel) | Machine::Paused(channel) => channel,
-                Machine::Off(why) => {
-                    info!(guest = %self.name(), "off: {why}");
-                    self.enter(Phase::Off(why));
-                    tokio::select! {
-                        // The sender is a part of this.
-                        _ = machines.changed() => {}
-                        () = stopped(&mut stop) => return,
-                    }
-                    (failed, deaf) = (0, 0);
-                    continue;
-                }
-            };
-            let pace = channel.pace();
-            let connected = tokio::select! {
-                connected = channel.connect() => connected,
-                () = stopped(&mut stop) => return,
-                // It may take long, and not be its channel any more.
-                _ = machines.changed() => continue,
-            };
-            match connected {
-                Ok(stream) => {
-                    failed = 0;
-                    let patience = pace.patience(deaf);
-                    match self
-                        .converse(stream, &channel, patience, &mut machines, &mut stop)
-                        .await
-                    {
-                        Parting::Stopped => return,
-                        Parting::Moved => {
-                            deaf = 0;
-                            continue;
-                        }
-                        Parting::Deaf => {
-                            deaf = deaf.saturating_add(1);
-                            tokio::time::sleep(pace.rest).await;
-                            continue;
-                        }
-                        Parting::Closed { heard: true } => deaf = 0,
-                        Parting::Closed { heard: false } => {}
-                    }
-                    self.enter(Phase::Unreachable(Unconnected {
-                        reason: Reason::GuestUnreachable,
-                        why: closed(&channel),
-                    }));
-                }
-                Err(error) => self.unreachable(error),
-            }
-            // A call that waits does not make the bridge spin: the shortest wait stays.
-            tokio::time::sleep(pace.first).await;
-            tokio::select! {
-                () = tokio::time::sleep(pace.wait(failed)) => {}
-                () = self.hurry.notified() => {}
-                () = stopped(&mut stop) => return,
-                _ = machines.changed() => {
-                    (failed, deaf) = (0, 0);
-                    continue;
-                }
-            }
-            failed = failed.saturating_add(1);
-        }
-    }
-
-    fn unreachable(&self, error: Unconnected) {
-        let known = matches!(&self.state.borrow().phase, Phase::Unreachable(old) if *old == error);
-        if !known {
-            info!(guest = %self.name(), "not reachable: {}", error.why);
-            self.enter(Phase::Unreachable(error));
-        }
-    }
-
-    /// From the connection of the channel to its end: one session after another.
-    async fn converse(
-        &self,
-        stream: Connected,
-        channel: &Channel,
-        patience: Duration,
-        machines: &mut watch::Receiver<Machine>,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Parting {
-        let config = HostConfig {
-            software: concat!("vbridge/", env!("CARGO_PKG_VERSION")).to_owned(),
-            key: self.spec.key.clone(),
-            ..HostConfig::default()
-        };
-        let mut link = HostLink::new(stream, config);
-        let handle = link.handle();
-        let stats = handle.stats();
-        self.stats.send_replace(Some(Arc::clone(&stats)));
-        handle.set_paused(machines.borrow().is_paused());
-        let mut statuses = link.status();
-        if !matches!(self.state.borrow().phase, Phase::Greeting { .. }) {
-            self.enter(Phase::Greeting { after: None });
-        }
-        let mut connection: Option<JoinHandle<()>> = None;
-        let deaf = tokio::time::sleep(patience);
-        tokio::pin!(deaf);
-        let parting = loop {
-            tokio::select! {
-                biased;
-                session = link.session() => {
-                    let Ok(session) = session else {
-                        break Parting::Closed { heard: stats.received_bytes() > 0 };
-                    };
-                    let agent = session.peer_software().to_owned();
-                    if let Some(old) = connection.take() {
-                        old.abort();
-                    }
-                    match handshake(session).await {
-                        Ok((sender, task)) => {
-                            connection = Some(task);
-                            self.sessions.fetch_add(1, Ordering::Relaxed);
-                            info!(guest = %self.name(), agent = %agent.escape_debug(), "guest up");
-                            let link = handle.clone();
-                            self.enter(Phase::Ready(Ready { sender, link, agent }));
-                        }
-                        Err(error) => debug!(guest = %self.name(), %error, "HTTP/2 did not come up"),
-                    }
-                }
-                changed = statuses.changed() => {
-                    if changed.is_err() {
-                        break Parting::Closed { heard: stats.received_bytes() > 0 };
-                    }
-                    let status = statuses.borrow_and_update().clone();
-                    self.follow(status);
-                }
-                () = self.hurry.notified() => handle.nudge(),
-                () = stopped(stop) => break Parting::Stopped,
-                // The sender is a part of this.
-                _ = machines.changed() => {
-                    let machine = machines.borrow_and_update();
-                    if machine.channel() != Some(channel) {
-                        break Parting::Moved;
-                    }
-                    handle.set_paused(machine.is_paused());
-                }
-                () = &mut deaf, if stats.received_bytes() == 0 => {
-                    // In the backlog it is another client's turn, and a paused guest has no word to say.
-                    if !machines.borrow().is_paused() && !channel.is_busy() {
-                        break Parting::Deaf;
-                    }
-                    deaf.as_mut().reset(Instant::now() + patience);
-                }
-            }
-        };
-        if let Some(connection) = connection {
-            connection.abort();
-            if parting == Parting::Stopped {
-                // With it the session is dropped. How it ended does not matter.
-                let _ = connection.await;
-                link.finish(PARTING_QUIET, PARTING).await;
-            }
-        }
-        self.stats.send_replace(None);
-        self.sent.fetch_add(stats.sent_bytes(), Ordering::Relaxed);
-        self.received
-            .fetch_add(stats.received_bytes(), Ordering::Relaxed);
-        match parting {
-            Parting::Closed { .. } => info!(guest = %self.name(), "channel closed"),
-            Parting::Moved => debug!(guest = %self.name(), "channel left: the machine has stopped"),
-            Parting::Stopped => debug!(guest = %self.name(), "channel left"),
-            Parting::Deaf => {
-                debug!(guest = %self.name(), "no answer: the channel is connected anew")
-            }
-        }
-        parting
-    }
-
-    fn follow(&self, status: LinkStatus) {
-        let phase = self.state.borrow().phase.clone();
-        match (status, phase) {
-            (
-                LinkStatus::Greeting {
-                    refused: Some((code, reason)),
-                    ..
-                },
-                _,
-            ) => {
-                let why = reason.escape_debug().to_string();
-                if code == RejectCode::Authentication {
-                    warn!(guest = %self.name(), "session refused: {why}");
-                } else {
-                    info!(guest = %self.name(), "session refused: {why}");
-                }
-                self.enter(Phase::Rejected(why));
-            }
-            (
-                LinkStatus::Greeting {
-                    ended: Some(ended), ..
-                },
-                _,
-            ) => {
-                info!(guest = %self.name(), reason = %ended.to_string().escape_debug(), "guest gone");
-                self.enter(Phase::Greeting {
-                    after: Some(ended.to_string().escape_debug().to_string()),
-                });
-            }
-            (LinkStatus::Open { silent: true, .. }, Phase::Ready(ready)) => {
-                info!(guest = %self.name(), "guest silent");
-                self.enter(Phase::Silent(ready));
-            }
-            (LinkStatus::Open { silent: false, .. }, Phase::Silent(ready)) => {
-                info!(guest = %self.name(), "guest answers again");
-                self.enter(Phase::Ready(ready));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// How a connection of the channel ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Parting {
-    /// The other side closed it. Whether anything was heard before.
-    Closed { heard: bool },
-    /// Nothing was heard: this side closed it, to try another.
-    Deaf,
-    /// The machine is known to have stopped, or to have another channel.
-    Moved,
-    /// The bridge stops.
-    Stopped,
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error is the bridge's end as well.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn usable(state: &State) -> Option<Ready> {
@@ -709,41 +475,6 @@ fn usable(state: &State) -> Option<Ready> {
         Phase::Ready(ready) if !state.paused && !ready.sender.is_closed() => Some(ready.clone()),
         _ => None,
     }
-}
-
-/// Why there is no session on a channel that was connected.
-fn closed(channel: &Channel) -> String {
-    match channel {
-        Channel::Socket(_) => {
-            format!("its channel {channel} was closed; the virtual machine may have been shut down")
-        }
-        Channel::Stream(_) => format!(
-            "{channel} was closed; the virtual machine may have been shut down, or libvirt's daemon there"
-        ),
-    }
-}
-
-/// HTTP/2 on a session, as client. Every window is generous: the link bounds what is in flight.
-async fn handshake(
-    session: vbridge_link::Session,
-) -> hyper::Result<(SendRequest<RequestBody>, JoinHandle<()>)> {
-    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(MAX_FRAME)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_concurrent_reset_streams(MAX_RESETS_KNOWN)
-        .reset_stream_duration(RESET_KNOWN)
-        .max_local_error_reset_streams(MAX_LATE_FRAMES)
-        .handshake(TokioIo::new(session))
-        .await?;
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(%error, "HTTP/2 to a guest ended");
-        }
-    });
-    Ok((sender, task))
 }
 
 /// The wait that a call asks for, or the default.
