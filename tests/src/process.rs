@@ -23,7 +23,7 @@ use tokio::{
 const KEPT_LINES: usize = 2000;
 
 /// What a program may take to say something or to end, on a machine that is badly overloaded.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running program. It is killed when this is dropped.
 #[derive(Debug)]

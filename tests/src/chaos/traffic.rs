@@ -34,8 +34,9 @@ const CHUNK_U32: u32 = 32 * 1024;
 const PING_DEADLINE: Duration = Duration::from_secs(3);
 const PING_GRACE: Duration = Duration::from_secs(2);
 
-/// A bulk stream that has moved nothing for so long hangs: a restart of the agent takes a fraction of it.
-const STALL: Duration = Duration::from_secs(30);
+/// A bulk stream that has moved nothing for so long hangs: a restart of the agent takes a fraction of it, a boot of the guest on an
+/// overloaded machine up to 70 s.
+const STALL: Duration = Duration::from_secs(120);
 
 /// Between two tries of what failed, so that nothing spins while an end is away.
 const RETRY: Duration = Duration::from_millis(20);
