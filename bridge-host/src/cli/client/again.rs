@@ -164,3 +164,65 @@ fn long(delay: Duration) -> String {
         _ => long_time(delay),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use bridge_host::retry::Policy;
+    use tokio::time::Instant;
+    use tonic::transport::Endpoint;
+
+    use super::{super::Wire, *};
+
+    /// A client whose calls are made up.
+    fn client() -> Client {
+        let channel = Endpoint::from_static("http://localhost").connect_lazy();
+        Client {
+            wire: Wire::new(channel, None),
+            bridge: "127.0.0.1:7411".into(),
+            guest: None,
+            wait: None,
+            token: None,
+            name: "web".into(),
+            whom: "guest \"web\"".into(),
+            limit: Duration::from_secs(30),
+            policy: Policy::default(),
+            tells: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_attempt_has_the_whole_time_of_an_answer_and_the_last_failure_is_told() {
+        let (client, begun) = (client(), Instant::now());
+        let mut times = Vec::new();
+        let asked = client.ask((), async |request: Request<()>| {
+            let wanted = request.metadata().get("grpc-timeout");
+            assert!(wanted.is_some(), "the other end knows how long it has");
+            times.push(begun.elapsed().as_secs());
+            pending::<Result<Response<()>, Status>>().await
+        });
+        let failure = asked.await.unwrap_err();
+        assert_eq!(times, [0, 35, 70]);
+        assert_eq!(begun.elapsed().as_secs(), 100);
+        let sentence = failure.sentence().unwrap();
+        assert!(sentence.contains("no answer within 30s"), "{sentence}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_harm_twice_has_one_attempt_when_its_time_is_over() {
+        let (client, begun) = (client(), Instant::now());
+        let ordered = client.order((), async |_| {
+            pending::<Result<Response<()>, Status>>().await
+        });
+        assert!(ordered.await.is_err());
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
+
+    #[test]
+    fn a_wait_is_told_in_seconds_and_a_short_one_in_less() {
+        for (wait, text) in [(2_000, "2s"), (10, "10ms"), (90_000, "1m 30s"), (0, "0s")] {
+            assert_eq!(long(Duration::from_millis(wait)), text);
+        }
+    }
+}
