@@ -293,6 +293,16 @@ logging:
     }
 
     #[test]
+    fn the_example_that_is_delivered_is_what_holds_without_it() {
+        let file = yaml(include_str!("../../../dist/client.yaml")).unwrap();
+        let seconds = |seconds| Some(Time(Duration::from_secs(seconds)));
+        assert_eq!(file.timeout().unwrap(), seconds(10));
+        assert_eq!(file.connect_timeout().unwrap(), seconds(5));
+        assert_eq!(file.retries().unwrap(), Some(Times(3)));
+        assert_eq!(file.warning(), None);
+    }
+
+    #[test]
     fn a_wrong_key_or_value_is_named_with_its_line() {
         for (from, to, line, words) in [
             (
