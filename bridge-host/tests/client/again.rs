@@ -189,16 +189,17 @@ fn an_upload_is_not_begun_twice_but_what_is_asked_before_it_is() {
     let before = paths.len() - 1;
     assert_eq!(paths[before], "Write", "{paths:?}");
     assert_eq!(paths[0], paths[1], "{paths:?}");
-    // What is asked before it succeeds, and the upload itself fails.
-    let answered = (1..before).map(|_| Status::ok(""));
-    server.fail(answered.chain([gone()]));
+    // What is asked before it is answered at once now, and the upload itself fails.
+    server.fail_after(before - 1, [gone()]);
     let ended = at(&server, &["cp", from, "web:/tmp/x", "--quiet"]);
-    let writes = server
-        .calls()
-        .iter()
-        .filter(|call| call.path.ends_with("/Write"))
-        .count();
-    assert!(writes <= 1, "{ended:?}");
+    let calls = server.calls();
+    let writes = calls.iter().filter(|call| call.path.ends_with("/Write"));
+    assert_eq!((calls.len(), writes.count()), (before, 1), "{ended:?}");
+    assert_eq!(
+        (ended.status, ended.lines().len()),
+        (Some(1), 1),
+        "{ended:?}"
+    );
     drop(dir);
 }
 
@@ -235,14 +236,16 @@ fn a_guest_that_the_bridge_has_waited_for_is_not_waited_for_again() {
 #[test]
 fn only_the_first_ping_is_sent_again_for_a_lost_one_is_a_result() {
     let server = Server::start([gone()]);
-    let ended = at(&server, &["ping", "web", "-c", "2", "-i", "10ms"]);
-    assert_eq!(
-        (server.calls().len(), ended.status),
-        (3, Some(0)),
-        "{ended:?}"
-    );
+    let ping = ["ping", "web", "-c", "2", "-i", "10ms"];
+    let ended = at(&server, &ping);
+    assert_eq!(server.calls().len(), 3, "{ended:?}");
+    assert_eq!(ended.status, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("2 sent, 2 answered"), "{ended:?}");
-    server.fail([Status::ok(""), gone()]);
+    server.fail_after(1, [gone()]);
+    let ended = at(&server, &ping);
+    assert_eq!(server.calls().len(), 2, "{ended:?}");
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("2 sent, 1 answered"), "{ended:?}");
 }
 
 #[test]

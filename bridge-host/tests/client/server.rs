@@ -41,8 +41,8 @@ impl Call {
 
 #[derive(Default)]
 struct State {
-    /// What the next calls fail with.
-    failures: VecDeque<Status>,
+    /// What the next calls fail with; none for one that is answered.
+    failures: VecDeque<Option<Status>>,
     calls: Vec<Call>,
 }
 
@@ -86,7 +86,7 @@ impl Server {
         accept: impl FnOnce(Arc<Mutex<State>>) -> F,
     ) -> Self {
         let state = Arc::new(Mutex::new(State {
-            failures: failures.into_iter().collect(),
+            failures: failures.into_iter().map(Some).collect(),
             calls: Vec::new(),
         }));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -105,8 +105,14 @@ impl Server {
 
     /// What the next calls fail with.
     pub(crate) fn fail(&self, failures: impl IntoIterator<Item = Status>) {
+        self.fail_after(0, failures);
+    }
+
+    /// The same for those that come after so many calls.
+    pub(crate) fn fail_after(&self, answered: usize, failures: impl IntoIterator<Item = Status>) {
+        let answered = std::iter::repeat_n(None, answered);
         let mut state = self.state.lock().unwrap();
-        state.failures = failures.into_iter().collect();
+        state.failures = answered.chain(failures.into_iter().map(Some)).collect();
     }
 
     /// The calls that have come since the last time.
@@ -138,7 +144,7 @@ async fn answer(
             path: path.clone(),
             metadata,
         });
-        state.failures.pop_front()
+        state.failures.pop_front().flatten()
     };
     if let Some(status) = failure {
         return Ok(status.into_http());
