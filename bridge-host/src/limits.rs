@@ -360,3 +360,17 @@ pub const CHANNEL_ERROR_TEXT: usize = 512;
 
 /// Protocols in one registry. One more is an error: a program that makes up names is the likeliest cause.
 pub const MAX_PROTOCOLS: usize = 64;
+
+// === the command line, as a client ===
+
+/// How long an answer may take, unless it is said (`--timeout`, `read_timeout`).
+pub const CLIENT_ANSWER: Duration = Duration::from_secs(10);
+
+/// How long it may take to connect to a bridge, unless it is said; no longer than an answer may.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
+
+/// Retries of one call that may be asked for. More is a mistake: it would be a service, and not a command.
+pub const MAX_RETRIES: u32 = 100;
+
+/// Longest wait before one of them, however fast they become rarer.
+pub const CLIENT_RETRY_MAX: Duration = Duration::from_secs(300);

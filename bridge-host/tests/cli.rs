@@ -32,9 +32,13 @@ fn vbridge(arguments: &[&str]) -> Command {
         "LISTEN_FDS",
         "VBRIDGE_TOKEN_FILE",
         "VBRIDGE_CA",
+        "VBRIDGE_CALL_KEY_FILE",
     ] {
         command.env_remove(variable);
     }
+    // What is tried again is for `client`, and so is its file.
+    command.env("VBRIDGE_RETRIES", "0");
+    command.env("VBRIDGE_CLIENT_CONFIG", "");
     command
 }
 

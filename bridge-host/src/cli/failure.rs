@@ -119,6 +119,15 @@ impl Call<'_> {
         )
     }
 
+    /// There was no connection within this time.
+    pub(super) fn not_connected(&self, limit: Duration) -> String {
+        format!(
+            "the bridge at {} can't be reached: no connection within {}; give it longer with --connect-timeout",
+            self.bridge,
+            humantime::format_duration(limit)
+        )
+    }
+
     /// The bridge can't be reached, or not any more.
     pub(super) fn connection(&self, error: &(dyn Error + 'static)) -> String {
         let bridge = self.bridge;
@@ -153,7 +162,9 @@ impl Call<'_> {
     }
 }
 
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+pub(super) fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| {
         (*error).source()
     })

@@ -8,7 +8,7 @@ use vbridge_api::host::v1::{
 };
 
 use super::{
-    client::{Client, ClientOptions},
+    client::{Client, ClientOptions, Wire},
     failure::Failure,
     output::{Output, listing, print, print_compact, print_pretty, printable},
     units::{bytes, clock, date, duration, json_seconds, json_time, milliseconds},
@@ -30,8 +30,10 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     if options.watch {
         return watch(options, &client, &mut bridge).await;
     }
-    let request = client.request_in_time(ListGuestsRequest {});
-    let guests = client.answer(bridge.list_guests(request)).await?.guests;
+    let asked = client.ask(ListGuestsRequest {}, async |request| {
+        bridge.list_guests(request).await
+    });
+    let guests = asked.await?.guests;
     match options.client.output {
         Output::Table => print(table(&guests)),
         Output::Json => {
@@ -44,10 +46,11 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
 async fn watch(
     options: &Options,
     client: &Client,
-    bridge: &mut BridgeClient<tonic::transport::Channel>,
+    bridge: &mut BridgeClient<Wire>,
 ) -> Result<(), Failure> {
-    let request = client.request(WatchGuestsRequest { names: Vec::new() });
-    let mut changes = client.answer(bridge.watch_guests(request)).await?;
+    let all = WatchGuestsRequest { names: Vec::new() };
+    let watched = client.watch(all, async |request| bridge.watch_guests(request).await);
+    let mut changes = watched.await?;
     // There may be no change for days: only the beginning has a time limit.
     while let Some(change) = client.next(&mut changes, None).await? {
         match options.client.output {

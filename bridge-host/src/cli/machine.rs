@@ -61,12 +61,13 @@ pub(super) async fn shutdown(options: &ShutdownOptions) -> Result<(), Failure> {
         (_, true) => (ShutdownMode::Halt, "halts"),
         _ => (ShutdownMode::PowerOff, "powers off"),
     };
-    let request = client.request_in_time(PowerShutdownRequest {
+    let wanted = PowerShutdownRequest {
         mode: mode.into(),
         force: options.force,
-    });
+    };
     let mut power = PowerClient::new(client.channel());
-    let answer = client.answer(power.shutdown(request)).await?;
+    let ordered = client.order(wanted, async |request| power.shutdown(request).await);
+    let answer = ordered.await?;
     let delay = units::duration(answer.delay.as_ref()).unwrap_or_default();
     match options.guest.client.output {
         Output::Table => print(format_args!(
@@ -87,8 +88,10 @@ pub(super) async fn freeze(options: &FreezeOptions) -> Result<(), Failure> {
     let mut storage = StorageClient::new(client.channel());
     let output = options.guest.client.output;
     if options.status {
-        let request = client.request_in_time(StorageFreezeStatusRequest {});
-        let status = client.answer(storage.freeze_status(request)).await?;
+        let asked = client.ask(StorageFreezeStatusRequest {}, async |request| {
+            storage.freeze_status(request).await
+        });
+        let status = asked.await?;
         let left = units::duration(status.remaining.as_ref()).unwrap_or_default();
         return match output {
             Output::Json => print_pretty(&json!({
@@ -107,11 +110,12 @@ pub(super) async fn freeze(options: &FreezeOptions) -> Result<(), Failure> {
             )),
         };
     }
-    let request = client.request_in_time(StorageFreezeRequest {
+    let wanted = StorageFreezeRequest {
         mount_points: options.mounts.clone(),
         limit: options.limit.and_then(|limit| limit.try_into().ok()),
-    });
-    let answer = client.answer(storage.freeze(request)).await?;
+    };
+    let ordered = client.order(wanted, async |request| storage.freeze(request).await);
+    let answer = ordered.await?;
     match output {
         Output::Json => {
             print_pretty(&json!({ "frozen": answer.frozen, "skipped": answer.skipped }))
@@ -129,8 +133,10 @@ pub(super) async fn freeze(options: &FreezeOptions) -> Result<(), Failure> {
 pub(super) async fn thaw(options: &ThawOptions) -> Result<(), Failure> {
     let client = Client::guest(&options.guest).await?;
     let mut storage = StorageClient::new(client.channel());
-    let request = client.request_in_time(StorageThawRequest {});
-    let answer = client.answer(storage.thaw(request)).await?;
+    let ordered = client.order(StorageThawRequest {}, async |request| {
+        storage.thaw(request).await
+    });
+    let answer = ordered.await?;
     match options.guest.client.output {
         Output::Json => print_pretty(&json!({ "thawed": answer.thawed })),
         Output::Table if answer.thawed.is_empty() => print("nothing was frozen"),

@@ -11,7 +11,7 @@
 //! | `ping`, `system`, `metrics`, `guests` | ask a running bridge and show the answer |
 //! | `services` | a guest's systemd: `service`, `logs` |
 //! | `tunnel` | connections into a guest and out of it: `connect`, `forward` |
-//! | `client` | how they reach the bridge |
+//! | `client`, `proof` | how they reach the bridge, how often they try, and how they prove who they are |
 //! | `failure` | how an error looks to the operator, and the exit status |
 //! | `output` | tables for people, JSON for programs; text from guests made harmless |
 //! | `units` | sizes, times and shares in words and in JSON |
@@ -202,13 +202,14 @@ fn usage_sentence(rendered: &str) -> String {
     format!("{sentence}; see `vbridge --help`")
 }
 
+/// The longest time that can be asked for: above it, sums might overflow somewhere, and nobody waits for a month.
+const MAX_DURATION: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// A length of time on the command line: `500ms`, `10s`, `1m 30s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    /// Above this, sums of durations might overflow somewhere; nobody waits for a month.
-    const MAX: Duration = Duration::from_secs(30 * 24 * 3600);
     let duration = humantime::parse_duration(text)
         .map_err(|_| "it is not a length of time; write it like 500ms, 10s or 2m".to_owned())?;
-    if duration.is_zero() || duration > MAX {
+    if duration.is_zero() || duration > MAX_DURATION {
         return Err("it must be more than nothing and at most 30 days".into());
     }
     Ok(duration)

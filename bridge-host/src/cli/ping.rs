@@ -6,13 +6,13 @@ use clap::Args;
 use serde_json::json;
 use tokio::{
     signal,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval},
 };
-use tonic::{Request, Status};
+use tonic::Status;
 use vbridge_api::guest::v1::{PingRequest, PingResponse, system_client::SystemClient};
 
 use super::{
-    client::{Client, GuestOptions},
+    client::{Client, GuestOptions, Twice, Wire},
     duration,
     failure::{Failure, is_final},
     output::{Output, print, print_compact},
@@ -86,14 +86,19 @@ async fn ping(
         statistics.sent += 1;
         let sequence = statistics.sent;
         let payload = payload(size, sequence);
-        let request = client.request_in_time(PingRequest {
-            payload: payload.clone(),
+        // Only the first is tried again: it shows whether the guest is there. Of the others it is a result that they are lost.
+        let answer = match sequence {
+            1 => {
+                let first = async || one(&mut system, client, &payload, statistics).await;
+                client.again(Twice::Harmless, first).await
+            }
+            _ => one(&mut system, client, &payload, statistics).await,
+        };
+        let time = statistics.time();
+        let answer = answer.map_err(|status| Miss {
+            sentence: client.sentence(&status),
+            is_final: is_final(status.code()),
         });
-        let begin = Instant::now();
-        statistics.under_way = Some(begin);
-        let answer = one(&mut system, client, request).await;
-        let time = begin.elapsed();
-        statistics.under_way = None;
         let answer = answer.and_then(|answer| match answer.payload == payload {
             true => Ok(()),
             false => Err(Miss::of(
@@ -149,19 +154,18 @@ impl Miss {
     }
 }
 
+/// One ping, whose time begins now.
 async fn one(
-    system: &mut SystemClient<tonic::transport::Channel>,
+    system: &mut SystemClient<Wire>,
     client: &Client,
-    request: Request<PingRequest>,
-) -> Result<PingResponse, Miss> {
-    let miss = |status: Status| Miss {
-        sentence: client.sentence(&status),
-        is_final: is_final(status.code()),
-    };
-    match timeout(client.limit(), system.ping(request)).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner).map_err(miss),
-        Err(_) => Err(Miss::of(client.call_details().too_late())),
-    }
+    payload: &[u8],
+    statistics: &mut Statistics,
+) -> Result<PingResponse, Status> {
+    let request = client.request_in_time(PingRequest {
+        payload: payload.to_vec(),
+    });
+    statistics.under_way = Some(Instant::now());
+    client.in_time(system.ping(request)).await
 }
 
 /// Bytes of every value, other ones in every ping: an answer to another ping is noticed.
@@ -182,6 +186,12 @@ struct Statistics {
 impl Statistics {
     fn received(&self) -> u64 {
         self.times.count
+    }
+
+    /// How long the last ping was under way, which it is no longer.
+    fn time(&mut self) -> Duration {
+        let begin = self.under_way.take();
+        begin.map(|begin| begin.elapsed()).unwrap_or_default()
     }
 
     /// A ping that was under way for less than `patience` does not count: it may well have been answered.

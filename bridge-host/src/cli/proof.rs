@@ -15,37 +15,65 @@ use rustls::{ClientConfig, crypto::ring, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::metadata::{Ascii, MetadataValue};
+use vbridge_link::Key;
+use vbridge_settings::read_key;
 
 use super::failure::Failure;
 
-/// What a bridge may want to see.
+/// What a bridge may want to see, and a guest.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Proof {
     /// The authority that the bridge's certificate must be from, in PEM form; needed with https://
     #[arg(long, value_name = "FILE", env = "VBRIDGE_CA")]
-    ca: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
     /// Your certificate, in PEM form
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "VBRIDGE_CERTIFICATE",
-        requires = "key"
-    )]
-    certificate: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", env = "VBRIDGE_CERTIFICATE")]
+    pub(super) certificate: Option<PathBuf>,
     /// The key of your certificate
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "VBRIDGE_KEY",
-        requires = "certificate"
-    )]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", env = "VBRIDGE_KEY")]
+    pub(super) key: Option<PathBuf>,
     /// A file with your token
     #[arg(long, value_name = "FILE", env = "VBRIDGE_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
+    /// A file with the key that guests want calls to be signed with
+    #[arg(long, value_name = "FILE", env = "VBRIDGE_CALL_KEY_FILE")]
+    pub(super) call_key_file: Option<PathBuf>,
 }
 
 impl Proof {
+    /// What is said here, and else what is said there. A certificate and its key are from one place.
+    pub(super) fn or(&self, other: Self) -> Result<Self, Failure> {
+        let own = self.clone();
+        let (certificate, key) = match (own.certificate, own.key) {
+            (None, None) => (other.certificate, other.key),
+            both => both,
+        };
+        if certificate.is_some() != key.is_some() {
+            return Err(Failure::new(
+                "a certificate and its key belong together: give both --certificate FILE and --key FILE",
+            ));
+        }
+        Ok(Self {
+            ca: own.ca.or(other.ca),
+            certificate,
+            key,
+            token_file: own.token_file.or(other.token_file),
+            call_key_file: own.call_key_file.or(other.call_key_file),
+        })
+    }
+
+    /// The key that calls are signed with.
+    pub(super) fn call_key(&self) -> Result<Option<Arc<Key>>, Failure> {
+        let Some(path) = &self.call_key_file else {
+            return Ok(None);
+        };
+        let key = read_key(path).map_err(|why| {
+            let path = path.display();
+            Failure::new(format!("can't use the key for calls {path}: {why}"))
+        })?;
+        Ok(Some(Arc::new(key)))
+    }
+
     /// The metadata with the token.
     pub(super) fn token(&self) -> Result<Option<MetadataValue<Ascii>>, Failure> {
         let Some(path) = &self.token_file else {

@@ -32,8 +32,10 @@ pub(super) struct StatusOptions {
 pub(super) async fn info(options: &InfoOptions) -> Result<(), Failure> {
     let client = Client::guest(&options.guest).await?;
     let mut system = SystemClient::new(client.channel());
-    let request = client.request_in_time(GetInfoRequest {});
-    let info = client.answer(system.get_info(request)).await?;
+    let asked = client.ask(GetInfoRequest {}, async |request| {
+        system.get_info(request).await
+    });
+    let info = asked.await?;
     match options.guest.client.output {
         Output::Table => print(info_table(&info)),
         Output::Json => print_pretty(&info_json(&info)),
@@ -44,8 +46,10 @@ pub(super) async fn info(options: &InfoOptions) -> Result<(), Failure> {
 pub(super) async fn status(options: &StatusOptions) -> Result<(), Failure> {
     let client = Client::guest(&options.guest).await?;
     let mut system = SystemClient::new(client.channel());
-    let request = client.request_in_time(GetStatusRequest {});
-    let status = client.answer(system.get_status(request)).await?;
+    let asked = client.ask(GetStatusRequest {}, async |request| {
+        system.get_status(request).await
+    });
+    let status = asked.await?;
     match options.guest.client.output {
         Output::Table => print(status_table(&status)),
         Output::Json => print_pretty(&status_json(&status)),

@@ -35,11 +35,12 @@ pub(super) struct Options {
 /// Shows every event until it is ended. JSON has the snapshots as well.
 pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
-    let request = client.request(WatchDomainsRequest {
+    let wanted = WatchDomainsRequest {
         domain: options.domain.clone(),
         hypervisor: options.at.hypervisor.clone(),
-    });
-    let mut watched = client.answer(domains.watch_domains(request)).await?;
+    };
+    let watched = client.watch(wanted, async |request| domains.watch_domains(request).await);
+    let mut watched = watched.await?;
     let is_json = options.client.output == Output::Json;
     let mut left = options.count;
     let mut snapshots = 0_u64;

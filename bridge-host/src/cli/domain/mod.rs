@@ -13,7 +13,6 @@ mod show;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
-use tonic::transport::Channel;
 use vbridge_api::host::v1::{
     DestroyDomainRequest, Domain, DomainSelection, DomainShutdownMode, GetDomainRequest,
     GetDomainXmlRequest, ListDomainsRequest, ResumeDomainRequest, ShutdownDomainRequest,
@@ -21,7 +20,7 @@ use vbridge_api::host::v1::{
 };
 
 use super::{
-    client::{Client, ClientOptions},
+    client::{Client, ClientOptions, Wire},
     failure::Failure,
     output::{Output, print, print_pretty, printable, printable_sentence},
     say,
@@ -156,7 +155,7 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
-async fn connect(options: &ClientOptions) -> Result<(Client, DomainsClient<Channel>), Failure> {
+async fn connect(options: &ClientOptions) -> Result<(Client, DomainsClient<Wire>), Failure> {
     let client = Client::bridge(options).await?;
     let domains = DomainsClient::new(client.channel());
     Ok((client, domains))
@@ -169,11 +168,12 @@ async fn list(options: &ListOptions) -> Result<(), Failure> {
         (_, true) => DomainSelection::Inactive,
         _ => DomainSelection::Active,
     };
-    let request = client.request_in_time(ListDomainsRequest {
+    let wanted = ListDomainsRequest {
         hypervisor: options.at.hypervisor.clone(),
         selection: selection.into(),
-    });
-    let answer = client.answer(domains.list_domains(request)).await?;
+    };
+    let asked = client.ask(wanted, async |request| domains.list_domains(request).await);
+    let answer = asked.await?;
     match options.client.output {
         Output::Table => print(show::table(&answer))?,
         Output::Json => print_pretty(&show::json_list(&answer))?,
@@ -197,11 +197,12 @@ async fn list(options: &ListOptions) -> Result<(), Failure> {
 
 async fn info(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
-    let request = client.request_in_time(GetDomainRequest {
+    let wanted = GetDomainRequest {
         domain: options.domain.clone(),
         hypervisor: options.at.hypervisor.clone(),
-    });
-    let answer = client.answer(domains.get_domain(request)).await?;
+    };
+    let asked = client.ask(wanted, async |request| domains.get_domain(request).await);
+    let answer = asked.await?;
     match options.client.output {
         Output::Table => print(show::facts_of(&answer)),
         Output::Json => print_pretty(&show::json_info(&answer)),
@@ -210,12 +211,13 @@ async fn info(options: &DomainOptions) -> Result<(), Failure> {
 
 async fn start(options: &StartOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
-    let request = client.request_in_time(StartDomainRequest {
+    let wanted = StartDomainRequest {
         domain: options.domain.domain.clone(),
         hypervisor: options.domain.at.hypervisor.clone(),
         paused: options.paused,
-    });
-    let answer = client.answer(domains.start_domain(request)).await?;
+    };
+    let ordered = client.order(wanted, async |request| domains.start_domain(request).await);
+    let answer = ordered.await?;
     let what = match options.paused {
         true => "was started, and stands still",
         false => "was started",
@@ -230,24 +232,30 @@ async fn shutdown(options: &ShutdownOptions) -> Result<(), Failure> {
         Mode::Acpi => DomainShutdownMode::Acpi,
         Mode::Agent => DomainShutdownMode::Agent,
     };
-    let request = client.request_in_time(ShutdownDomainRequest {
+    let wanted = ShutdownDomainRequest {
         domain: options.domain.domain.clone(),
         hypervisor: options.domain.at.hypervisor.clone(),
         mode: mode.into(),
+    };
+    let ordered = client.order(wanted, async |request| {
+        domains.shutdown_domain(request).await
     });
-    let answer = client.answer(domains.shutdown_domain(request)).await?;
+    let answer = ordered.await?;
     let what = "was asked to shut down";
     done(&options.domain, what, answer.domain.as_ref())
 }
 
 async fn destroy(options: &DestroyOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
-    let request = client.request_in_time(DestroyDomainRequest {
+    let wanted = DestroyDomainRequest {
         domain: options.domain.domain.clone(),
         hypervisor: options.domain.at.hypervisor.clone(),
         graceful: options.graceful,
+    };
+    let ordered = client.order(wanted, async |request| {
+        domains.destroy_domain(request).await
     });
-    let answer = client.answer(domains.destroy_domain(request)).await?;
+    let answer = ordered.await?;
     let what = match &answer.domain {
         Some(_) => "was stopped",
         None => "was stopped, and is forgotten",
@@ -257,32 +265,39 @@ async fn destroy(options: &DestroyOptions) -> Result<(), Failure> {
 
 async fn suspend(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
-    let request = client.request_in_time(SuspendDomainRequest {
+    let wanted = SuspendDomainRequest {
         domain: options.domain.clone(),
         hypervisor: options.at.hypervisor.clone(),
+    };
+    let ordered = client.order(wanted, async |request| {
+        domains.suspend_domain(request).await
     });
-    let answer = client.answer(domains.suspend_domain(request)).await?;
+    let answer = ordered.await?;
     done(options, "stands still", answer.domain.as_ref())
 }
 
 async fn resume(options: &DomainOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.client).await?;
-    let request = client.request_in_time(ResumeDomainRequest {
+    let wanted = ResumeDomainRequest {
         domain: options.domain.clone(),
         hypervisor: options.at.hypervisor.clone(),
-    });
-    let answer = client.answer(domains.resume_domain(request)).await?;
+    };
+    let ordered = client.order(wanted, async |request| domains.resume_domain(request).await);
+    let answer = ordered.await?;
     done(options, "goes on", answer.domain.as_ref())
 }
 
 async fn xml(options: &XmlOptions) -> Result<(), Failure> {
     let (client, mut domains) = connect(&options.domain.client).await?;
-    let request = client.request_in_time(GetDomainXmlRequest {
+    let wanted = GetDomainXmlRequest {
         domain: options.domain.domain.clone(),
         hypervisor: options.domain.at.hypervisor.clone(),
         inactive: options.inactive,
+    };
+    let asked = client.ask(wanted, async |request| {
+        domains.get_domain_xml(request).await
     });
-    let answer = client.answer(domains.get_domain_xml(request)).await?;
+    let answer = asked.await?;
     match options.domain.client.output {
         // As it is, for files and other programs: it is the hypervisor's text, not a guest's.
         Output::Table => print(answer.xml.trim_end()),

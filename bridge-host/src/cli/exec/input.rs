@@ -102,6 +102,28 @@ impl Signals {
 
     /// The next signal.
     pub(super) async fn next(&mut self) -> Heard {
+        let Some(number) = self.heard().await else {
+            return Heard::Pass(ProcessInput {
+                input: terminal::size().map(Input::Resize),
+            });
+        };
+        if std::mem::replace(&mut self.passed, true) {
+            return Heard::End(number);
+        }
+        Heard::Pass(input(Input::Signal(number.as_raw())))
+    }
+
+    /// The next signal that would end a program, while there is no command for which it could be.
+    pub(super) async fn end(&mut self) -> Number {
+        loop {
+            if let Some(number) = self.heard().await {
+                return number;
+            }
+        }
+    }
+
+    /// A signal's number; none for a terminal of another size.
+    async fn heard(&mut self) -> Option<Number> {
         let signals = self.listening.iter_mut();
         let each = signals.map(|(number, signal)| {
             Box::pin(async move {
@@ -112,16 +134,10 @@ impl Signals {
             })
         });
         let any = futures_util::future::select_all(each);
-        let number = tokio::select! {
-            (number, _, _) = any => number,
-            Some(()) = self.resized.recv(), if self.terminal => {
-                return Heard::Pass(ProcessInput { input: terminal::size().map(Input::Resize) });
-            }
-        };
-        if std::mem::replace(&mut self.passed, true) {
-            return Heard::End(number);
+        tokio::select! {
+            (number, _, _) = any => Some(number),
+            Some(()) = self.resized.recv(), if self.terminal => None,
         }
-        Heard::Pass(input(Input::Signal(number.as_raw())))
     }
 }
 

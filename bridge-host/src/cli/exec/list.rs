@@ -17,8 +17,8 @@ const COMMAND: usize = 60;
 
 pub(super) async fn run(client: &Client, output: Output) -> Result<(), Failure> {
     let mut exec = ExecClient::new(client.channel());
-    let call = exec.list(client.request_in_time(ExecListRequest {}));
-    let processes = client.answer(call).await?.processes;
+    let asked = client.ask(ExecListRequest {}, async |request| exec.list(request).await);
+    let processes = asked.await?.processes;
     match output {
         Output::Json => {
             let processes = processes.iter().map(json).collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt as _},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -20,7 +20,7 @@ use vbridge_api::guest::v1::{
 
 use super::{
     super::{
-        client::Client,
+        client::{Client, Twice},
         failure::Failure,
         output::{print, printable},
         say,
@@ -73,6 +73,15 @@ enum Answer {
     Unknown,
 }
 
+/// A command that runs.
+struct Running {
+    to_guest: mpsc::Sender<ProcessInput>,
+    answers: Answers,
+    id: String,
+    /// It has one, and not only we.
+    has_terminal: bool,
+}
+
 type Answers = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
 // === impl Session ===
@@ -82,16 +91,12 @@ impl Session {
     pub(super) async fn run(mut self, client: &Client) -> Result<(), Failure> {
         // Before the command begins: a signal must not end us and leave it alone.
         let mut signals = input::Signals::new(self.terminal)?;
-        let (to_guest, inputs) = mpsc::channel(input::QUEUE);
-        let mut answers = self.call(client, inputs).await?;
-        let (id, has_terminal) = match timeout(client.limit(), answers.next()).await {
-            Ok(Some(Ok(Answer::Running { id, terminal }))) => (id, terminal || self.terminal),
-            Ok(Some(Ok(_)) | None) => {
-                return Err(Failure::new("the guest does not say that the command runs"));
-            }
-            Ok(Some(Err(status))) => return Err(refused(client, &status)),
-            Err(_) => return Err(Failure::new(client.call_details().too_late())),
-        };
+        let Running {
+            to_guest,
+            mut answers,
+            id,
+            has_terminal,
+        } = self.begin(client, &mut signals).await?;
         if self.detach {
             return print(printable(&id));
         }
@@ -139,27 +144,70 @@ impl Session {
         finish(&end?)
     }
 
-    /// Makes the call, and gives what comes back.
-    async fn call(
+    /// Has the command run. What has surely not reached the guest is tried again, and nothing else: it could run twice.
+    async fn begin(
         &mut self,
         client: &Client,
+        signals: &mut input::Signals,
+    ) -> Result<Running, Failure> {
+        if let (true, Begin::Start(start)) = (self.terminal, &mut self.begin) {
+            start.terminal = Some(terminal::wanted());
+        }
+        let mut attempts = client.attempts();
+        loop {
+            let status = match self.once(client).await {
+                Ok(running) => return Ok(running),
+                Err(status) => status,
+            };
+            let Some(delay) = client.delay(&mut attempts, Twice::Harmful, &status) else {
+                return Err(refused(client, &status));
+            };
+            tokio::select! {
+                () = sleep(delay) => {}
+                signal = signals.end() => return Err(Failure::Status(ended_by(signal.as_raw()))),
+            }
+        }
+    }
+
+    /// Makes the call once, and waits until the command runs.
+    async fn once(&self, client: &Client) -> Result<Running, Status> {
+        let (to_guest, inputs) = mpsc::channel(input::QUEUE);
+        let mut answers = self.call(client, inputs).await?;
+        match timeout(client.limit(), answers.next()).await {
+            Ok(Some(Ok(Answer::Running { id, terminal }))) => Ok(Running {
+                to_guest,
+                answers,
+                id,
+                has_terminal: terminal || self.terminal,
+            }),
+            Ok(Some(Ok(_)) | None) => {
+                let message = "the guest does not say that the command runs";
+                Err(Status::internal(message))
+            }
+            Ok(Some(Err(status))) => Err(status),
+            // The sentence for it says how long it was.
+            Err(_) => Err(Status::deadline_exceeded("")),
+        }
+    }
+
+    /// Makes the call, and gives what comes back.
+    async fn call(
+        &self,
+        client: &Client,
         inputs: mpsc::Receiver<ProcessInput>,
-    ) -> Result<Answers, Failure> {
+    ) -> Result<Answers, Status> {
         let mut exec = ExecClient::new(client.channel());
         let inputs = ReceiverStream::new(inputs);
-        match &mut self.begin {
+        match &self.begin {
             Begin::Start(start) => {
-                if self.terminal {
-                    start.terminal = Some(terminal::wanted());
-                }
                 use exec_start_request::Message;
                 let message = |message| ExecStartRequest {
                     message: Some(message),
                 };
-                let first = stream::iter([message(Message::Start(std::mem::take(&mut **start)))]);
+                let first = stream::iter([message(Message::Start((**start).clone()))]);
                 let others = inputs.map(move |input| message(Message::Input(input)));
                 let call = exec.start(client.request(first.chain(others)));
-                let answers = answer(client, call).await?;
+                let answers = client.in_time(call).await?;
                 Ok(Box::pin(answers.map(|answer| answer.map(Answer::of_start))))
             }
             Begin::Attach(attach) => {
@@ -167,10 +215,10 @@ impl Session {
                 let message = |message| ExecAttachRequest {
                     message: Some(message),
                 };
-                let first = stream::iter([message(Message::Attach(std::mem::take(attach)))]);
+                let first = stream::iter([message(Message::Attach(attach.clone()))]);
                 let others = inputs.map(move |input| message(Message::Input(input)));
                 let call = exec.attach(client.request(first.chain(others)));
-                let answers = answer(client, call).await?;
+                let answers = client.in_time(call).await?;
                 Ok(Box::pin(
                     answers.map(|answer| answer.map(Answer::of_attach)),
                 ))
@@ -222,17 +270,6 @@ impl Answer {
             Some(exec_attach_response::Message::Output(output)) => Self::Output(output),
             None => Self::Unknown,
         }
-    }
-}
-
-async fn answer<T>(
-    client: &Client,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Failure> {
-    match timeout(client.limit(), call).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(refused(client, &status)),
-        Err(_) => Err(Failure::new(client.call_details().too_late())),
     }
 }
 

@@ -12,7 +12,7 @@ use vbridge_api::guest::v1::{
 
 use super::{
     super::{
-        client::{Client, ClientOptions},
+        client::{Client, ClientOptions, Twice},
         duration,
         failure::Failure,
         output::{Output, facts, listing, print, print_compact, print_pretty, printable},
@@ -77,12 +77,12 @@ pub(in crate::cli) async fn list(options: &ListOptions) -> Result<(), Failure> {
     if file.r#type() != FileType::Directory {
         return show(options, &[file]);
     }
-    let request = client.request(FilesListRequest {
+    let wanted = FilesListRequest {
         path: path.clone(),
         follow_link: true,
-    });
-    let mut entries: Streaming<FilesListResponse> =
-        client.answer(service(&client).list(request)).await?;
+    };
+    let listed = client.watch(wanted, async |request| service(&client).list(request).await);
+    let mut entries: Streaming<FilesListResponse> = listed.await?;
     // Message by message: a directory may be larger than what anybody wants to hold.
     while let Some(entries) = client.next(&mut entries, Some(Duration::ZERO)).await? {
         let mut files = entries.files;
@@ -116,19 +116,25 @@ pub(in crate::cli) async fn stat(options: &StatOptions) -> Result<(), Failure> {
         options.wait,
     )
     .await?;
-    let request = client.request(FilesStatRequest {
+    let wanted = FilesStatRequest {
         path: options.place.path.clone(),
         follow: options.dereference,
         digest: options.sha256.then_some(DigestAlgorithm::Sha256.into()),
-    });
+    };
     // A digest of a large file takes its time.
     let answer = match options.sha256 {
-        true => service(&client)
-            .stat(request)
+        true => client
+            .again(Twice::Harmless, async || {
+                let request = client.request(wanted.clone());
+                let answer = service(&client).stat(request).await;
+                answer.map(tonic::Response::into_inner)
+            })
             .await
-            .map(tonic::Response::into_inner)
             .map_err(|status| failure(&client, &options.place.path, &status))?,
-        false => client.answer(service(&client).stat(request)).await?,
+        false => {
+            let asked = client.ask(wanted, async |request| service(&client).stat(request).await);
+            asked.await?
+        }
     };
     let file = answer.file.unwrap_or_default();
     match options.client.output {

@@ -10,26 +10,30 @@ pub(super) mod copy;
 pub(super) mod list;
 mod place;
 
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Status};
 use vbridge_api::guest::v1::{FileInfo, FilesStatRequest, files_client::FilesClient};
 
-use super::{client::Client, failure::Failure};
+use super::{
+    client::{Client, Wire},
+    failure::Failure,
+};
 
 /// What is at a path, links followed; none if nothing is.
 async fn look(client: &Client, path: &str) -> Result<Option<FileInfo>, Failure> {
-    let request = client.request_in_time(FilesStatRequest {
+    let wanted = FilesStatRequest {
         path: path.to_owned(),
         follow: true,
         digest: None,
-    });
-    match service(client).stat(request).await {
-        Ok(answer) => Ok(answer.into_inner().file),
+    };
+    let asked = client.asked(wanted, async |request| service(client).stat(request).await);
+    match asked.await {
+        Ok(answer) => Ok(answer.file),
         Err(status) if status.code() == Code::NotFound => Ok(None),
         Err(status) => Err(failure(client, path, &status)),
     }
 }
 
-fn service(client: &Client) -> FilesClient<Channel> {
+fn service(client: &Client) -> FilesClient<Wire> {
     FilesClient::new(client.channel())
 }
 

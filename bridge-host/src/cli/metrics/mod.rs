@@ -16,7 +16,7 @@ use vbridge_api::guest::v1::{
 };
 
 use super::{
-    client::{Client, GuestOptions},
+    client::{Client, GuestOptions, Wire},
     duration,
     failure::Failure,
     output::{Output, print, print_compact, print_pretty},
@@ -89,12 +89,10 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
     if options.watch {
         return watch(options, &client, &mut metrics, groups).await;
     }
-    let request = client.request_in_time(MetricsGetRequest { groups });
-    let sample = client
-        .answer(metrics.get(request))
-        .await?
-        .sample
-        .unwrap_or_default();
+    let asked = client.ask(MetricsGetRequest { groups }, async |request| {
+        metrics.get(request).await
+    });
+    let sample = asked.await?.sample.unwrap_or_default();
     match options.guest.client.output {
         Output::Table => print(table::table(&sample)),
         Output::Json => print_pretty(&json::sample(&sample)),
@@ -104,16 +102,17 @@ pub(super) async fn run(options: &Options) -> Result<(), Failure> {
 async fn watch(
     options: &Options,
     client: &Client,
-    metrics: &mut MetricsClient<tonic::transport::Channel>,
+    metrics: &mut MetricsClient<Wire>,
     groups: Vec<i32>,
 ) -> Result<(), Failure> {
     let interval = prost_types::Duration::try_from(options.interval)
         .map_err(|_| Failure::new("the interval is too long; give at most 1h"))?;
-    let request = client.request(MetricsWatchRequest {
+    let wanted = MetricsWatchRequest {
         groups,
         interval: Some(interval),
-    });
-    let mut samples = client.answer(metrics.watch(request)).await?;
+    };
+    let watched = client.watch(wanted, async |request| metrics.watch(request).await);
+    let mut samples = watched.await?;
     let shown = match options.groups.is_empty() {
         true => &Group::ALL[..],
         false => &options.groups,

@@ -44,11 +44,12 @@ pub(in crate::cli) async fn top(options: &TopOptions) -> Result<(), Failure> {
     let mut metrics = MetricsClient::new(client.channel());
     let interval = prost_types::Duration::try_from(options.interval)
         .map_err(|_| Failure::new("the interval is too long; give at most 1h"))?;
-    let request = client.request(MetricsWatchRequest {
+    let wanted = MetricsWatchRequest {
         groups: Vec::new(),
         interval: Some(interval),
-    });
-    let mut samples = client.answer(metrics.watch(request)).await?;
+    };
+    let watched = client.watch(wanted, async |request| metrics.watch(request).await);
+    let mut samples = watched.await?;
     let mut signals = Signals::new()?;
     let screen = Screen::enter()?;
     let mut previous = None;

@@ -61,7 +61,7 @@ pub(in crate::cli) struct Options {
 pub(in crate::cli) async fn run(options: &Options) -> Result<(), Failure> {
     let client = Client::guest(&options.guest).await?;
     let mut service = ServicesClient::new(client.channel());
-    let request = client.request(ServicesLogsRequest {
+    let wanted = ServicesLogsRequest {
         units: options.units.clone(),
         follow: options.follow,
         lines: options.lines,
@@ -71,8 +71,9 @@ pub(in crate::cli) async fn run(options: &Options) -> Result<(), Failure> {
         this_boot: options.boot,
         after_cursor: String::new(),
         kernel: options.kernel,
-    });
-    let mut entries = client.answer(service.logs(request)).await?;
+    };
+    let watched = client.watch(wanted, async |request| service.logs(request).await);
+    let mut entries = watched.await?;
     // To look through a large journal takes its time, and to follow one has no end.
     while let Some(message) = client.next(&mut entries, None).await? {
         for entry in &message.entries {

@@ -9,7 +9,7 @@
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use vbridge_api::guest::v1::{
     ServiceAction, ServicesControlRequest, ServicesGetRequest, ServicesListRequest, Unit,
@@ -17,7 +17,7 @@ use vbridge_api::guest::v1::{
 };
 
 use super::super::{
-    client::{Client, GuestOptions},
+    client::{Client, GuestOptions, Twice, Wire},
     failure::Failure,
     output::{Output, facts, listing, print, print_pretty, printable},
     say,
@@ -116,7 +116,7 @@ fn is_pattern(text: &str) -> bool {
 async fn list(
     options: &Options,
     client: &Client,
-    mut service: ServicesClient<Channel>,
+    mut service: ServicesClient<Wire>,
     pattern: Option<&str>,
 ) -> Result<(), Failure> {
     let kind = options.kind.as_ref().map(|kind| format!("*.{kind}"));
@@ -124,12 +124,13 @@ async fn list(
         true => &[][..],
         false => &SHOWN[..],
     };
-    let request = client.request_in_time(ServicesListRequest {
+    let wanted = ServicesListRequest {
         patterns: pattern.map(str::to_owned).or(kind).into_iter().collect(),
         active_states: states.iter().map(|state| (*state).to_owned()).collect(),
         all: options.all,
-    });
-    let answer = client.answer(service.list(request)).await?;
+    };
+    let asked = client.ask(wanted, async |request| service.list(request).await);
+    let answer = asked.await?;
     match options.guest.client.output {
         Output::Json => {
             let units: Vec<Value> = answer.units.iter().map(listed).collect();
@@ -170,16 +171,17 @@ fn table(units: &[Unit], with_files: bool) -> String {
 async fn show(
     options: &Options,
     client: &Client,
-    mut service: ServicesClient<Channel>,
+    mut service: ServicesClient<Wire>,
     unit: &str,
 ) -> Result<(), Failure> {
     let name = unit.to_owned();
-    let request = client.request_in_time(ServicesGetRequest { name });
     // The status itself is needed for the exit status.
-    let call = async { Ok(Response::new(service.get(request).await)) };
-    let answer = client.answer(call).await?;
+    let asked = client.asked(ServicesGetRequest { name }, async |request| {
+        service.get(request).await
+    });
+    let answer = asked.await;
     let answer = answer.map_err(|status| failure(client.sentence(&status), &status))?;
-    let unit = answer.into_inner().unit.unwrap_or_default();
+    let unit = answer.unit.unwrap_or_default();
     match options.guest.client.output {
         Output::Json => print_pretty(&json(&unit))?,
         Output::Table => print(details(&unit))?,
@@ -198,7 +200,7 @@ fn shown(unit: &Unit) -> Result<(), Failure> {
 async fn control(
     options: &Options,
     client: &Client,
-    mut service: ServicesClient<Channel>,
+    mut service: ServicesClient<Wire>,
     unit: &str,
     action: Action,
 ) -> Result<(), Failure> {
@@ -208,9 +210,13 @@ async fn control(
         no_wait: options.no_wait,
     };
     // A service takes the time that it takes to start: the guest says when it has been too long.
-    let answer = service.control(client.request(request)).await;
+    let ordered = client.again(Twice::Harmful, async || {
+        let request = client.request(request.clone());
+        let answer = service.control(request).await;
+        answer.map(tonic::Response::into_inner)
+    });
+    let answer = ordered.await;
     let answer = answer.map_err(|status| failure(client.sentence(&status), &status))?;
-    let answer = answer.into_inner();
     match options.guest.client.output {
         // Like systemctl: nothing is said of what is done.
         Output::Table => Ok(()),

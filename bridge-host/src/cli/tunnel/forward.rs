@@ -82,10 +82,11 @@ async fn forward(
     client: &Arc<Client>,
 ) -> Result<(), Failure> {
     // A guest that is not there is told now, and not with the first connection.
-    let ping = client.request_in_time(PingRequest::default());
-    client
-        .answer(SystemClient::new(client.channel()).ping(ping))
-        .await?;
+    let mut system = SystemClient::new(client.channel());
+    let ping = client.ask(PingRequest::default(), async |request| {
+        system.ping(request).await
+    });
+    ping.await?;
     let guest = printable(client.name());
     let places = Arc::new(Semaphore::new(MAX_TUNNELS));
     let mut files = Vec::new();

@@ -27,14 +27,14 @@ use tokio::{
     time::timeout,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
 use vbridge_api::guest::v1::{
     TunnelAcceptRequest, TunnelAcceptResponse, TunnelConnectRequest, TunnelConnectResponse,
     tunnel_accept_request, tunnel_accept_response, tunnel_client::TunnelClient,
     tunnel_connect_request, tunnel_connect_response,
 };
 
-use super::client::Client;
+use super::client::{Client, Wire};
 use spec::Endpoint;
 
 /// What comes from the guest's end.
@@ -104,7 +104,7 @@ async fn open<Q: Request, A: Answer>(
     client: &Client,
     first: Q,
     call: impl AsyncFnOnce(
-        TunnelClient<Channel>,
+        TunnelClient<Wire>,
         ReceiverStream<Q>,
     ) -> Result<tonic::Response<Streaming<A>>, Status>,
 ) -> Result<Call<Q, A>, String> {

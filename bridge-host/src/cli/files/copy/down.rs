@@ -17,7 +17,11 @@ use vbridge_api::guest::v1::{
 
 use super::{
     super::{
-        super::{client::Client, failure::Failure, units},
+        super::{
+            client::{Client, Twice},
+            failure::Failure,
+            units,
+        },
         failure, look,
         place::GuestPath,
         service,
@@ -161,13 +165,18 @@ async fn receive(
 
 /// The digest of all of the guest's file.
 async fn checksum(client: &Client, from: &GuestPath) -> Result<Option<Vec<u8>>, tonic::Status> {
-    let request = client.request(FilesChecksumRequest {
+    let wanted = FilesChecksumRequest {
         path: from.path.clone(),
         algorithm: DigestAlgorithm::Sha256.into(),
         follow_link: true,
         ..FilesChecksumRequest::default()
+    };
+    let asked = client.again(Twice::Harmless, async || {
+        let request = client.request(wanted.clone());
+        let answer = service(client).checksum(request).await;
+        answer.map(tonic::Response::into_inner)
     });
-    let answer = service(client).checksum(request).await?.into_inner();
+    let answer = asked.await?;
     Ok(answer.digest.map(|digest| digest.value))
 }
 

@@ -135,13 +135,16 @@ async fn start(
         &metadata.ino().to_le_bytes(),
         &metadata.dev().to_le_bytes(),
     ]);
-    let request = client.request_in_time(FilesGetUploadRequest {
+    let wanted = FilesGetUploadRequest {
         path: path.to_owned(),
         upload_id: upload_id.clone(),
+    };
+    let asked = client.asked(wanted, async |request| {
+        service(client).get_upload(request).await
     });
-    let offset = match service(client).get_upload(request).await {
+    let offset = match asked.await {
         // More than the file has is not of this file.
-        Ok(answer) => Some(answer.into_inner().size)
+        Ok(answer) => Some(answer.size)
             .filter(|there| *there <= size)
             .unwrap_or(0),
         Err(status) if status.code() == Code::NotFound => 0,

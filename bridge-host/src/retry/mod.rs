@@ -7,8 +7,23 @@
 //! | something inside | once | 10 s |
 //! | parameters, permissions, and everything else that would fail in the same way | never | |
 //!
-//! That is the table of the design that the JSON API comes from, and [`Policy::default`]. What is sent again may be done twice:
-//! a lost connection does not tell whether the request had arrived. It is for requests of which that does no harm.
+//! That is the table of the design that the JSON API comes from, and [`Policy::default`]; `vbridge` itself goes by it. What is
+//! sent again may be done twice: a lost connection does not tell whether the request had arrived. So it is for requests of
+//! which that does no harm, and for failures of which the bridge says that no guest has seen the request ([`is_undone`]).
+//!
+//! Any tonic client calls so. Each attempt is a request of its own:
+//!
+//! ```no_run
+//! use bridge_host::retry::{self, Policy};
+//! use vbridge_api::guest::v1::{PingRequest, PingResponse, system_client::SystemClient};
+//!
+//! async fn ping(client: &mut SystemClient<tonic::transport::Channel>) -> Result<PingResponse, tonic::Status> {
+//!     let answer = retry::call(Policy::default(), async || client.ping(PingRequest::default()).await);
+//!     Ok(answer.await?.into_inner())
+//! }
+//! ```
+//!
+//! What is no gRPC has [`Policy::run`], and who wants to say something before each wait has [`Attempts`]:
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,71 +35,42 @@
 //! assert_eq!(attempts.after(Failed::Parameters), None);
 //! ```
 
+mod failed;
+
 use std::time::Duration;
 
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
+use tonic::Status;
 
-/// What has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Failed {
-    /// There was no connection, or it was lost.
-    Network,
-    /// It took too long.
-    Timeout,
-    /// The request is wrong.
-    Parameters,
-    /// It is not allowed.
-    Permission,
-    /// Something that should not fail.
-    Internal,
-    /// What was asked for is not there, or has failed itself.
-    Other,
-}
+pub use failed::{Failed, is_absent, is_undone};
 
-// === impl Failed ===
-
-impl Failed {
-    /// What a code of the JSON API says. Of 1002 it is not asked again: the command's time was over, not the request's.
-    pub fn of_code(code: u16) -> Self {
-        match code {
-            2000..=2999 => Self::Parameters,
-            4000..=4999 => Self::Permission,
-            5002 | 6001 => Self::Network,
-            6002 => Self::Timeout,
-            5000..=5999 => Self::Internal,
-            _ => Self::Other,
+/// Calls until there is an answer, or a failure that is not tried again (any more). For calls that may be carried out twice.
+///
+/// # Errors
+/// The last failure.
+pub async fn call<T>(
+    policy: Policy,
+    mut call: impl AsyncFnMut() -> Result<T, Status>,
+) -> Result<T, Status> {
+    let mut attempts = policy.attempts();
+    loop {
+        let status = match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(status) => status,
+        };
+        match attempts.after(Failed::of_status(&status)) {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return Err(status),
         }
     }
-
-    /// What a gRPC status says.
-    pub fn of_status(status: &Status) -> Self {
-        match status.code() {
-            Code::InvalidArgument | Code::OutOfRange => Self::Parameters,
-            Code::PermissionDenied | Code::Unauthenticated => Self::Permission,
-            Code::DeadlineExceeded => Self::Timeout,
-            Code::Unavailable if is_silent(status) => Self::Timeout,
-            Code::Unavailable | Code::ResourceExhausted => Self::Network,
-            Code::Internal | Code::Unknown | Code::DataLoss => Self::Internal,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Whether the guest has only not answered, as the JSON API has it.
-fn is_silent(status: &Status) -> bool {
-    let details = status.get_error_details();
-    let info = details.error_info();
-    info.is_some_and(|info| info.reason == "GUEST_SILENT")
 }
 
 /// How often it is tried again after one kind of failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
     times: u32,
     first: Duration,
-    factor: u32,
+    factor: f64,
+    longest: Duration,
 }
 
 // === impl Backoff ===
@@ -95,31 +81,50 @@ impl Backoff {
 
     /// So many times, always after the same delay.
     pub const fn fixed(times: u32, delay: Duration) -> Self {
-        Self {
-            times,
-            first: delay,
-            factor: 1,
-        }
+        Self::growing(times, delay, 1.0)
     }
 
     /// So many times; each delay is twice the one before.
     pub const fn doubling(times: u32, first: Duration) -> Self {
+        Self::growing(times, first, 2.0)
+    }
+
+    /// So many times; each delay is so many times the one before. A factor that makes no sense makes the delay the longest.
+    pub const fn growing(times: u32, first: Duration, factor: f64) -> Self {
         Self {
             times,
             first,
-            factor: 2,
+            factor,
+            longest: Duration::MAX,
         }
+    }
+
+    /// With no delay longer than this.
+    #[must_use]
+    pub const fn at_most(mut self, longest: Duration) -> Self {
+        self.longest = longest;
+        self
+    }
+
+    /// At most so many times.
+    #[must_use]
+    pub const fn times_at_most(mut self, times: u32) -> Self {
+        if self.times > times {
+            self.times = times;
+        }
+        self
     }
 
     /// The delay before a retry, counted from 0; none if there is no such retry.
     fn delay(self, retry: u32) -> Option<Duration> {
-        let factor = self.factor.saturating_pow(retry);
-        (retry < self.times).then(|| self.first.saturating_mul(factor))
+        let seconds = self.first.as_secs_f64() * self.factor.powf(f64::from(retry));
+        let delay = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        (retry < self.times).then(|| delay.min(self.longest))
     }
 }
 
 /// What is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Policy {
     /// After [`Failed::Network`].
     pub network: Backoff,
@@ -196,6 +201,11 @@ pub struct Attempts {
 impl Attempts {
     /// How long to wait before the next attempt; none if there is none.
     pub fn after(&mut self, failed: Failed) -> Option<Duration> {
+        self.again(failed).map(|again| again.delay)
+    }
+
+    /// The next attempt; none if there is none.
+    pub fn again(&mut self, failed: Failed) -> Option<Again> {
         let (backoff, made) = match failed {
             Failed::Network => (self.policy.network, &mut self.network),
             Failed::Timeout => (self.policy.timeout, &mut self.timeout),
@@ -204,8 +214,23 @@ impl Attempts {
         };
         let delay = backoff.delay(*made)?;
         *made = made.saturating_add(1);
-        Some(delay)
+        Some(Again {
+            delay,
+            number: *made,
+            of: backoff.times,
+        })
     }
+}
+
+/// A further attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// How long to wait before it.
+    pub delay: Duration,
+    /// Which one it is after failures of this kind, from 1 on.
+    pub number: u32,
+    /// ... and how many there are at most.
+    pub of: u32,
 }
 
 #[cfg(test)]
@@ -264,39 +289,33 @@ mod tests {
         assert_eq!(never.await, Err(Network));
     }
 
-    #[test]
-    fn a_code_and_a_status_say_what_has_failed() {
-        for (code, failed) in [
-            (1001, Failed::Other),
-            (1002, Failed::Other),
-            (2003, Failed::Parameters),
-            (3002, Failed::Other),
-            (4001, Failed::Permission),
-            (5001, Failed::Internal),
-            (5002, Failed::Network),
-            (6001, Failed::Network),
-            (6002, Failed::Timeout),
-        ] {
-            assert_eq!(Failed::of_code(code), failed, "{code}");
-        }
-        for (status, failed) in [
-            (Status::unavailable("gone"), Failed::Network),
-            (Status::deadline_exceeded("late"), Failed::Timeout),
-            (Status::invalid_argument("wrong"), Failed::Parameters),
-            (Status::permission_denied("no"), Failed::Permission),
-            (Status::internal("oh"), Failed::Internal),
-            (Status::not_found("nothing"), Failed::Other),
-        ] {
-            assert_eq!(Failed::of_status(&status), failed);
-        }
-        let silent = crate::error::Reason::GuestSilent.status("web", "no answer");
-        assert_eq!(Failed::of_status(&silent), Failed::Timeout);
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_again_by_the_table_also_from_a_task_of_its_own() {
+        let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let made = std::sync::Arc::clone(&calls);
+        let begun = Instant::now();
+        let task = tokio::spawn(call(Policy::default(), async move || {
+            match made.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 | 1 => Err(Status::unavailable("gone")),
+                _ => Ok(tonic::Response::new(7)),
+            }
+        }));
+        assert_eq!(task.await.unwrap().unwrap().into_inner(), 7);
+        assert_eq!(begun.elapsed().as_secs(), 3);
+        assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), 3);
     }
 
     #[test]
-    fn a_delay_grows_as_far_as_it_can_be_counted() {
+    fn a_delay_grows_as_far_as_it_can_be_counted_or_is_wanted() {
         let backoff = Backoff::doubling(u32::MAX, Duration::MAX);
         assert_eq!(backoff.delay(1000), Some(Duration::MAX));
+        let minute = Duration::from_secs(60);
+        assert_eq!(backoff.at_most(minute).delay(1000), Some(minute));
+        let backoff = Backoff::growing(3, Duration::from_secs(2), 1.5);
+        let delays = [0, 1, 2, 3].map(|retry| backoff.delay(retry));
+        let seconds = |seconds| Some(Duration::from_secs_f64(seconds));
+        assert_eq!(delays, [seconds(2.0), seconds(3.0), seconds(4.5), None]);
+        assert_eq!(backoff.times_at_most(1).delay(1), None);
         assert_eq!(Backoff::NEVER.delay(0), None);
     }
 }
