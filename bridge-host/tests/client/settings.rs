@@ -113,7 +113,10 @@ fn what_is_wrong_in_the_file_is_named_with_its_line() {
             "the bridge holds it; write the bridge's own socket here",
         ),
     ] {
-        let (dir, path) = settings_file("host_config.yaml", &DESIGN.replace(from, to));
+        let text = DESIGN
+            .replace(from, to)
+            .replace("SOCKET", "/run/bridge.sock");
+        let (dir, path) = settings_file("host_config.yaml", &text);
         let path = path.to_str().unwrap();
         let ended = run(vbridge(&["guests", "--client-config", path], dir.path()));
         let place = format!("vbridge: {path}, line {line}: ");

@@ -103,16 +103,23 @@ fn limited<S: AsyncRead + AsyncWrite>(
     TokioIo::new(Box::pin(stream))
 }
 
+/// Whether the time for it was over.
+pub(super) fn is_late(error: &(dyn Error + 'static)) -> bool {
+    kind(error) == Some(io::ErrorKind::TimedOut)
+}
+
 /// What a connection that can't be made has failed of. A certificate that is wrong and a socket that is another's stay so.
 pub(super) fn failed(error: &(dyn Error + 'static)) -> Failed {
-    let kind = causes(error)
-        .find_map(|cause| cause.downcast_ref::<io::Error>())
-        .map(io::Error::kind);
-    match kind {
+    match kind(error) {
         Some(io::ErrorKind::PermissionDenied) => Failed::Permission,
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) | None => Failed::Other,
         Some(_) => Failed::Network,
     }
+}
+
+fn kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut errors = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    errors.next().map(io::Error::kind)
 }
 
 #[cfg(test)]

@@ -278,8 +278,11 @@ async fn connected(settings: &Settings, tells: bool) -> Result<Channel, Failure>
         let connecting = connect::connect(&settings.bridge, tls.clone(), settings.limits);
         let (failed, sentence) = match timeout(limit, connecting).await {
             Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => (connect::failed(&error), about.connection(&error)),
-            Err(_) => (Failed::Network, about.not_connected(limit)),
+            Ok(Err(error)) if !connect::is_late(&error) => {
+                (connect::failed(&error), about.connection(&error))
+            }
+            // Whichever of both limits was first.
+            Ok(Err(_)) | Err(_) => (Failed::Network, about.not_connected(limit)),
         };
         match again::next(&mut attempts, failed, tells, || sentence.clone()) {
             Some(delay) => sleep(delay).await,
