@@ -23,7 +23,12 @@ use tokio::{
     runtime,
     task::JoinSet,
 };
-use vbridge_tests::libvirt::{daemon::Libvirtd, domain::Domain, reference::measured};
+use vbridge_tests::libvirt::{
+    daemon::Libvirtd,
+    domain::{Domain, SINK_PORT, SOURCE_PORT},
+    reference::measured,
+};
+use xtask::qemu::RAW_PORT;
 
 use crate::{
     Options, decode,
@@ -44,10 +49,6 @@ const WORKERS: u32 = 1;
 /// Round trips through the channel.
 const ECHOES: usize = 500;
 const BLOCK: usize = 256 * 1024;
-
-const SINK: &str = "org.vbridge.sink.0";
-const SOURCE: &str = "org.vbridge.source.0";
-const RAW: &str = "org.vbridge.raw.0";
 
 /// Samples of calls one at a time: calls a second.
 #[derive(Default)]
@@ -146,19 +147,20 @@ async fn rounds(options: &Options, daemon: &Libvirtd, few: &Libvirtd) -> Result<
             ours,
         } = &mut channels;
         raw.to_host
-            .push(source(socket(SOURCE).await?, bytes).await?);
+            .push(source(socket(SOURCE_PORT).await?, bytes).await?);
         c.to_host.push(of_c("source", bytes, "per_second").await?);
         ours.to_host
-            .push(source(channel(&handle, SOURCE).await?, bytes).await?);
-        raw.to_guest.push(sink(socket(SINK).await?, bytes).await?);
+            .push(source(channel(&handle, SOURCE_PORT).await?, bytes).await?);
+        raw.to_guest
+            .push(sink(socket(SINK_PORT).await?, bytes).await?);
         c.to_guest.push(of_c("sink", bytes, "per_second").await?);
         ours.to_guest
-            .push(sink(channel(&handle, SINK).await?, bytes).await?);
-        raw.round_trip.push(echo(socket(RAW).await?).await?);
+            .push(sink(channel(&handle, SINK_PORT).await?, bytes).await?);
+        raw.round_trip.push(echo(socket(RAW_PORT).await?).await?);
         c.round_trip
             .push(of_c("echo", ECHOES as u64, "median").await?);
         ours.round_trip
-            .push(echo(channel(&handle, RAW).await?).await?);
+            .push(echo(channel(&handle, RAW_PORT).await?).await?);
         decoded.take()?;
     }
     let mut report = Report::new(format!(
@@ -304,12 +306,12 @@ async fn parallel(connect: &Connect) -> Result<f64> {
 }
 
 /// The channel, when the daemon has noticed that its last user has gone.
-async fn channel(domain: &Handle, name: &str) -> Result<RawStream> {
+pub(crate) async fn channel(domain: &Handle, name: &str) -> Result<RawStream> {
     let flags = DomainChannelFlags::empty();
     Ok(domain.open_channel(Some(name), flags).await?)
 }
 
-async fn source(mut channel: impl AsyncRead + Unpin, bytes: u64) -> Result<f64> {
+pub(crate) async fn source(mut channel: impl AsyncRead + Unpin, bytes: u64) -> Result<f64> {
     let mut block = vec![0; BLOCK];
     let started = Instant::now();
     let mut left = bytes;
@@ -322,7 +324,10 @@ async fn source(mut channel: impl AsyncRead + Unpin, bytes: u64) -> Result<f64> 
     Ok(per_second(usize::try_from(bytes)?, started))
 }
 
-async fn sink(mut channel: impl AsyncRead + AsyncWrite + Unpin, bytes: u64) -> Result<f64> {
+pub(crate) async fn sink(
+    mut channel: impl AsyncRead + AsyncWrite + Unpin,
+    bytes: u64,
+) -> Result<f64> {
     let block = vec![0; BLOCK];
     let started = Instant::now();
     let mut left = bytes;
@@ -339,7 +344,7 @@ async fn sink(mut channel: impl AsyncRead + AsyncWrite + Unpin, bytes: u64) -> R
     Ok(per_second(usize::try_from(bytes)?, started))
 }
 
-async fn echo(mut channel: impl AsyncRead + AsyncWrite + Unpin) -> Result<f64> {
+pub(crate) async fn echo(mut channel: impl AsyncRead + AsyncWrite + Unpin) -> Result<f64> {
     let mut times = Vec::with_capacity(ECHOES);
     for index in 0..ECHOES {
         let sent = (index % 251).try_into()?;

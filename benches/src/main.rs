@@ -7,6 +7,7 @@
 //! | `guest` | files and commands of a real guest, through everything | the QEMU guest agent in the same guest |
 //! | `cost` | calls and streams to an agent at a socket, through the bridge | the same to the same service alone |
 //! | `churn` | calls to quiet guests while others come and go | the same calls in peace |
+//! | `remote` | streams to a guest of a hypervisor that is reached by TLS, through everything | libvirt's bare stream to the same guest |
 //! | `libvirt` | the libvirt client on a private daemon | the C library on the same daemon, and the channel's own socket |
 //! | | its decoder | one that goes byte by byte |
 //!
@@ -22,15 +23,19 @@ mod cost;
 mod decode;
 mod grpc;
 mod guest;
+mod helper;
 mod libvirt;
 mod link;
 mod raw;
+mod remote;
 mod report;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
+use helper::Role;
+use tokio::runtime;
 use xtask::qemu::VmBuilder;
 
 /// Measures vbridge on a real guest, and its libvirt client on a real daemon.
@@ -61,6 +66,15 @@ struct Options {
     /// How long they do.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Guests of `churn` that start are given the machine's cores as everybody is, and not only when they are idle.
+    #[arg(long)]
+    equal: bool,
+    /// What this process does as another one's helper.
+    #[arg(long, hide = true, requires = "place")]
+    role: Option<Role>,
+    /// ... and where.
+    #[arg(long, hide = true, requires = "role")]
+    place: Option<String>,
     /// Where the figures go as JSON.
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -72,6 +86,7 @@ enum Part {
     Guest,
     Cost,
     Churn,
+    Remote,
     Libvirt,
 }
 
@@ -89,15 +104,33 @@ impl Options {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(&Options::parse()).await {
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match (options.role, &options.place) {
+        (Some(role), Some(place)) => help(role, place),
+        _ => match runtime::Runtime::new() {
+            Ok(runtime) => runtime.block_on(run(&options)),
+            Err(error) => Err(error.into()),
+        },
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// On one thread: it does one thing.
+fn help(role: Role, place: &str) -> Result<()> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let worked = runtime.block_on(helper::work(role, place));
+    // One of its threads may still read tasks.
+    runtime.shutdown_background();
+    worked
 }
 
 async fn run(options: &Options) -> Result<()> {
@@ -114,6 +147,9 @@ async fn run(options: &Options) -> Result<()> {
     }
     if wanted(Part::Churn) {
         reports.insert("churn", churn::run(options).await?);
+    }
+    if wanted(Part::Remote) {
+        reports.insert("remote", remote::run(options).await?);
     }
     if wanted(Part::Libvirt) {
         reports.insert("libvirt", libvirt::run(options).await?);

@@ -11,10 +11,12 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
 }
 
 /// The value that so many percent of them do not exceed; 0 of none.
-pub(crate) fn percentile(samples: &[f64], percent: usize) -> f64 {
-    let mut sorted = samples.to_vec();
+fn percentile<'a>(samples: impl IntoIterator<Item = &'a f64>, percent: f64) -> f64 {
+    let mut sorted: Vec<f64> = samples.into_iter().copied().collect();
     sorted.sort_by(f64::total_cmp);
-    let index = sorted.len() * percent / 100;
+    // A fraction of a sample more or less does not count.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let index = (sorted.len() as f64 * percent / 100.0) as usize;
     sorted
         .get(index.min(sorted.len().saturating_sub(1)))
         .copied()
@@ -84,7 +86,17 @@ impl Report {
     }
 
     fn measured(&mut self, name: &str, samples: &[f64], scale: f64, unit: &'static str) -> f64 {
-        let value = median(samples);
+        self.told(name, (median(samples), samples), scale, unit)
+    }
+
+    /// A value, and the samples whose range is told with it.
+    fn told(
+        &mut self,
+        name: &str,
+        (value, samples): (f64, &[f64]),
+        scale: f64,
+        unit: &'static str,
+    ) -> f64 {
         let smallest = samples.iter().copied().fold(f64::INFINITY, f64::min);
         let largest = samples.iter().copied().fold(0.0, f64::max);
         self.add(Figure {
@@ -102,6 +114,25 @@ impl Report {
     /// Seconds.
     pub(crate) fn time(&mut self, name: &str, samples: Vec<f64>) -> f64 {
         self.measured(name, &samples, 1e3, "ms")
+    }
+
+    /// Seconds that so many percent of all samples do not exceed; the range is that of the slices.
+    pub(crate) fn percentile(&mut self, name: &str, slices: &[Vec<f64>], percent: f64) -> f64 {
+        let each: Vec<f64> = slices
+            .iter()
+            .map(|slice| percentile(slice, percent))
+            .collect();
+        let value = percentile(slices.iter().flatten(), percent);
+        self.told(name, (value, &each), 1e3, "ms")
+    }
+
+    /// How many there were of what there must be none.
+    pub(crate) fn none(&mut self, name: &str, count: usize) {
+        self.add(Figure {
+            goal: Some(0.0),
+            reached: Some(count == 0),
+            ..Figure::new(name, count as f64, "")
+        });
     }
 
     /// Calls a second.

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// The longest name of a guest: that of a DNS name.
-const MAX_NAME: usize = 253;
+pub(crate) const MAX_NAME: usize = 253;
 
 /// Describes a [`Bridge`].
 #[derive(Debug, Default)]

@@ -175,10 +175,14 @@ impl Guests {
         if let Some(entry) = table.by_name.remove(&key) {
             entry.leave.send_replace(true);
         }
-        table.by_uuid.retain(|_, names| {
+        if let Some(uuid) = guest.spec.uuid.as_deref().map(name_key)
+            && let Some(names) = table.by_uuid.get_mut(&uuid)
+        {
             names.retain(|name| *name != key);
-            !names.is_empty()
-        });
+            if names.is_empty() {
+                table.by_uuid.remove(&uuid);
+            }
+        }
         guest.removed();
         // Nobody may be watching.
         let _ = self

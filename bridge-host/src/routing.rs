@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, Uri};
 use tonic::Status;
 
-use crate::error::Reason;
+use crate::{bridge::MAX_NAME, error::Reason};
 
 /// Metadata that names the guest.
 pub const GUEST_HEADER: &str = "x-vbridge-guest";
@@ -92,18 +92,26 @@ pub(crate) fn find<N: Names>(names: &N, name: &str) -> Result<N::Guest, Status> 
     names.find(name).ok_or_else(|| not_found(names, name))
 }
 
-fn named<N: Names>(names: &N, name: &str) -> Result<Target<N::Guest>, Status> {
+/// Without a status: one lists the guests, which costs more than all else here.
+fn target<N: Names>(names: &N, name: &str) -> Option<Target<N::Guest>> {
     if name.eq_ignore_ascii_case(BRIDGE_NAME) {
-        return Ok(Target::Bridge);
+        return Some(Target::Bridge);
     }
-    find(names, name).map(Target::Guest)
+    names.find(name).map(Target::Guest)
+}
+
+fn named<N: Names>(names: &N, name: &str) -> Result<Target<N::Guest>, Status> {
+    target(names, name).ok_or_else(|| not_found(names, name))
 }
 
 /// The longest run of labels, from the left, that is a name.
 fn by_host<N: Names>(names: &N, host: &str) -> Result<Target<N::Guest>, Status> {
     let mut candidate = host;
     loop {
-        if let Ok(target) = named(names, candidate) {
+        // A client may send labels by the thousand, and what is longer is no name.
+        if candidate.len() <= MAX_NAME
+            && let Some(target) = target(names, candidate)
+        {
             return Ok(target);
         }
         match candidate.rsplit_once('.') {
@@ -175,6 +183,8 @@ fn existing<N: Names>(names: &N) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use http::HeaderValue;
 
     use super::*;
@@ -224,6 +234,51 @@ mod tests {
                 Target::Guest("web")
             );
         }
+    }
+
+    /// How often something was looked for, and the guests were listed.
+    #[derive(Default)]
+    struct Counting {
+        finds: Cell<usize>,
+        lists: Cell<usize>,
+    }
+
+    impl Names for Counting {
+        type Guest = ();
+
+        fn find(&self, name: &str) -> Option<()> {
+            self.finds.set(self.finds.get() + 1);
+            (name == "web").then_some(())
+        }
+
+        fn only(&self) -> Option<()> {
+            None
+        }
+
+        fn all(&self) -> Vec<String> {
+            self.lists.set(self.lists.get() + 1);
+            vec!["web".to_owned()]
+        }
+
+        fn machine(&self) -> &str {
+            "hypervisor"
+        }
+    }
+
+    #[test]
+    fn guests_are_listed_for_nobody_who_finds_one_and_once_for_who_sends_labels_by_the_thousand() {
+        let names = Counting::default();
+        let host = "http://web.example.org/a.B/C".parse().unwrap();
+        assert_eq!(
+            route(&names, &host, &HeaderMap::new()).unwrap(),
+            Target::Guest(())
+        );
+        assert_eq!((names.finds.get(), names.lists.get()), (3, 0));
+        let many = format!("http://{}/a.B/C", "a.".repeat(10_000));
+        let uri = many.parse().unwrap();
+        route(&names, &uri, &HeaderMap::new()).unwrap_err();
+        assert_eq!(names.lists.get(), 1);
+        assert!(names.finds.get() < 200, "{}", names.finds.get());
     }
 
     #[test]
