@@ -56,6 +56,20 @@ pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// How long calls may go on after the agent was asked to stop. What has not finished then is cut off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
+/// What a signed call's time may differ from the guest's clock, and so for how long at most a call is remembered that must not be
+/// made again: twice that. Machines whose clocks are set by anything at all differ by less.
+pub const CALL_SKEW: Duration = Duration::from_secs(60);
+
+/// Fewest characters of a signed call's nonce: as random ones they do not come twice within [`CALL_SKEW`].
+pub const MIN_CALL_NONCE: usize = 8;
+
+/// Most characters of a signed call's nonce: SHA-256 in hexadecimal digits.
+pub const MAX_CALL_NONCE: usize = 64;
+
+/// Signed calls that are remembered, so that none is made twice: 500 a second for as long as they must be, in some 4 MiB. At the
+/// limit a call is RESOURCE_EXHAUSTED until the first is too old: none is forgotten before.
+pub const MAX_SIGNED_CALLS: usize = 64 * 1024;
+
 // === messages ===
 
 /// Bytes of an error's message. It travels in a header, with up to three bytes for each of its own, and beside details that

@@ -99,6 +99,9 @@ fn build(settings: Settings, policy: Policy, standstill: Standstill) -> Result<A
     if let Some(key) = settings.key {
         builder = builder.key(key);
     }
+    if let Some(key) = settings.call_key {
+        builder = builder.call_key(key);
+    }
     for upstream in settings.upstreams {
         builder = builder.upstream(upstream);
     }

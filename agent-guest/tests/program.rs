@@ -85,6 +85,7 @@ fn bad_input_is_one_sentence_and_a_status() {
         "there is no such file",
     );
     fails(&["--key-file", &key], 1, "chmod 600");
+    fails(&["--call-key-file", &key], 1, "chmod 600");
     fails(
         &["--key-file", "/nonexistent"],
         1,
@@ -116,7 +117,7 @@ fn the_example_configuration_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/agent.toml");
     let (code, _, stderr) = run(&["--config", example.to_str().unwrap(), "--check-config"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    // So is what it explains, but for the two places that exclude each other and the key that is not there.
+    // So is what it explains, but for the two places that exclude each other and the keys that are not there.
     let text: String = fs::read_to_string(example)
         .unwrap()
         .lines()
@@ -125,7 +126,10 @@ fn the_example_configuration_is_valid() {
                 .filter(|rest| !rest.starts_with([' ', '#']))
                 .or(Some(line))
         })
-        .filter(|line| !line.starts_with("listen") && !line.starts_with("key_file"))
+        .filter(|line| {
+            let left_out = ["listen", "key_file", "call_key_file"];
+            !left_out.iter().any(|key| line.starts_with(key))
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     let dir = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ pub(super) struct Effective {
     wait: Option<(bool, Origin)>,
     listen: Option<(PathBuf, Origin)>,
     key_file: Option<(PathBuf, Origin)>,
+    call_key_file: Option<(PathBuf, Origin)>,
     rebind: Option<(Rebind, Origin)>,
     policy: Option<(policy::Source, Origin)>,
     log: (String, Origin),
@@ -41,6 +42,7 @@ impl Layers {
             wait: self.pick(|layer| layer.wait.as_ref()),
             listen: self.pick(|layer| layer.listen.as_ref()),
             key_file: self.pick(|layer| layer.key_file.as_ref()),
+            call_key_file: self.pick(|layer| layer.call_key_file.as_ref()),
             rebind: self.pick(|layer| layer.rebind.as_ref()),
             policy: self.pick(|layer| layer.policy.as_ref()),
             log: log.unwrap_or_else(|| default(DEFAULT_LOG)),
@@ -98,8 +100,14 @@ impl Effective {
             let (value, origin) = self.wait.unwrap_or(default);
             line("wait", value.to_string(), origin);
         }
-        if let Some((path, origin)) = &self.key_file {
-            line("key_file", format!("{path:?}"), *origin);
+        let files = [
+            ("key_file", &self.key_file),
+            ("call_key_file", &self.call_key_file),
+        ];
+        for (key, file) in files {
+            if let Some((path, origin)) = file {
+                line(key, format!("{path:?}"), *origin);
+            }
         }
         if let Some((rebind, origin)) = self.rebind {
             let value = format!("{rebind:?}").to_ascii_lowercase();
@@ -123,7 +131,7 @@ impl Effective {
         text
     }
 
-    /// The same for the program; the key is read.
+    /// The same for the program; the keys are read.
     pub(super) fn settings(self, warnings: Vec<String>) -> Result<Settings, CliError> {
         let key = |(path, _): (PathBuf, Origin)| {
             read_key(&path).map_err(|why| CliError::Key { path, why })
@@ -134,6 +142,7 @@ impl Effective {
             wait: self.wait.map(|(wait, _)| wait),
             listen: self.listen.map(|(path, _)| path),
             key: self.key_file.map(key).transpose()?,
+            call_key: self.call_key_file.map(key).transpose()?,
             rebind: self.rebind.map(|(rebind, _)| rebind).unwrap_or_default(),
             policy: self.policy.map(|(policy, _)| policy).unwrap_or_default(),
             // Checked when it was read.

@@ -33,6 +33,10 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     key_file: Option<String>,
 
+    /// Serve only calls that are signed with this pre-shared key
+    #[arg(long, value_name = "PATH")]
+    call_key_file: Option<String>,
+
     /// Free a port that is stuck by rebinding its driver: alone (if its device has no other port), always, never [default:
     /// alone]
     #[arg(long, value_name = "WHEN")]
@@ -99,6 +103,7 @@ fn layer(args: Args) -> Result<Layer, CliError> {
         args.wait,
         args.listen,
         args.key_file,
+        args.call_key_file,
         args.rebind,
         args.policy,
         args.log,

@@ -16,6 +16,7 @@ pub(super) struct Layer {
     pub(super) wait: Option<bool>,
     pub(super) listen: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
+    pub(super) call_key_file: Option<PathBuf>,
     pub(super) rebind: Option<Rebind>,
     pub(super) policy: Option<policy::Source>,
     pub(super) log: Option<String>,
@@ -24,8 +25,16 @@ pub(super) struct Layer {
 }
 
 /// The keys that every source knows.
-pub(super) const KEYS: [&str; 8] = [
-    "channel", "port", "wait", "listen", "key_file", "rebind", "policy", "log",
+pub(super) const KEYS: [&str; 9] = [
+    "channel",
+    "port",
+    "wait",
+    "listen",
+    "key_file",
+    "call_key_file",
+    "rebind",
+    "policy",
+    "log",
 ];
 
 impl Layer {
@@ -37,6 +46,7 @@ impl Layer {
             "wait" => self.wait = Some(check_bool(value)?),
             "listen" => self.listen = Some(check_listen(value)?),
             "key_file" => self.key_file = Some(check_path(value)?),
+            "call_key_file" => self.call_key_file = Some(check_path(value)?),
             "rebind" => self.rebind = Some(check_rebind(value)?),
             "policy" => self.policy = Some(policy::Source::parse(value)?),
             "log" => self.log = Some(check_log(value)?),

@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) wait: Option<bool>,
     pub(crate) listen: Option<PathBuf>,
     pub(crate) key: Option<Key>,
+    pub(crate) call_key: Option<Key>,
     pub(crate) rebind: Rebind,
     pub(crate) policy: policy::Source,
     pub(crate) log: Targets,

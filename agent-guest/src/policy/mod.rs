@@ -315,7 +315,7 @@ fn name(path: &str) -> &str {
 }
 
 /// A name that a caller has given, as a log may show it.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let shown: String = name.chars().take(MAX_SHOWN).collect();
     shown.escape_debug().to_string()
 }
