@@ -636,6 +636,36 @@ pub const MAX_UPSTREAM_KNOWN: usize = 1024 * 1024;
 /// Bytes of an answer of reflection. A larger one counts as none.
 pub const MAX_MESSAGE_REFLECTION: usize = 1024 * 1024;
 
+// === the configuration ===
+
+/// Longest time that calls of one answer may be given by the configuration: as long as a command may take.
+pub const MAX_REQUEST_TIMEOUT: Duration = MAX_EXEC_TIMEOUT;
+
+/// Fewest bytes after which a log file is rotated: some hundred lines.
+pub const MIN_LOG_SIZE: u64 = 64 * 1024;
+
+/// Most bytes of a log file: no editor likes more.
+pub const MAX_LOG_SIZE: u64 = 1024 * 1024 * 1024;
+
+/// Bytes after which a log file is rotated whose configuration does not say.
+pub const DEFAULT_LOG_SIZE: u64 = 10 * 1024 * 1024;
+
+/// Most earlier log files that are kept: each rotation renames all of them.
+pub const MAX_LOG_BACKUPS: u64 = 100;
+
+/// Earlier log files that are kept if the configuration does not say.
+pub const DEFAULT_LOG_BACKUPS: u64 = 5;
+
+/// Lines that wait for the thread that writes the log file. With more, a disk that does not answer must not hold the agent up:
+/// they are lost, and counted.
+pub const MAX_LOG_LINES: usize = 1024;
+
+/// Pause before a log file is tried again that could not be written. Meanwhile the log goes to stderr.
+pub const LOG_RETRY: Duration = Duration::from_secs(10);
+
+/// How long the program's end waits for the last lines of its log file.
+pub const LOG_END: Duration = Duration::from_secs(1);
+
 // === the port ===
 
 /// Bytes that the virtio console driver takes in one write; it would cut longer ones anyway.

@@ -1,8 +1,8 @@
 //! What the sources say together.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use agent_guest::{DEFAULT_CHANNEL, Rebind, Upstream};
+use agent_guest::{DEFAULT_CHANNEL, Rebind, Upstream, log::LogFile};
 use vbridge_settings::read_key;
 
 use super::{CliError, Layer, Origin, Settings, policy};
@@ -25,6 +25,10 @@ pub(super) struct Effective {
     policy: Option<(policy::Source, Origin)>,
     log: (String, Origin),
     upstreams: Vec<Upstream>,
+    max_request_size: Option<usize>,
+    request_timeout: Option<Duration>,
+    log_file: Option<LogFile>,
+    warnings: Vec<String>,
 }
 
 // === impl Layers ===
@@ -36,6 +40,8 @@ impl Layers {
         let default = |value: &str| (value.to_owned(), Origin::Default);
         let channel = self.pick(|layer| layer.channel.as_ref());
         let log = self.pick(|layer| layer.log.as_ref());
+        let file = self.0.iter().find(|(origin, _)| *origin == Origin::File);
+        let file = file.map_or_else(Layer::default, |(_, layer)| layer.clone());
         Ok(Effective {
             channel: channel.unwrap_or_else(|| default(DEFAULT_CHANNEL)),
             port: self.pick(|layer| layer.port.as_ref()),
@@ -46,11 +52,11 @@ impl Layers {
             rebind: self.pick(|layer| layer.rebind.as_ref()),
             policy: self.pick(|layer| layer.policy.as_ref()),
             log: log.unwrap_or_else(|| default(DEFAULT_LOG)),
-            upstreams: self
-                .0
-                .into_iter()
-                .flat_map(|(_, layer)| layer.upstreams)
-                .collect(),
+            max_request_size: file.max_request_size,
+            request_timeout: file.request_timeout,
+            log_file: file.log_file,
+            upstreams: file.upstreams,
+            warnings: file.warnings,
         })
     }
 
@@ -113,10 +119,13 @@ impl Effective {
             let value = format!("{rebind:?}").to_ascii_lowercase();
             line("rebind", format!("{value:?}"), origin);
         }
-        if let Some((policy, origin)) = &self.policy {
+        if let Some((policy, origin)) = &self.policy
+            && policy.lists().is_none()
+        {
             line("policy", format!("{:?}", policy.to_string()), *origin);
         }
         line("log", format!("{:?}", self.log.0), self.log.1);
+        self.describe_tables(&mut text);
         for upstream in &self.upstreams {
             let services: Vec<_> = upstream.services().collect();
             // Writing to a string can't fail.
@@ -131,8 +140,44 @@ impl Effective {
         text
     }
 
+    /// What only the file's tables can say.
+    fn describe_tables(&self, text: &mut String) {
+        let server = [
+            self.max_request_size
+                .map(|size| format!("max_request_size = {size}")),
+            self.request_timeout
+                .map(|time| format!("request_timeout = {}", time.as_secs_f64())),
+        ];
+        let lists = self.policy.as_ref().and_then(|(policy, _)| policy.lists());
+        let security = [
+            lists.map(|lists| format!("allowed_commands = {:?}", lists.programs())),
+            lists
+                .and_then(policy::Lists::folders)
+                .map(|folders| format!("allowed_paths = {folders:?}")),
+        ];
+        let file = self.log_file.as_ref();
+        let logging = [
+            file.map(|file| format!("file = {:?}", file.path)),
+            file.map(|file| format!("max_size = {}", file.max_size)),
+            file.map(|file| format!("backup_count = {}", file.backups)),
+        ];
+        let tables: [(&str, &[Option<String>]); 3] = [
+            ("server", &server),
+            ("security", &security),
+            ("logging", &logging),
+        ];
+        for (name, lines) in tables {
+            let lines: Vec<_> = lines.iter().flatten().map(String::as_str).collect();
+            if !lines.is_empty() {
+                // Writing to a string can't fail.
+                let _ = writeln!(text, "\n[{name}] # {}\n{}", Origin::File, lines.join("\n"));
+            }
+        }
+    }
+
     /// The same for the program; the keys are read.
-    pub(super) fn settings(self, warnings: Vec<String>) -> Result<Settings, CliError> {
+    pub(super) fn settings(self, mut warnings: Vec<String>) -> Result<Settings, CliError> {
+        warnings.extend(self.warnings);
         let key = |(path, _): (PathBuf, Origin)| {
             read_key(&path).map_err(|why| CliError::Key { path, why })
         };
@@ -147,6 +192,9 @@ impl Effective {
             policy: self.policy.map(|(policy, _)| policy).unwrap_or_default(),
             // Checked when it was read.
             log: self.log.0.parse().unwrap_or_default(),
+            log_file: self.log_file,
+            max_request_size: self.max_request_size,
+            request_timeout: self.request_timeout,
             upstreams: self.upstreams,
             warnings,
         })

@@ -1,8 +1,8 @@
 //! What one source says, each value checked.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use agent_guest::{Rebind, Upstream};
+use agent_guest::{Rebind, Upstream, log::LogFile};
 use tracing_subscriber::filter::Targets;
 use vbridge_settings::unknown_key;
 
@@ -20,8 +20,15 @@ pub(super) struct Layer {
     pub(super) rebind: Option<Rebind>,
     pub(super) policy: Option<policy::Source>,
     pub(super) log: Option<String>,
-    /// Only a file has these.
+    /// From here on only a file has these.
     pub(super) upstreams: Vec<Upstream>,
+    pub(super) max_request_size: Option<usize>,
+    pub(super) request_timeout: Option<Duration>,
+    pub(super) log_file: Option<LogFile>,
+    /// What is odd in it.
+    pub(super) warnings: Vec<String>,
+    /// Keys that a table has set, with the name that they have there.
+    from_tables: BTreeMap<&'static str, &'static str>,
 }
 
 /// The keys that every source knows.
@@ -38,8 +45,27 @@ pub(super) const KEYS: [&str; 9] = [
 ];
 
 impl Layer {
+    /// Says that a table sets this key, under a name of its own.
+    pub(super) fn claim(&mut self, key: &'static str, name: &'static str) -> Result<(), String> {
+        let is_set = match key {
+            "port" => self.port.is_some(),
+            "call_key_file" => self.call_key_file.is_some(),
+            "policy" => self.policy.is_some(),
+            "log" => self.log.is_some(),
+            _ => false,
+        };
+        if is_set {
+            return Err(twice(key, name));
+        }
+        self.from_tables.insert(key, name);
+        Ok(())
+    }
+
     /// Takes a value as text.
     pub(super) fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        if let Some(name) = self.from_tables.get(key) {
+            return Err(twice(key, name));
+        }
         match key {
             "channel" => self.channel = Some(check_channel(value)?),
             "port" => self.port = Some(check_path(value)?),
@@ -56,6 +82,11 @@ impl Layer {
     }
 }
 
+/// What is said of a key that the same file has in a table as well.
+fn twice(key: &str, name: &str) -> String {
+    format!("`{key}` and `{name}` of this file set the same: keep one of them")
+}
+
 fn check_channel(value: &str) -> Result<String, String> {
     if value.is_empty() || value.contains('/') {
         return Err(format!(
@@ -65,7 +96,7 @@ fn check_channel(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-fn check_path(value: &str) -> Result<PathBuf, String> {
+pub(super) fn check_path(value: &str) -> Result<PathBuf, String> {
     if value.is_empty() {
         return Err("a path must not be empty".to_owned());
     }

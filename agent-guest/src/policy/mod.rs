@@ -24,6 +24,7 @@
 //! | [`limits`] | how many calls |
 //! | [`held`] | all of it as it holds now |
 //! | [`restricted`] | the lists of the profile of that name |
+//! | [`lists`] | lists of one's own in their place |
 //!
 //! What is refused is logged, with names and never with contents. [`Policy`] can be replaced while calls go on: those that
 //! were let in go on, and keep their places in the limits.
@@ -34,6 +35,7 @@ mod commands;
 mod environment;
 mod held;
 mod limits;
+mod lists;
 mod methods;
 mod paths;
 mod pattern;
