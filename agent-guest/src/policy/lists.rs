@@ -8,7 +8,8 @@
 //! | folders | one of the profile's, or one that lies in one | what the profile allows there: `/etc` is only read, and secrets are closed |
 //! | | another | it is written, but for [`FORBIDDEN`] |
 //!
-//! What is in neither list is refused, the profile's own programs and folders among it; its methods and limits hold.
+//! A text for the shell that is only words, some of them perhaps in quotes, is the command that they are, and run without a
+//! shell; every other text is refused, as by the profile. What is in neither list is refused, the profile's own programs and folders among it; its methods and limits hold.
 
 use super::{Access, CommandRule, PathRule, PolicyError, Profile, Rules, restricted};
 
@@ -30,7 +31,10 @@ impl Rules {
     /// # Errors
     /// An entry is no program or no absolute path, or names what is closed to hosts anyhow, or there are too many.
     pub fn of_lists(programs: &[String], folders: Option<&[String]>) -> Result<Self, PolicyError> {
-        let mut rules = Self::new(Profile::Restricted);
+        let mut rules = Self {
+            divides_texts: true,
+            ..Self::new(Profile::Restricted)
+        };
         if !programs.is_empty() {
             at_most(PROGRAMS, programs)?;
             let lines = programs.iter().flat_map(|entry| lines(entry));
@@ -178,9 +182,10 @@ mod tests {
             fence.closes(&[b"a".to_vec(), b".ssh".to_vec()]),
             "as in the profile"
         );
+        let own = Rules::of_lists(&[], None).unwrap();
         assert_eq!(
-            Rules::of_lists(&[], None),
-            Ok(Rules::new(Profile::Restricted))
+            (own.profile, own.paths, own.commands),
+            (Profile::Restricted, vec![], vec![])
         );
     }
 

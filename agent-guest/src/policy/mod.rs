@@ -93,6 +93,8 @@ pub struct Rules {
     paths: Vec<PathRule>,
     addresses: Vec<AddressRule>,
     limits: Vec<Limit>,
+    /// A text for the shell is taken as its words, where it is nothing else.
+    divides_texts: bool,
 }
 
 /// The rules that hold now. Clones are the same policy.
@@ -232,6 +234,11 @@ impl Rules {
     /// One lies somewhere else.
     pub fn check_places(&self) -> Result<(), PolicyError> {
         self.paths.iter().try_for_each(PathRule::check_place)
+    }
+
+    /// Whether a text for the shell that needs none is the command that it names.
+    pub(crate) fn divides_texts(&self) -> bool {
+        self.divides_texts
     }
 
     /// What holds where no rule says otherwise.

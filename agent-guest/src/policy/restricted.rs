@@ -149,6 +149,7 @@ const PATHS: [(&str, Access, &[&str]); 4] = [
             "/etc/ssl/private",
             "/etc/pki/tls/private",
             "/etc/vbridge",
+            "/etc/virtio-rpc",
             "/etc/krb5.keytab",
             "/etc/NetworkManager/system-connections",
             "*.key",
