@@ -1,7 +1,9 @@
 //! What tells a client what there is: reflection, and the list of methods.
 
+use std::collections::HashSet;
+
 use prost::Message as _;
-use prost_types::{FileDescriptorProto, FileDescriptorSet};
+use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 
 use crate::{
     limits::MAX_SMALL_REQUEST,
@@ -58,13 +60,24 @@ impl Descriptors {
 
     /// Full names of all methods of `services` that are described, in order: `package.Service/Method`.
     pub(crate) fn methods<'a>(&self, services: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-        services
+        let methods = services
             .into_iter()
-            .flat_map(|service| self.methods_of(service))
+            .flat_map(|service| self.methods_of(service));
+        methods.map(|(name, _)| name).collect()
+    }
+
+    /// Paths of those that take one request and give one answer.
+    pub(crate) fn unary<'a>(&self, services: impl IntoIterator<Item = &'a str>) -> HashSet<String> {
+        let methods = services
+            .into_iter()
+            .flat_map(|service| self.methods_of(service));
+        methods
+            .filter(|(_, method)| !method.client_streaming() && !method.server_streaming())
+            .map(|(name, _)| format!("/{name}"))
             .collect()
     }
 
-    fn methods_of(&self, service: &str) -> Vec<String> {
+    fn methods_of(&self, service: &str) -> Vec<(String, &MethodDescriptorProto)> {
         let full_name = |file: &FileDescriptorProto, name: &str| match file.package() {
             "" => name.to_owned(),
             package => format!("{package}.{name}"),
@@ -82,7 +95,7 @@ impl Descriptors {
                 service
                     .method
                     .iter()
-                    .map(move |method| format!("{name}/{}", method.name()))
+                    .map(move |method| (format!("{name}/{}", method.name()), method))
             })
             .collect()
     }
@@ -149,6 +162,21 @@ mod tests {
         ]));
         assert!(methods.contains(&"grpc.health.v1.Health/Check".to_owned()));
         assert!(methods.iter().all(|method| !method.starts_with("not.")));
+    }
+
+    #[test]
+    fn methods_without_streams_are_told_from_the_others() {
+        let descriptors = Descriptors::built_in().unwrap();
+        let unary = descriptors.unary(["vbridge.guest.v1.Metrics", "vbridge.guest.v1.Files"]);
+        for (path, expected) in [
+            ("/vbridge.guest.v1.Metrics/Get", true),
+            ("/vbridge.guest.v1.Metrics/Watch", false),
+            ("/vbridge.guest.v1.Files/Stat", true),
+            ("/vbridge.guest.v1.Files/Write", false),
+            ("/vbridge.guest.v1.System/Ping", false),
+        ] {
+            assert_eq!(unary.contains(path), expected, "{path}");
+        }
     }
 
     #[test]

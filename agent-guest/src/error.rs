@@ -9,8 +9,12 @@
 //! | `AGENT_STOPPING` | UNAVAILABLE | the agent was asked to stop |
 //! | `UNKNOWN_SERVICE` | UNIMPLEMENTED | the agent serves no such service |
 //! | `UNKNOWN_HEALTH_NAME` | NOT_FOUND | a health check names a service that the agent does not serve |
-//! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the call's `grpc-timeout` has passed |
+//! | `DEADLINE_EXCEEDED` | DEADLINE_EXCEEDED | the call's `grpc-timeout` has passed, or the longest that this guest lets calls of one answer take |
 //! | `POLICY_DENIED` | PERMISSION_DENIED | the policy refuses it; the rule's name is in `ErrorInfo`'s metadata as `rule` |
+//! | `CALL_NOT_SIGNED` | UNAUTHENTICATED | the guest wants each call signed, and metadata of this one are missing or malformed |
+//! | `CALL_SIGNATURE_WRONG` | UNAUTHENTICATED | the call's signature is not that of the guest's key for this method, time and nonce |
+//! | `CALL_EXPIRED` | UNAUTHENTICATED | the call was signed too long ago, or for a time too far ahead |
+//! | `CALL_REPLAYED` | UNAUTHENTICATED | a call of this method with this nonce was made already |
 //! | `PERMISSION_DENIED` | PERMISSION_DENIED | the guest's kernel does not let the agent do it |
 //! | `KERNEL_REFUSED` | FAILED_PRECONDITION | the guest's kernel refuses it as things are |
 //! | `RATE_LIMITED` | RESOURCE_EXHAUSTED | there were too many such calls lately; if a limit of the policy says so, its name is in the metadata as `rule` |
@@ -68,6 +72,14 @@ pub enum Reason {
     DeadlineExceeded,
     /// The policy refuses it.
     PolicyDenied,
+    /// The guest wants calls signed, and this one is not.
+    CallNotSigned,
+    /// The call's signature is not the right one.
+    CallSignatureWrong,
+    /// The call was signed for another time.
+    CallExpired,
+    /// The call was made already.
+    CallReplayed,
     /// The guest's kernel does not let the agent do it.
     PermissionDenied,
     /// The guest's kernel refuses it as things are.
@@ -127,6 +139,10 @@ impl Reason {
             Self::UnknownHealthName => "UNKNOWN_HEALTH_NAME",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::PolicyDenied => "POLICY_DENIED",
+            Self::CallNotSigned => "CALL_NOT_SIGNED",
+            Self::CallSignatureWrong => "CALL_SIGNATURE_WRONG",
+            Self::CallExpired => "CALL_EXPIRED",
+            Self::CallReplayed => "CALL_REPLAYED",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::KernelRefused => "KERNEL_REFUSED",
             Self::RateLimited => "RATE_LIMITED",
@@ -171,6 +187,10 @@ impl Reason {
             | Self::NotFound => Code::NotFound,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::PolicyDenied | Self::PermissionDenied => Code::PermissionDenied,
+            Self::CallNotSigned
+            | Self::CallSignatureWrong
+            | Self::CallExpired
+            | Self::CallReplayed => Code::Unauthenticated,
             Self::KernelRefused
             | Self::CmdExecFailed
             | Self::WrongFileType
@@ -253,6 +273,15 @@ pub(crate) fn deadline_exceeded() -> Status {
         "the call's deadline passed in the guest",
         details(reason),
     )
+}
+
+/// A call of one answer that takes longer than the agent lets any take.
+pub(crate) fn request_timeout(longest: Duration) -> Status {
+    let reason = Reason::DeadlineExceeded;
+    let message = format!(
+        "the call took longer than {longest:?}, which is the most in this guest (request_timeout): ask for less, or start it and watch it"
+    );
+    status(reason, message, details(reason))
 }
 
 /// A list in the field `field` that is longer than `limit`.

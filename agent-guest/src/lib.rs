@@ -5,7 +5,8 @@
 //!        │ bytes without boundaries
 //!    the link: one session after another                            (vbridge-link, serve)
 //!        │ HTTP/2, within TLS where that is wanted                    (tls)
-//!    calls, those that the policy lets in                           (sessions, router, gate, policy, places, deadline)
+//!    calls, those that are signed if they must be, and that the policy lets in (sessions, router, call_auth, gate, policy,
+//!        │                                                           places, deadline)
 //!        │
 //!    System, Metrics, Exec, …, health, reflection, and what you add (services, exec, discovery)
 //!        │
@@ -31,6 +32,7 @@
 //! Every limit is in [`limits`], every reason that a caller may see in [`error`].
 
 mod agent;
+mod call_auth;
 mod deadline;
 mod discovery;
 pub mod emulation;

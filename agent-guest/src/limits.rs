@@ -56,6 +56,20 @@ pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 /// How long calls may go on after the agent was asked to stop. What has not finished then is cut off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
+/// What a signed call's time may differ from the guest's clock, and so for how long at most a call is remembered that must not be
+/// made again: twice that. Machines whose clocks are set by anything at all differ by less.
+pub const CALL_SKEW: Duration = Duration::from_secs(60);
+
+/// Fewest characters of a signed call's nonce: as random ones they do not come twice within [`CALL_SKEW`].
+pub const MIN_CALL_NONCE: usize = 8;
+
+/// Most characters of a signed call's nonce: SHA-256 in hexadecimal digits.
+pub const MAX_CALL_NONCE: usize = 64;
+
+/// Signed calls that are remembered, so that none is made twice: 500 a second for as long as they must be, in some 4 MiB. At the
+/// limit a call is RESOURCE_EXHAUSTED until the first is too old: none is forgotten before.
+pub const MAX_SIGNED_CALLS: usize = 64 * 1024;
+
 // === TLS ===
 
 /// How long the handshake with a bridge may take.
@@ -635,6 +649,36 @@ pub const MAX_UPSTREAM_KNOWN: usize = 1024 * 1024;
 
 /// Bytes of an answer of reflection. A larger one counts as none.
 pub const MAX_MESSAGE_REFLECTION: usize = 1024 * 1024;
+
+// === the configuration ===
+
+/// Longest time that calls of one answer may be given by the configuration: as long as a command may take.
+pub const MAX_REQUEST_TIMEOUT: Duration = MAX_EXEC_TIMEOUT;
+
+/// Fewest bytes after which a log file is rotated: some hundred lines.
+pub const MIN_LOG_SIZE: u64 = 64 * 1024;
+
+/// Most bytes of a log file: no editor likes more.
+pub const MAX_LOG_SIZE: u64 = 1024 * 1024 * 1024;
+
+/// Bytes after which a log file is rotated whose configuration does not say.
+pub const DEFAULT_LOG_SIZE: u64 = 10 * 1024 * 1024;
+
+/// Most earlier log files that are kept: each rotation renames all of them.
+pub const MAX_LOG_BACKUPS: u64 = 100;
+
+/// Earlier log files that are kept if the configuration does not say.
+pub const DEFAULT_LOG_BACKUPS: u64 = 5;
+
+/// Lines that wait for the thread that writes the log file. With more, a disk that does not answer must not hold the agent up:
+/// they are lost, and counted.
+pub const MAX_LOG_LINES: usize = 1024;
+
+/// Pause before a log file is tried again that could not be written. Meanwhile the log goes to stderr.
+pub const LOG_RETRY: Duration = Duration::from_secs(10);
+
+/// How long the program's end waits for the last lines of its log file.
+pub const LOG_END: Duration = Duration::from_secs(1);
 
 // === the port ===
 

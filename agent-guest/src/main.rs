@@ -9,16 +9,20 @@ use std::{
     process::ExitCode,
 };
 
-use agent_guest::{Agent, Policy, Standstill, Tls, TlsFiles, limits, log::Log};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::{
-    filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+use agent_guest::{
+    Agent, Policy, Standstill, Tls, TlsFiles, limits,
+    log::{Log, LogFile},
 };
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use cli::{Command, PolicySource, Settings};
 
 /// The name in front of every message.
 const NAME: &str = "vbridge-agent";
+
+/// A log, wherever it goes.
+type AnyLog = Log<Box<dyn io::Write + Send>>;
 
 /// Exit status of a command line that can't be understood.
 const USAGE: u8 = 2;
@@ -60,8 +64,13 @@ fn complain(error: &dyn std::fmt::Display) {
 
 fn run(settings: Settings) -> Result<(), String> {
     let standstill = Standstill::default();
-    let log = Log::new(standstill.clone());
-    start_log(settings.log.clone(), log.clone());
+    let log = start_log(&settings, standstill.clone());
+    let result = run_logged(settings, standstill, &log);
+    log.finish();
+    result
+}
+
+fn run_logged(settings: Settings, standstill: Standstill, log: &AnyLog) -> Result<(), String> {
     for warning in &settings.warnings {
         tracing::warn!("{warning}");
     }
@@ -103,8 +112,17 @@ fn build(settings: Settings, policy: Policy, standstill: Standstill) -> Result<A
     if let Some((tls, _)) = settings.tls {
         builder = builder.tls(tls);
     }
+    if let Some(key) = settings.call_key {
+        builder = builder.call_key(key);
+    }
     for upstream in settings.upstreams {
         builder = builder.upstream(upstream);
+    }
+    if let Some(bytes) = settings.max_request_size {
+        builder = builder.max_request_size(bytes);
+    }
+    if let Some(longest) = settings.request_timeout {
+        builder = builder.request_timeout(longest);
     }
     builder
         .rebind(settings.rebind)
@@ -159,18 +177,26 @@ fn reload(source: &PolicySource, policy: &Policy) {
     }
 }
 
-fn start_log(filter: Targets, log: Log) {
-    let layer = fmt::layer().with_writer(log).with_target(false);
+fn start_log(settings: &Settings, standstill: Standstill) -> AnyLog {
+    let file = settings.log_file.clone().map(LogFile::begin).transpose();
+    let (to, is_file): (Box<dyn io::Write + Send>, bool) = match file {
+        Ok(Some(lines)) => (Box::new(lines), true),
+        Ok(None) => (Box::new(io::stderr()), false),
+        Err(error) => {
+            complain(&format!(
+                "the log goes to stderr, since there can be no thread for its file: {error}"
+            ));
+            (Box::new(io::stderr()), false)
+        }
+    };
+    let log = Log::to(standstill, to);
+    let layer = fmt::layer().with_writer(log.clone()).with_target(false);
+    let registry = tracing_subscriber::registry().with(settings.log.clone());
     // The journal has its own clock (systemd.exec(5)).
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        tracing_subscriber::registry()
-            .with(filter)
-            .with(layer.without_time())
-            .init();
+    if std::env::var_os("JOURNAL_STREAM").is_some() && !is_file {
+        registry.with(layer.without_time()).init();
     } else {
-        tracing_subscriber::registry()
-            .with(filter)
-            .with(layer)
-            .init();
+        registry.with(layer).init();
     }
+    log
 }

@@ -16,7 +16,9 @@ use tonic::{Code, Status, body::Body, server::NamedService};
 use tower_service::Service;
 
 use crate::{
-    deadline, error,
+    call_auth::CallAuth,
+    deadline::{self, Longest},
+    error,
     gate::Gate,
     places,
     upstream::{Server, Upstreams},
@@ -71,7 +73,9 @@ enum Target<'a> {
 pub(crate) struct Router {
     services: Arc<BTreeMap<&'static str, Entry>>,
     upstreams: Upstreams,
+    call_auth: Option<CallAuth>,
     gate: Gate,
+    longest: Option<Longest>,
 }
 
 /// A table under construction.
@@ -125,7 +129,9 @@ impl Builder {
         Router {
             upstreams,
             services: Arc::new(self.services),
+            call_auth: None,
             gate,
+            longest: None,
         }
     }
 }
@@ -144,6 +150,18 @@ fn call<S: GrpcService>(mut service: S, request: Request<Body>) -> CallFuture {
 }
 
 impl Router {
+    /// Asks for each call whether it is signed, before anything else.
+    pub(crate) fn signed(mut self, call_auth: Option<CallAuth>) -> Self {
+        self.call_auth = call_auth;
+        self
+    }
+
+    /// Lets no call of one answer take longer.
+    pub(crate) fn bounded(mut self, longest: Option<Longest>) -> Self {
+        self.longest = longest;
+        self
+    }
+
     /// Answers a request.
     pub(crate) fn route(&self, mut request: Request<Body>) -> CallFuture {
         // As gRPC's PROTOCOL-HTTP2.md wants it.
@@ -152,6 +170,12 @@ impl Router {
         }
         if request.method() != Method::POST {
             return answer(plain(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        if let Some(call_auth) = &self.call_auth {
+            let path = request.uri().path().to_owned();
+            if let Err(refusal) = call_auth.admit(&path, request.headers_mut()) {
+                return answer(refusal.into_http());
+            }
         }
         let path = request.uri().path();
         let service = path
@@ -167,11 +191,12 @@ impl Router {
             Ok(places) => places,
             Err(refusal) => return answer(refusal.into_http()),
         };
+        let longest = self.longest.as_ref().and_then(|it| it.of(path));
         if let Some(places) = &places {
             // What outlives its call holds them as well.
             request.extensions_mut().insert(places.clone());
         }
-        let deadline = deadline::of(request.headers());
+        let deadline = deadline::of(request.headers(), longest);
         let call = match target {
             Target::Here(entry) => (entry.call)(request),
             Target::Upstream(server) => server.call(request),
@@ -216,12 +241,14 @@ fn answer(response: Response<Body>) -> CallFuture {
 mod tests {
     use std::{
         task::{Context, Poll},
-        time::Instant,
+        time::{Duration, Instant, SystemTime},
     };
+
+    use vbridge_link::Key;
 
     use super::*;
     use crate::{
-        policy::{Policy, Profile, Rules},
+        policy::{Limit, Policy, Profile, Rules},
         standstill::{Frozen, Standstill},
     };
 
@@ -295,6 +322,37 @@ mod tests {
             Code::Unimplemented,
             "what is not there is not hidden"
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_signed_reaches_neither_a_service_nor_a_limit() {
+        let limit = Limit::new("one", ["*"]).rate(1, Duration::from_secs(3600), 1);
+        let policy = Policy::new(Rules::default().limit(limit));
+        let key = Key::from_bytes(*b"0123456789abcdef").unwrap();
+        let gate = Gate::new(policy, Standstill::default());
+        let router = router_with(false, gate).signed(Some(CallAuth::new(key.clone())));
+        let refused = Code::Unauthenticated;
+        for path in ["/test.Echo/Any", "/test.Other/Any", "/test.Echo/Any"] {
+            assert_eq!(code(&router, path).await, refused, "{path}");
+        }
+        let signed = || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let now = now.unwrap().as_secs();
+            let nonce = format!("nonce-{:?}", Instant::now());
+            let nonce: String = nonce.chars().filter(char::is_ascii_digit).collect();
+            let mut request = request("/test.Echo/Any", "application/grpc");
+            let token = key.sign_call(now, &nonce, "/test.Echo/Any");
+            let headers = request.headers_mut();
+            headers.insert("x-auth-token", token.parse().unwrap());
+            headers.insert("x-timestamp", now.into());
+            headers.insert("x-nonce", nonce.parse().unwrap());
+            request
+        };
+        for expected in [Code::OutOfRange, Code::ResourceExhausted] {
+            let response = router.route(signed()).await;
+            let status = Status::from_header_map(response.headers()).unwrap();
+            assert_eq!(status.code(), expected);
+        }
     }
 
     #[tokio::test]

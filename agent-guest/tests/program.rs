@@ -85,6 +85,7 @@ fn bad_input_is_one_sentence_and_a_status() {
         "there is no such file",
     );
     fails(&["--key-file", &key], 1, "chmod 600");
+    fails(&["--call-key-file", &key], 1, "chmod 600");
     fails(
         &["--key-file", "/nonexistent"],
         1,
@@ -116,7 +117,7 @@ fn the_example_configuration_is_valid() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/agent.toml");
     let (code, _, stderr) = run(&["--config", example.to_str().unwrap(), "--check-config"]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
-    // So is what it explains, but for the two places that exclude each other and the key that is not there.
+    // So is what it explains, but for the two places that exclude each other and the keys that are not there.
     let text: String = fs::read_to_string(example)
         .unwrap()
         .lines()
@@ -125,7 +126,10 @@ fn the_example_configuration_is_valid() {
                 .filter(|rest| !rest.starts_with([' ', '#']))
                 .or(Some(line))
         })
-        .filter(|line| !line.starts_with("listen") && !line.starts_with("key_file"))
+        .filter(|line| {
+            let left_out = ["listen", "key_file", "call_key_file"];
+            !left_out.iter().any(|key| line.starts_with(key))
+        })
         .map(|line| format!("{line}\n"))
         .collect();
     let dir = tempfile::tempdir().unwrap();
@@ -137,6 +141,112 @@ fn the_example_configuration_is_valid() {
         !stdout.contains("default"),
         "every key is explained: {stdout}"
     );
+}
+
+/// The configuration of the first design's server in a guest, as it stands there.
+const GUEST_CONFIG: &str = "\
+# guest_config.yaml
+device:
+  path: /dev/virtio-ports/test.vserial.0
+  buffer_size: 65536
+
+server:
+  max_request_size: 10MB
+  request_timeout: 60
+
+security:
+  enable_auth: false
+  allowed_commands: []  # 空表示使用默认白名单
+  allowed_paths:
+    - /tmp/
+    - /var/log/
+    - /home/
+
+logging:
+  level: INFO
+  file: /var/log/virtio-rpc-guest.log
+  max_size: 10MB
+  backup_count: 5
+";
+
+#[test]
+fn the_first_designs_configuration_is_understood_and_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    fs::write(&config, GUEST_CONFIG).unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "--check-config"];
+    let (code, stdout, stderr) = run(&arguments);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let expected = "\
+channel = \"org.vbridge.agent.0\" # default
+port = \"/dev/virtio-ports/test.vserial.0\" # file
+wait = false # default
+log = \"info\" # file
+
+[server] # file
+max_request_size = 10485760
+request_timeout = 60
+
+[security] # file
+allowed_commands = []
+allowed_paths = [\"/tmp/\", \"/var/log/\", \"/home/\"]
+
+[logging] # file
+file = \"/var/log/virtio-rpc-guest.log\"
+max_size = 10485760
+backup_count = 5
+";
+    assert_eq!(stdout, expected);
+    // What is shown is a configuration that says the same.
+    let config = dir.path().join("config.toml");
+    fs::write(&config, &stdout).unwrap();
+    let again = run(&["--config", config.to_str().unwrap(), "--check-config"]);
+    let same = stdout.replace("# default", "# file");
+    assert_eq!(again, (Some(0), same, String::new()));
+    // The profile of a flag goes before the lists of the file.
+    let (_, stdout, _) = run(&[&arguments[..], &["--policy", "observe"]].concat());
+    assert!(
+        stdout.contains("policy = \"observe\" # command line"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("[security]"), "{stdout}");
+}
+
+#[test]
+fn the_first_designs_configuration_starts_and_has_its_log_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let log = at("virtio-rpc-guest.log");
+    let text = GUEST_CONFIG.replace("/var/log/virtio-rpc-guest.log", log.to_str().unwrap());
+    fs::write(at("config.yaml"), text).unwrap();
+    // There is no such device here.
+    let mut child = agent()
+        .arg(format!("--listen=unix:{}", at("agent.sock").display()))
+        .arg("--config")
+        .arg(at("config.yaml"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while UnixStream::connect(at("agent.sock")).is_err() {
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it does not listen"
+        );
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut stderr = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut stderr).unwrap();
+    assert_eq!(stderr, "");
+    let text = fs::read_to_string(&log).unwrap();
+    for words in ["device.buffer_size", "serving on unix:", "stopping"] {
+        assert!(text.contains(words), "{text}");
+    }
+    let mode = fs::metadata(&log).unwrap().permissions().mode();
+    assert_eq!(mode & 0o137, 0, "others can't read it, and nobody run it");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tonic::{Status, body::Body};
@@ -14,13 +14,24 @@ use tower_service::Service;
 
 use crate::{forward::RequestBody, guest::Guest};
 
-/// A guest as a client's connection. A call does not wait for a guest that can't be reached now.
-#[derive(Debug, Clone)]
-pub(crate) struct Inside(Arc<Guest>);
+/// A guest as a client's connection. A call does not wait for a guest that can't be reached now. It is never printed, since a
+/// call's metadata may be a secret.
+#[derive(Clone)]
+pub(crate) struct Inside {
+    guest: Arc<Guest>,
+    /// What each call has beside its own.
+    metadata: Arc<HeaderMap>,
+}
 
 impl Inside {
     pub(crate) fn new(guest: Arc<Guest>) -> Self {
-        Self(guest)
+        Self::with(guest, HeaderMap::new())
+    }
+
+    /// With metadata of every call.
+    pub(crate) fn with(guest: Arc<Guest>, metadata: HeaderMap) -> Self {
+        let metadata = Arc::new(metadata);
+        Self { guest, metadata }
     }
 
     /// What clients have as authority: the connection itself says which guest it is.
@@ -38,8 +49,11 @@ impl Service<Request<Body>> for Inside {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let guest = Arc::clone(&self.0);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let guest = Arc::clone(&self.guest);
+        for (name, value) in &*self.metadata {
+            request.headers_mut().append(name, value.clone());
+        }
         Box::pin(async move {
             let _place = guest.admit()?;
             let mut ready = guest.ready(Instant::now(), false).await?;

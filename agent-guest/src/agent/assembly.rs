@@ -72,10 +72,19 @@ pub(super) struct Shared {
     pub(super) events: Hub,
 }
 
+/// What the builder says of the agent's own services.
+pub(super) struct Own {
+    /// The methods of all that is served.
+    pub(super) methods: Vec<String>,
+    /// Bytes of the largest request, where a service takes more.
+    pub(super) most: usize,
+}
+
 /// Adds servers that take requests of so many bytes at most.
 macro_rules! serve {
-    ($services:ident, $($server:expr => $most:ident,)*) => {$(
-        $services.add_limited($server.max_decoding_message_size($most), $most);
+    ($services:ident, $bound:expr, $($server:expr => $most:ident,)*) => {$(
+        let most = $most.min($bound);
+        $services.add_limited($server.max_decoding_message_size(most), most);
     )*};
 }
 
@@ -108,7 +117,7 @@ impl Shared {
     pub(super) fn serve(
         &self,
         services: &mut router::Builder,
-        methods: Vec<String>,
+        own: Own,
         upstreams: &Upstreams,
         health: &Arc<Health>,
     ) {
@@ -116,7 +125,7 @@ impl Shared {
         let system = System::new(
             self.sampler.clone(),
             Arc::clone(&filesystems),
-            methods.into(),
+            own.methods.into(),
             self.policy.clone(),
             upstreams.clone(),
             self.systemd.clone(),
@@ -128,7 +137,7 @@ impl Shared {
         let exec = Exec::new(self.processes.clone(), self.policy.clone());
         let tunnel = Tunnel::new(self.tunnels.clone(), self.policy.clone());
         serve! {
-            services,
+            services, own.most,
             SystemServer::new(system) => MAX_SYSTEM_REQUEST,
             MetricsServer::new(Metrics::new(self.sampler.clone())) => MAX_SMALL_REQUEST,
             EventsServer::new(Events::new(self.events.clone())) => MAX_SMALL_REQUEST,

@@ -1,18 +1,21 @@
 //! What an embedding program can say of its agent.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use vbridge_link::Key;
 
 use super::{
     Agent, BuildError, DEFAULT_CHANNEL,
-    assembly::{Shared, own_services},
+    assembly::{Own, Shared, own_services},
 };
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::{
+    call_auth::CallAuth,
+    deadline::Longest,
     discovery::Descriptors,
     gate::Gate,
+    limits::MAX_SMALL_REQUEST,
     policy::Policy,
     port::{Finder, Rebind},
     router::{self, GrpcService},
@@ -33,6 +36,9 @@ pub struct AgentBuilder {
     key: Option<Key>,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
+    call_key: Option<Key>,
+    max_request_size: usize,
+    request_timeout: Option<Duration>,
     rebind: Rebind,
     policy: Policy,
     systemd: SystemdPlaces,
@@ -56,6 +62,9 @@ impl AgentBuilder {
             key: None,
             #[cfg(feature = "tls")]
             tls: None,
+            call_key: None,
+            max_request_size: usize::MAX,
+            request_timeout: None,
             rebind: Rebind::default(),
             policy: Policy::default(),
             systemd: SystemdPlaces::default(),
@@ -111,6 +120,32 @@ impl AgentBuilder {
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Serves only calls that are signed with this key, [`Key::sign_call`] over their time, nonce and path, whichever service they
+    /// are of: the metadata are `x-auth-token`, `x-timestamp` and `x-nonce`. Default: none, a call needs no signature.
+    #[must_use]
+    pub fn call_key(mut self, key: Key) -> Self {
+        self.call_key = Some(key);
+        self
+    }
+
+    /// Bytes of the largest request message that the agent's own services take, where that is less than they take anyway.
+    /// What is larger is INVALID_ARGUMENT. Those of health and reflection stay at
+    /// [`limits::MAX_SMALL_REQUEST`](crate::limits::MAX_SMALL_REQUEST), below which this can't be. Default: no such bound.
+    #[must_use]
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.max_request_size = bytes.max(MAX_SMALL_REQUEST);
+        self
+    }
+
+    /// How long a call may take that has one request and one answer, whatever its deadline: then it is DEADLINE_EXCEEDED, and
+    /// what it does ends as if its caller had gone. Calls with streams, and methods that no descriptor set describes, take as
+    /// long as they say. Default: no such bound.
+    #[must_use]
+    pub fn request_timeout(mut self, longest: Duration) -> Self {
+        self.request_timeout = Some(longest);
         self
     }
 
@@ -199,8 +234,14 @@ impl AgentBuilder {
             self.tunnel_limits,
             self.standstill.clone(),
         );
-        let methods = descriptors.methods(names);
-        shared.serve(&mut self.services, methods, &upstreams, &health);
+        let longest = self
+            .request_timeout
+            .map(|time| Longest::new(time, descriptors.unary(names.iter().copied())));
+        let own = Own {
+            methods: descriptors.methods(names),
+            most: self.max_request_size,
+        };
+        shared.serve(&mut self.services, own, &upstreams, &health);
         descriptors.serve(&mut self.services, &upstreams)?;
         let gate = Gate::new(self.policy, self.standstill);
         Ok(Agent {
@@ -209,7 +250,11 @@ impl AgentBuilder {
             #[cfg(feature = "tls")]
             tls: self.tls,
             rebind: self.rebind,
-            router: self.services.build(upstreams, gate),
+            router: self
+                .services
+                .build(upstreams, gate)
+                .signed(self.call_key.map(CallAuth::new))
+                .bounded(longest),
             sampler: shared.sampler,
             systemd: shared.systemd,
             tunnels: shared.tunnels,

@@ -1,8 +1,8 @@
 //! What the sources say together.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use agent_guest::{DEFAULT_CHANNEL, Rebind, Tls, TlsFiles, Upstream};
+use agent_guest::{DEFAULT_CHANNEL, Rebind, Tls, TlsFiles, Upstream, log::LogFile};
 use vbridge_settings::read_key;
 
 use super::{CliError, Layer, Origin, Settings, policy};
@@ -23,10 +23,15 @@ pub(super) struct Effective {
     tls_certificate: Option<(PathBuf, Origin)>,
     tls_key: Option<(PathBuf, Origin)>,
     tls_host_ca: Option<(PathBuf, Origin)>,
+    call_key_file: Option<(PathBuf, Origin)>,
     rebind: Option<(Rebind, Origin)>,
     policy: Option<(policy::Source, Origin)>,
     log: (String, Origin),
     upstreams: Vec<Upstream>,
+    max_request_size: Option<usize>,
+    request_timeout: Option<Duration>,
+    log_file: Option<LogFile>,
+    warnings: Vec<String>,
 }
 
 // === impl Layers ===
@@ -38,6 +43,8 @@ impl Layers {
         let default = |value: &str| (value.to_owned(), Origin::Default);
         let channel = self.pick(|layer| layer.channel.as_ref());
         let log = self.pick(|layer| layer.log.as_ref());
+        let file = self.0.iter().find(|(origin, _)| *origin == Origin::File);
+        let file = file.map_or_else(Layer::default, |(_, layer)| layer.clone());
         Ok(Effective {
             channel: channel.unwrap_or_else(|| default(DEFAULT_CHANNEL)),
             port: self.pick(|layer| layer.port.as_ref()),
@@ -47,14 +54,15 @@ impl Layers {
             tls_certificate: self.pick(|layer| layer.tls_certificate.as_ref()),
             tls_key: self.pick(|layer| layer.tls_key.as_ref()),
             tls_host_ca: self.pick(|layer| layer.tls_host_ca.as_ref()),
+            call_key_file: self.pick(|layer| layer.call_key_file.as_ref()),
             rebind: self.pick(|layer| layer.rebind.as_ref()),
             policy: self.pick(|layer| layer.policy.as_ref()),
             log: log.unwrap_or_else(|| default(DEFAULT_LOG)),
-            upstreams: self
-                .0
-                .into_iter()
-                .flat_map(|(_, layer)| layer.upstreams)
-                .collect(),
+            max_request_size: file.max_request_size,
+            request_timeout: file.request_timeout,
+            log_file: file.log_file,
+            upstreams: file.upstreams,
+            warnings: file.warnings,
         })
     }
 
@@ -106,6 +114,7 @@ impl Effective {
         }
         for (key, value) in [
             ("key_file", &self.key_file),
+            ("call_key_file", &self.call_key_file),
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
             ("tls_host_ca", &self.tls_host_ca),
@@ -118,10 +127,13 @@ impl Effective {
             let value = format!("{rebind:?}").to_ascii_lowercase();
             line("rebind", format!("{value:?}"), origin);
         }
-        if let Some((policy, origin)) = &self.policy {
+        if let Some((policy, origin)) = &self.policy
+            && policy.lists().is_none()
+        {
             line("policy", format!("{:?}", policy.to_string()), *origin);
         }
         line("log", format!("{:?}", self.log.0), self.log.1);
+        self.describe_tables(&mut text);
         for upstream in &self.upstreams {
             let services: Vec<_> = upstream.services().collect();
             // Writing to a string can't fail.
@@ -136,8 +148,44 @@ impl Effective {
         text
     }
 
-    /// The same for the program; the key is read.
-    pub(super) fn settings(self, warnings: Vec<String>) -> Result<Settings, CliError> {
+    /// What only the file's tables can say.
+    fn describe_tables(&self, text: &mut String) {
+        let server = [
+            self.max_request_size
+                .map(|size| format!("max_request_size = {size}")),
+            self.request_timeout
+                .map(|time| format!("request_timeout = {}", time.as_secs_f64())),
+        ];
+        let lists = self.policy.as_ref().and_then(|(policy, _)| policy.lists());
+        let security = [
+            lists.map(|lists| format!("allowed_commands = {:?}", lists.programs())),
+            lists
+                .and_then(policy::Lists::folders)
+                .map(|folders| format!("allowed_paths = {folders:?}")),
+        ];
+        let file = self.log_file.as_ref();
+        let logging = [
+            file.map(|file| format!("file = {:?}", file.path)),
+            file.map(|file| format!("max_size = {}", file.max_size)),
+            file.map(|file| format!("backup_count = {}", file.backups)),
+        ];
+        let tables: [(&str, &[Option<String>]); 3] = [
+            ("server", &server),
+            ("security", &security),
+            ("logging", &logging),
+        ];
+        for (name, lines) in tables {
+            let lines: Vec<_> = lines.iter().flatten().map(String::as_str).collect();
+            if !lines.is_empty() {
+                // Writing to a string can't fail.
+                let _ = writeln!(text, "\n[{name}] # {}\n{}", Origin::File, lines.join("\n"));
+            }
+        }
+    }
+
+    /// The same for the program; the keys are read.
+    pub(super) fn settings(self, mut warnings: Vec<String>) -> Result<Settings, CliError> {
+        warnings.extend(self.warnings);
         let key = |(path, _): (PathBuf, Origin)| {
             read_key(&path).map_err(|why| CliError::Key { path, why })
         };
@@ -162,10 +210,14 @@ impl Effective {
             wait: self.wait.map(|(wait, _)| wait),
             listen: self.listen.map(|(path, _)| path),
             key: self.key_file.map(key).transpose()?,
+            call_key: self.call_key_file.map(key).transpose()?,
             rebind: self.rebind.map(|(rebind, _)| rebind).unwrap_or_default(),
             policy: self.policy.map(|(policy, _)| policy).unwrap_or_default(),
             // Checked when it was read.
             log: self.log.0.parse().unwrap_or_default(),
+            log_file: self.log_file,
+            max_request_size: self.max_request_size,
+            request_timeout: self.request_timeout,
             upstreams: self.upstreams,
             warnings,
         })

@@ -12,7 +12,10 @@ use vbridge_settings::{FileError, checked, read, unknown_key};
 
 use agent_guest::Upstream;
 
-use super::{KEYS, Layer};
+use super::{
+    KEYS, Layer,
+    tables::{self, TABLES},
+};
 
 /// The key that only a file can have: a table for each upstream.
 const UPSTREAM: &str = "upstream";
@@ -63,11 +66,11 @@ struct KnownKey(&'static str);
 impl<'de> Deserialize<'de> for KnownKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         checked(deserializer, |key| {
-            KEYS.into_iter()
-                .chain([UPSTREAM])
-                .find(|known| *known == key)
-                .map(Self)
-                .ok_or_else(|| unknown_key(key, &KEYS))
+            let known: Vec<_> = KEYS.into_iter().chain([UPSTREAM]).chain(TABLES).collect();
+            let found = known.iter().find(|known| **known == key);
+            found
+                .map(|known| Self(known))
+                .ok_or_else(|| unknown_key(key, &known))
         })
     }
 }
@@ -85,6 +88,9 @@ impl<'de> serde::de::DeserializeSeed<'de> for Value<'_> {
         if self.key == UPSTREAM {
             self.layer.upstreams = upstreams(deserializer)?;
             return Ok(());
+        }
+        if TABLES.contains(&self.key) {
+            return tables::read(self.key, self.layer, deserializer);
         }
         if self.key == "wait" {
             self.layer.wait = Some(bool::deserialize(deserializer)?);

@@ -45,6 +45,10 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     tls_host_ca: Option<String>,
 
+    /// Serve only calls that are signed with this pre-shared key
+    #[arg(long, value_name = "PATH")]
+    call_key_file: Option<String>,
+
     /// Free a port that is stuck by rebinding its driver: alone (if its device has no other port), always, never [default:
     /// alone]
     #[arg(long, value_name = "WHEN")]
@@ -114,6 +118,7 @@ fn layer(args: Args) -> Result<Layer, CliError> {
         args.tls_certificate,
         args.tls_key,
         args.tls_host_ca,
+        args.call_key_file,
         args.rebind,
         args.policy,
         args.log,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`flags`] | the command line |
 //! | [`environment`] | the environment's variables |
-//! | [`mod@file`] | the configuration file |
+//! | [`mod@file`], [`tables`] | the configuration file |
 //! | [`layer`] | what one of these says, each value checked |
 //! | [`effective`] | what they say together |
 //! | [`policy`] | the file with the policy's rules |
@@ -18,6 +18,7 @@ mod file;
 mod flags;
 mod layer;
 mod policy;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -25,9 +26,10 @@ use std::{
     ffi::OsString,
     fmt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use agent_guest::{Key, Rebind, Tls, TlsError, TlsFiles, Upstream};
+use agent_guest::{Key, Rebind, Tls, TlsError, TlsFiles, Upstream, log::LogFile};
 use tracing_subscriber::filter::Targets;
 use vbridge_settings::{FileError, KeyFileError};
 
@@ -58,9 +60,13 @@ pub(crate) struct Settings {
     pub(crate) key: Option<Key>,
     /// Certificates, and where they are read again.
     pub(crate) tls: Option<(Tls, TlsFiles)>,
+    pub(crate) call_key: Option<Key>,
     pub(crate) rebind: Rebind,
     pub(crate) policy: policy::Source,
     pub(crate) log: Targets,
+    pub(crate) log_file: Option<LogFile>,
+    pub(crate) max_request_size: Option<usize>,
+    pub(crate) request_timeout: Option<Duration>,
     pub(crate) upstreams: Vec<Upstream>,
     /// What is odd, but no reason not to run.
     pub(crate) warnings: Vec<String>,

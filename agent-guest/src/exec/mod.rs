@@ -25,6 +25,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`command`] | what a caller may ask for |
+//! | [`words`] | texts for the shell that need none |
 //! | [`identity`] | whose rights a process gets |
 //! | [`spawn`], [`pty`] | its start |
 //! | [`ignored`] | signals that it must not inherit as ignored |
@@ -45,6 +46,7 @@ mod pty;
 pub(crate) mod ring;
 mod spawn;
 mod stdin;
+pub(crate) mod words;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -24,6 +24,7 @@
 //! | [`limits`] | how many calls |
 //! | [`held`] | all of it as it holds now |
 //! | [`restricted`] | the lists of the profile of that name |
+//! | [`lists`] | lists of one's own in their place |
 //!
 //! What is refused is logged, with names and never with contents. [`Policy`] can be replaced while calls go on: those that
 //! were let in go on, and keep their places in the limits.
@@ -34,6 +35,7 @@ mod commands;
 mod environment;
 mod held;
 mod limits;
+mod lists;
 mod methods;
 mod paths;
 mod pattern;
@@ -91,6 +93,8 @@ pub struct Rules {
     paths: Vec<PathRule>,
     addresses: Vec<AddressRule>,
     limits: Vec<Limit>,
+    /// A text for the shell is taken as its words, where it is nothing else.
+    divides_texts: bool,
 }
 
 /// The rules that hold now. Clones are the same policy.
@@ -232,6 +236,11 @@ impl Rules {
         self.paths.iter().try_for_each(PathRule::check_place)
     }
 
+    /// Whether a text for the shell that needs none is the command that it names.
+    pub(crate) fn divides_texts(&self) -> bool {
+        self.divides_texts
+    }
+
     /// What holds where no rule says otherwise.
     pub(crate) fn profile(&self) -> Profile {
         self.profile
@@ -315,7 +324,7 @@ fn name(path: &str) -> &str {
 }
 
 /// A name that a caller has given, as a log may show it.
-fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     let shown: String = name.chars().take(MAX_SHOWN).collect();
     shown.escape_debug().to_string()
 }

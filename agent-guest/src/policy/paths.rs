@@ -129,6 +129,46 @@ impl PathRule {
         Ok(())
     }
 
+    /// Whether the root of another rule lies in this one's, or is the same.
+    pub(super) fn holds(&self, other: &Self) -> bool {
+        other.root.starts_with(&self.root)
+    }
+
+    /// Lets nothing be done in this root.
+    pub(super) fn closed_by(&self, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            access: Access::None,
+            closed: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// A root that lies in this one, with what this gives there and no more. None if that is closed.
+    pub(super) fn narrowed(&self, inner: Self) -> Option<Self> {
+        let below = inner.root.get(self.root.len()..)?;
+        let mut closed = Vec::new();
+        for it in &self.closed {
+            match it {
+                Closed::Named(pattern) if below.iter().any(|name| matches(pattern, name)) => {
+                    return None;
+                }
+                Closed::Named(_) => closed.push(it.clone()),
+                Closed::At(path) if !path.iter().zip(below).all(|(a, b)| matches(a, b)) => {}
+                Closed::At(path) => match path.get(below.len()..) {
+                    None | Some([]) => return None,
+                    Some(rest) => closed.push(Closed::At(rest.to_vec())),
+                },
+            }
+        }
+        let access = self.access;
+        Some(Self {
+            access,
+            closed,
+            ..inner
+        })
+    }
+
     pub(super) fn is_everything(&self) -> bool {
         self.root.is_empty()
     }

@@ -32,7 +32,7 @@ const PER_MINUTE: u32 = 100;
 const CONCURRENT: u32 = 5;
 
 /// Each with what of it changes nothing, runs nothing else, and reads only what paths allow.
-const COMMANDS: [&[&str]; 44] = [
+pub(super) const COMMANDS: [&[&str]; 44] = [
     &["ls", "{path}..."],
     &["ls", "{flags:1AacdFhiklnopqrStu}", "{path}..."],
     &["cat", "{path}..."],
@@ -95,7 +95,7 @@ const JOURNAL: &str = "--no-pager|--no-hostname|--quiet|--reverse|--dmesg|--boot
     --since=*|--until=*|--priority=*|--identifier=*|--output=*|--grep=*...";
 
 /// What may be set for them: how they speak, and how wide.
-const ENVIRONMENT: [&str; 4] = [
+pub(super) const ENVIRONMENT: [&str; 4] = [
     "LANG={name}",
     "LC_*={name}",
     "COLUMNS={number}",
@@ -149,6 +149,7 @@ const PATHS: [(&str, Access, &[&str]); 4] = [
             "/etc/ssl/private",
             "/etc/pki/tls/private",
             "/etc/vbridge",
+            "/etc/virtio-rpc",
             "/etc/krb5.keytab",
             "/etc/NetworkManager/system-connections",
             "*.key",

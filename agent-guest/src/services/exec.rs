@@ -28,6 +28,7 @@ use crate::{
         command::{self, Command, Granted},
         ring::{Output, Piece},
         send,
+        words::words,
     },
     files::path::{GuestPath, Root, may_read},
     limits::{MAX_EXEC_REQUEST, STDIN_TOLD},
@@ -95,6 +96,14 @@ impl Exec {
 
 /// Has a command run just what the policy allows, where it allows it. Looks at the guest's files.
 fn grant(rules: &Held, mut command: Command) -> Result<(Command, Option<OwnedFd>), Status> {
+    // What is to be run of a text is its last argument.
+    if command.is_shell
+        && rules.divides_texts()
+        && let Some(words) = command.argv.last().and_then(|text| words(text))
+    {
+        command.argv = words;
+        command.is_shell = false;
+    }
     let asked = Asked {
         argv: &command.argv,
         is_shell: command.is_shell,

@@ -247,3 +247,32 @@ async fn info_says_of_a_method_that_nothing_is_left_of_it() {
     assert!(reason("Files/Write").1.contains("no path"));
     assert!(reason("Files/Read").0);
 }
+
+#[tokio::test]
+async fn with_lists_a_text_of_words_is_the_command_that_they_are_and_no_shell_runs() {
+    let list = |list: &[&str]| list.iter().map(|&it| it.to_owned()).collect::<Vec<_>>();
+    let text = |text: &str| Command {
+        shell: text.to_owned(),
+        ..Command::default()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().canonicalize().unwrap();
+    let folder = folder.to_str().unwrap();
+    let rules = Rules::of_lists(&list(&["ls", "printf"]), Some(&list(&[folder]))).unwrap();
+    let scene = Scene::at(dir, rules).await;
+    fs::write(scene.place("file"), "").unwrap();
+    let listed = scene.run(text(&format!("ls -1 {folder}"))).await;
+    assert_eq!(said(listed), "file\n");
+    let printed = scene.run(text("printf '%s;' \"a b\" 'c|d'")).await;
+    assert_eq!(said(printed), "a b;c|d;");
+    for refused_text in [
+        "cat /etc/hostname",
+        "ls /etc",
+        "ls; reboot",
+        "printf $HOME",
+        "printf x > /tmp/x",
+    ] {
+        let result = scene.run(text(refused_text)).await;
+        refused(result, "allowed_commands");
+    }
+}

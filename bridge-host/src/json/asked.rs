@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 use vbridge_api::guest::v1::{ExecRunRequest, FilesReadRequest, FilesStatRequest};
 
@@ -63,15 +64,16 @@ impl Asked {
         Ok((asked, limit))
     }
 
-    /// Asks the guest. It may take `limit` once the guest is there, for which it is waited as for every other call.
+    /// Asks the guest, with `proof` as metadata of each call. It may take `limit` once the guest is there, for which it is waited as for every other call.
     pub(super) async fn ask(
         self,
         guest: Arc<Guest>,
+        proof: HeaderMap,
         (wait, patient): (Duration, bool),
         limit: Duration,
     ) -> Result<Answer, Failure> {
         let ready = guest.ready(Instant::now() + wait, patient).await?;
-        let inside = Inside::new(Arc::clone(&guest));
+        let inside = Inside::with(Arc::clone(&guest), proof);
         tokio::select! {
             outcome = self.carry_out(&inside) => outcome,
             () = silence(&guest, ready.link.as_ref()) => Err(guest.silent().into()),

@@ -12,7 +12,7 @@
 //! | 2003 | `MISSING_REQUIRED` | 400 | a parameter is missing, or the guest's name |
 //! | 3001 | `ENDPOINT_NOT_FOUND` | 404, 405 | there is no such endpoint, method, or guest |
 //! | 3002 | `FILE_NOT_FOUND` | 404 | there is no such file, directory or unit |
-//! | 4001 | `PERMISSION_DENIED` | 403 | a policy or the guest's kernel refuses it, or a page of another site asks |
+//! | 4001 | `PERMISSION_DENIED` | 403 | a policy or the guest's kernel refuses it, the guest wants calls signed and this one is not (well), or a page of another site asks |
 //! | 5001 | `INTERNAL_ERROR` | 500 | something failed that should not |
 //! | 5002 | `SERVICE_UNAVAILABLE` | 503 | the guest can't be reached or can't do it, or there is too much at once; `Retry-After` says when another try may help |
 //! | 6001 | `CONNECTION_LOST` | 503 | the session with the guest ended meanwhile: it may or may not have been done |
@@ -32,6 +32,9 @@ use crate::limits::MAX_JSON_DETAIL;
 
 /// When another try may find a place.
 const RETRY_SOON: Duration = Duration::from_secs(1);
+
+/// What all reasons begin with for which an agent refuses what is not signed as it wants it.
+const CALL: &str = "CALL_";
 
 /// Why a request has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +254,9 @@ impl From<Status> for Failure {
         let code = Code::of(&status, reason.as_deref().unwrap_or_default());
         let mut failure = Self::new(code, status.message());
         failure.grpc = status.code();
-        if status.code() == tonic::Code::Unauthenticated {
+        // A guest that wants each call signed takes no bearer's token, and a browser is not to ask for one.
+        let is_guests = reason.as_deref().is_some_and(|it| it.starts_with(CALL));
+        if status.code() == tonic::Code::Unauthenticated && !is_guests {
             failure = failure
                 .status(StatusCode::UNAUTHORIZED)
                 .header(header::WWW_AUTHENTICATE, "Bearer");
@@ -329,6 +334,15 @@ mod tests {
                 (&data["detail"], &data["reason"]),
                 (&"why".into(), &reason.into())
             );
+        }
+        for (reason, http) in [("CALL_EXPIRED", 403), ("CALLER_UNKNOWN", 401)] {
+            let failure = Failure::from(status(Grpc::Unauthenticated, reason));
+            assert_eq!(
+                (failure.code().number(), failure.http().as_u16()),
+                (4001, http)
+            );
+            let asks = failure.headers().contains_key(header::WWW_AUTHENTICATE);
+            assert_eq!(asks, http == 401, "{reason}");
         }
         let bare = Failure::from(Status::data_loss("why"));
         assert_eq!(bare.code(), Code::InternalError);

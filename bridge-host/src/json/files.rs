@@ -8,9 +8,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio_stream::iter;
 use vbridge_api::guest::v1::{
-    DigestAlgorithm, FileInfo, FileType, FilesReadRequest, FilesStatRequest, FilesWriteRequest,
-    FilesWriteStart, WriteMode, files_client::FilesClient, files_read_response::Piece,
-    files_write_request::Message,
+    DigestAlgorithm, FileInfo, FileType, FilesChecksumRequest, FilesReadRequest, FilesStatRequest,
+    FilesWriteRequest, FilesWriteStart, WriteMode, files_client::FilesClient,
+    files_read_response::Piece, files_write_request::Message,
 };
 
 use super::{
@@ -150,7 +150,7 @@ pub(super) fn parse_stat(fields: &mut Fields) -> Result<FilesStatRequest, Failur
 pub(super) async fn stat(guest: &Inside, request: FilesStatRequest) -> Result<Answer, Failure> {
     let mut files = FilesClient::with_origin(guest.clone(), Inside::origin());
     let path = request.path.clone();
-    let found = files.stat(request.clone()).await.map_err(Failure::from);
+    let found = files.stat(request).await.map_err(Failure::from);
     let file = match found {
         Ok(found) => found.into_inner().file.unwrap_or_default(),
         Err(failure) if failure.code() == Code::FileNotFound => {
@@ -160,22 +160,22 @@ pub(super) async fn stat(guest: &Inside, request: FilesStatRequest) -> Result<An
     };
     let has_digest = file.r#type() == FileType::Regular && file.size <= MAX_JSON_DIGEST;
     let md5 = match has_digest {
-        true => digest(&mut files, request).await?,
+        true => digest(&mut files, path.clone()).await?,
         false => None,
     };
     Ok(Answer::success(told(&path, &file, md5.as_deref())))
 }
 
 /// The digest of a file; none where the guest's policy does not give it.
-async fn digest(
-    files: &mut FilesClient<Inside>,
-    request: FilesStatRequest,
-) -> Result<Option<String>, Failure> {
-    let request = FilesStatRequest {
-        digest: Some(DigestAlgorithm::Md5.into()),
-        ..request
+async fn digest(files: &mut FilesClient<Inside>, path: String) -> Result<Option<String>, Failure> {
+    // Not a second `Stat`: what was signed holds once for each method.
+    let request = FilesChecksumRequest {
+        path,
+        algorithm: DigestAlgorithm::Md5.into(),
+        follow_link: true,
+        ..FilesChecksumRequest::default()
     };
-    match files.stat(request).await.map_err(Failure::from) {
+    match files.checksum(request).await.map_err(Failure::from) {
         Ok(found) => Ok(found.into_inner().digest.map(|digest| hex(&digest.value))),
         Err(failure) if failure.code() == Code::PermissionDenied => Ok(None),
         Err(failure) => Err(failure),

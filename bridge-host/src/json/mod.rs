@@ -13,7 +13,8 @@
 //! | `answer` | the envelope around every answer, and the headers of each |
 //! | `asked` | what a request asks a guest for, and the way there |
 //! | `code` | the numeric codes, and what becomes of a gRPC status |
-//! | `endpoint` | which endpoints there are, and the gRPC methods that each stands for |
+//! | `endpoint` | which endpoints there are; `vbridge_api::json` has the gRPC methods that each stands for |
+//! | `signed` | what a request proves to a guest that wants each call signed |
 //! | `files`, `service`, `shell`, `system` | what the endpoints do |
 //! | `guard` | what is refused before anything is touched |
 //! | `request` | what a request says, in its body or its query |
@@ -33,6 +34,7 @@ mod guard;
 mod request;
 mod service;
 mod shell;
+mod signed;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -44,7 +46,8 @@ use http::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Status, body::Body};
 
-pub(crate) use self::endpoint::{PREFIX, methods};
+pub(crate) use vbridge_api::json::{PREFIX, methods};
+
 use self::{
     answer::{Answer, Head},
     asked::Asked,
@@ -118,7 +121,8 @@ impl Api {
         let endpoint = Endpoint::find(request.uri().path(), request.method())?;
         endpoint.check_body(request.headers())?;
         let _place = place(&self.places, 1)?;
-        let target = admit(endpoint.methods, &mut request).map_err(|status| *status)?;
+        let target =
+            admit(methods(request.uri().path()), &mut request).map_err(|status| *status)?;
         if endpoint.what == What::Document {
             return Ok(Answer::Document(DOCUMENT));
         }
@@ -144,6 +148,7 @@ impl Api {
         B::Error: Into<BoxError>,
     {
         let (wait, patient) = wait_of(request.headers())?;
+        let proof = signed::proof(&request);
         let (fields, _bytes) = if endpoint.has_body() {
             let bytes = place(&self.bodies, request::most(request.body())?)?;
             let body = request::read(request.into_body()).await?;
@@ -152,7 +157,7 @@ impl Api {
             (Fields::of_query(request.uri().query())?, None)
         };
         let (asked, limit) = Asked::parse(endpoint.what, fields)?;
-        asked.ask(guest, (wait, patient), limit).await
+        asked.ask(guest, proof, (wait, patient), limit).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`guest::v1`] | `vbridge.guest.v1` | the agent in the guest |
 //! | [`host::v1`] | `vbridge.host.v1` | the bridge on the hypervisor |
+//! | [`json`] | none: which methods the endpoints of the API in JSON stand for | the bridge |
 //!
 //! The code is generated at build time from the `.proto` files beside `Cargo.toml`, whose comments are the
 //! reference for every field and its unit. [`DESCRIPTOR_SET`] is the same contract as data: hand it to a reflection
@@ -16,6 +17,8 @@
 //! assert!(set.file.iter().any(|file| file.package() == "vbridge.guest.v1"));
 //! # Ok::<(), prost::DecodeError>(())
 //! ```
+
+pub mod json;
 
 /// The encoded `google.protobuf.FileDescriptorSet` of every `.proto` file of this crate and of what they import.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vbridge.binpb"));

@@ -1,11 +1,17 @@
 //! Commands.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use vbridge_link::Key;
 use vbridge_tests::{
-    fixture::{eventually, story},
+    fixture::{LocalAgent, eventually, story},
     process::PATIENCE,
 };
 
@@ -140,6 +146,50 @@ fn outputs_are_bounded_and_what_is_no_text_is_replaced() {
         let stdout = data["stdout"].as_str().unwrap_or_default();
         ensure!(stdout.len() == 1_048_576, "{}", stdout.len());
         ensure!(data["stderr"] == "\u{fffd}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_guest_that_wants_each_request_signed_answers_it_once() {
+    story(async {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join("calls.key");
+        fs::write(&file, "0123456789abcdef0123456789abcdef")?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
+        let key = Key::read(&file)?;
+        let file = file.display().to_string();
+        let agent = LocalAgent::shipped(&["--call-key-file", &file]).await?;
+        let world = World::with(agent).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let signed = |ask: Ask, path: &str, nonce: &str| {
+            ask.header("X-Auth-Token", &key.sign_call(now, nonce, path))
+                .header("X-Timestamp", &now.to_string())
+                .header("X-Nonce", nonce)
+        };
+        let exec = || Ask::post("shell/exec", &json!({"command": "echo hello"}));
+        let refused = async |ask: Ask, reason: &str| {
+            let answer = ask.send(world.address()).await?;
+            let data = answer.failed(403, 4001, "PERMISSION_DENIED")?;
+            ensure!(data["reason"] == reason, "{data}");
+            ensure!(answer.header("www-authenticate").is_none(), "{answer:?}");
+            anyhow::Ok(())
+        };
+        refused(exec(), "CALL_NOT_SIGNED").await?;
+        let other = signed(exec(), "/api/v1/ping", "nonce-01");
+        refused(other, "CALL_SIGNATURE_WRONG").await?;
+        let right = signed(exec(), "/api/v1/shell/exec", "nonce-02");
+        let answer = right.send(world.address()).await?;
+        ensure!(answer.data()?["stdout"] == "hello\n", "{answer:?}");
+        refused(right, "CALL_REPLAYED").await?;
+        // Endpoints that lead to two methods: one signature is enough.
+        let info = signed(Ask::get("system/info"), "/api/v1/system/info", "nonce-03");
+        let answer = info.send_http2(world.address()).await?;
+        ensure!(answer.data()?["memory_available"].is_u64(), "{answer:?}");
+        let path = format!("file/info?path={file}");
+        let info = signed(Ask::get(path), "/api/v1/file/info", "nonce-04");
+        let answer = info.send(world.address()).await?;
+        ensure!(answer.data()?["md5"].is_string(), "{answer:?}");
         Ok(())
     });
 }

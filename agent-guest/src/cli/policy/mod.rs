@@ -12,12 +12,22 @@ use serde::Deserialize;
 use vbridge_settings::FileError;
 
 /// Where the rules are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
     /// There are none but the profile's.
     Profile(Profile),
     /// In this file.
     File(PathBuf),
+    /// The configuration itself has lists.
+    Lists(Box<Lists>),
+}
+
+/// Lists of the configuration file, and what they come to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Lists {
+    programs: Vec<String>,
+    folders: Option<Vec<String>>,
+    rules: Rules,
 }
 
 /// A file whose rules have an end, and are about paths where they really lie.
@@ -60,6 +70,15 @@ impl Source {
         match self {
             Self::Profile(profile) => Ok(Rules::new(*profile)),
             Self::File(path) => read(path),
+            Self::Lists(lists) => Ok(lists.rules.clone()),
+        }
+    }
+
+    /// The configuration's lists, if the rules are these.
+    pub(crate) fn lists(&self) -> Option<&Lists> {
+        match self {
+            Self::Lists(lists) => Some(lists),
+            Self::Profile(_) | Self::File(_) => None,
         }
     }
 }
@@ -69,6 +88,7 @@ impl fmt::Display for Source {
         match self {
             Self::Profile(profile) => f.write_str(profile.as_str()),
             Self::File(path) => write!(f, "{}", path.display()),
+            Self::Lists(_) => f.write_str("of the configuration's lists"),
         }
     }
 }
@@ -76,6 +96,32 @@ impl fmt::Display for Source {
 impl Default for Source {
     fn default() -> Self {
         Self::Profile(Profile::default())
+    }
+}
+
+// === impl Lists ===
+
+impl Lists {
+    /// Checks them, and that they are about places where they really lie.
+    pub(crate) fn new(programs: Vec<String>, folders: Option<Vec<String>>) -> Result<Self, String> {
+        let rules = Rules::of_lists(&programs, folders.as_deref()).and_then(|rules| {
+            rules.check_places()?;
+            Ok(rules)
+        });
+        Ok(Self {
+            rules: rules.map_err(|error| error.to_string())?,
+            programs,
+            folders,
+        })
+    }
+
+    pub(crate) fn programs(&self) -> &[String] {
+        &self.programs
+    }
+
+    /// `None`: the profile's own.
+    pub(crate) fn folders(&self) -> Option<&[String]> {
+        self.folders.as_deref()
     }
 }
 

@@ -1,10 +1,12 @@
-//! The log, on stderr, but for the time in which file systems are frozen.
+//! The log, on stderr or in a file ([`LogFile`]), but for the time in which file systems are frozen.
 //!
 //! What stderr leads to may lie on one of them: a file, or the journal, which takes nothing when it can't write. A line
 //! would block the agent until the standstill's limit then. So lines are kept meanwhile, as far as there is room, and
 //! written when it is over.
 //!
 //! It is a writer for `tracing_subscriber::fmt`; the program uses it, and an embedding program may.
+
+mod file;
 
 use std::{
     fmt,
@@ -15,6 +17,7 @@ use std::{
 
 use tracing_subscriber::fmt::MakeWriter;
 
+pub use self::file::{Lines, LogFile};
 use crate::{limits::MAX_HELD_LOG, standstill::Standstill};
 
 /// Where the log goes. Clones are the same log.
@@ -39,7 +42,8 @@ impl Log {
 }
 
 impl<W: Write> Log<W> {
-    fn to(standstill: Standstill, to: W) -> Self {
+    /// A log that goes somewhere else: `to` is given whole lines.
+    pub fn to(standstill: Standstill, to: W) -> Self {
         let (kept, dropped) = (Vec::new(), 0);
         Self {
             standstill,
@@ -60,6 +64,16 @@ impl<W: Write> Log<W> {
                     let _ = out.write_kept();
                 }
             }
+        }
+    }
+
+    /// Waits until what was logged is where it goes to, as far as that can be had.
+    pub fn finish(&self) {
+        let mut out = self.lock();
+        if !self.standstill.is_frozen() {
+            // There is nobody to tell that the log can't be written.
+            let _ = out.write_kept();
+            let _ = out.to.flush();
         }
     }
 
