@@ -31,6 +31,12 @@
 //! | `HYPERVISOR_DENIED` | PERMISSION_DENIED | the hypervisor does not allow it to the bridge | |
 //! | `HYPERVISOR_TIMEOUT` | DEADLINE_EXCEEDED | no answer in time; it may still be done | |
 //! | `HYPERVISOR_REFUSED` | FAILED_PRECONDITION | the hypervisor says no, in its own words | |
+//! | `AGENT_CANNOT` | UNIMPLEMENTED | the guest has only the QEMU guest agent, which can't do it, or may not | |
+//! | `AGENT_REFUSED` | FAILED_PRECONDITION | that agent says no, in its own words | |
+//! | `AGENT_GARBLED` | INTERNAL | its answer makes no sense | |
+//! | `AGENT_TOO_MUCH` | RESOURCE_EXHAUSTED | a command or its answer is larger than its channel takes | |
+//!
+//! What else is said of calls to such a guest has the reasons of the guest's own API; see `qemu::refusal`.
 
 use std::{collections::HashMap, io, path::PathBuf, time::Duration};
 
@@ -76,6 +82,10 @@ pub(crate) enum Reason {
     HypervisorDenied,
     HypervisorTimeout,
     HypervisorRefused,
+    AgentCannot,
+    AgentRefused,
+    AgentGarbled,
+    AgentTooMuch,
 }
 
 impl Reason {
@@ -108,6 +118,10 @@ impl Reason {
             Self::HypervisorDenied => "HYPERVISOR_DENIED",
             Self::HypervisorTimeout => "HYPERVISOR_TIMEOUT",
             Self::HypervisorRefused => "HYPERVISOR_REFUSED",
+            Self::AgentCannot => "AGENT_CANNOT",
+            Self::AgentRefused => "AGENT_REFUSED",
+            Self::AgentGarbled => "AGENT_GARBLED",
+            Self::AgentTooMuch => "AGENT_TOO_MUCH",
         }
     }
 
@@ -120,9 +134,14 @@ impl Reason {
             Self::TooManyCalls
             | Self::CallerTooFast
             | Self::CallerTooBusy
-            | Self::TooManyDomains => Code::ResourceExhausted,
+            | Self::TooManyDomains
+            | Self::AgentTooMuch => Code::ResourceExhausted,
             Self::DeadlineExceeded | Self::HypervisorTimeout => Code::DeadlineExceeded,
-            Self::DomainState | Self::HypervisorRefused => Code::FailedPrecondition,
+            Self::DomainState | Self::HypervisorRefused | Self::AgentRefused => {
+                Code::FailedPrecondition
+            }
+            Self::AgentCannot => Code::Unimplemented,
+            Self::AgentGarbled => Code::Internal,
             Self::CallerUnknown => Code::Unauthenticated,
             Self::CallerRefused | Self::HypervisorDenied => Code::PermissionDenied,
             Self::GuestOff
@@ -167,7 +186,11 @@ impl Reason {
             | Self::HypervisorNotFound
             | Self::HypervisorDenied
             | Self::HypervisorTimeout
-            | Self::HypervisorRefused => None,
+            | Self::HypervisorRefused
+            | Self::AgentCannot
+            | Self::AgentRefused
+            | Self::AgentGarbled
+            | Self::AgentTooMuch => None,
         }
     }
 

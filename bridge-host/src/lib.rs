@@ -29,6 +29,7 @@
 //! | `metrics` | what is measured, for Prometheus |
 //! | [`config`] | what the operator wrote |
 //! | [`channel`] | nothing: it talks to agents of other kinds, for programs that use this library |
+//! | `qemu` | what a guest that has only the QEMU guest agent can do for a caller |
 //! | [`retry`] | which failed requests a client sends again, and when |
 //!
 //! See [`Bridge`] for an example.

@@ -326,7 +326,60 @@ pub const LINK_REFUSED_FIRST: Duration = Duration::from_secs(1);
 /// Longest of these rests: a certificate that was mended is noticed within it.
 pub const LINK_REFUSED_MAX: Duration = Duration::from_secs(30);
 
-// === qemu-guest-agent ===
+// === guests with only the QEMU guest agent ===
+
+/// How long that agent may take for an answer that libvirt waits for. On a channel of its own the channel's settings say it.
+pub const AGENT_ANSWER: Duration = CHANNEL_RECEIVE;
+
+/// ... for one that may have to wait for the guest's disks: freezing, thawing, trimming.
+pub const AGENT_SLOW_ANSWER: Duration = Duration::from_secs(600);
+
+/// After that, libvirt has so long to say so itself.
+pub const AGENT_ANSWER_MARGIN: Duration = Duration::from_secs(5);
+
+/// The largest message of that agent's channel: what a command may write of both outputs (16 MiB each), in base64. Give it to
+/// `ChannelSettings`; libvirt itself takes 4 MiB.
+pub const AGENT_MESSAGE: usize = 44 * 1024 * 1024;
+
+/// Bytes of a file in one of its answers or commands: in base64 and JSON they fit into [`CHANNEL_MESSAGE`].
+pub const AGENT_PIECE: usize = 512 * 1024;
+
+/// Commands that it is known to have. One that lists more is not that agent; the rest counts as missing.
+pub const MAX_AGENT_COMMANDS: usize = 1024;
+
+/// What it allows is asked again before a call is refused, but not more often than this.
+pub const AGENT_INFO_AGE: Duration = Duration::from_secs(2);
+
+/// Commands of `Exec.Run` under way in one guest. More are RESOURCE_EXHAUSTED: each is asked about again and again.
+pub const MAX_AGENT_RUNS: usize = 32;
+
+/// Files of one guest that are read and written at once, as `files.proto` promises.
+pub const MAX_AGENT_FILES: usize = 32;
+
+/// First wait before that agent is asked whether a command has ended. Each further one is half as long again.
+pub const AGENT_POLL_FIRST: Duration = Duration::from_millis(10);
+
+/// ... and the longest while the caller waits.
+pub const AGENT_POLL_MAX: Duration = Duration::from_secs(1);
+
+/// ... and when nobody waits any more: only so that the agent can forget the command.
+pub const AGENT_POLL_ALONE: Duration = Duration::from_secs(30);
+
+/// A command that nobody waits for is asked about for so long. After that the agent remembers its outcome for ever.
+pub const AGENT_POLL_END: Duration = Duration::from_secs(3600);
+
+/// Questions about a command that fail one after the other before its call does.
+pub const AGENT_POLL_FAILURES: u32 = 3;
+
+/// A standstill that can't be ended is tried to be ended so often. The first wait before that is a second, and each further
+/// one is twice as long, up to half a minute.
+pub const THAW_TRIES: u32 = 60;
+
+/// Bytes of a field of that agent's answers that are passed on. The rest is cut off.
+pub const MAX_AGENT_TEXT: usize = 4096;
+
+/// How long the first message of an upload may take, as `files.proto` promises.
+pub const FIRST_MESSAGE: Duration = Duration::from_secs(10);
 
 /// Bytes that wait between the bridge and its adapter, each way. Then the sender waits.
 pub const ADAPTER_BUFFER: usize = 256 * 1024;

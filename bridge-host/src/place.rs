@@ -38,12 +38,12 @@ use tokio_util::either::Either;
 use uuid::Uuid;
 
 use crate::{
-    channel::GuestAgent,
+    channel::{ChannelSettings, GuestAgent, QGA_CHANNEL, VirtioChannel},
     error::{Reason, harmless},
     hypervisor::Hypervisor,
     limits::{
-        CONNECT_TIMEOUT, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_SOCKET_TABLE, RECONNECT_FIRST,
-        RECONNECT_MAX, STREAM_DEAF_FIRST, STREAM_OPEN, STREAM_RECONNECT_FIRST,
+        AGENT_MESSAGE, CONNECT_TIMEOUT, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_SOCKET_TABLE,
+        RECONNECT_FIRST, RECONNECT_MAX, STREAM_DEAF_FIRST, STREAM_OPEN, STREAM_RECONNECT_FIRST,
         STREAM_RECONNECT_MAX,
     },
     qemu::Commands,
@@ -195,7 +195,12 @@ impl AgentPlace {
     pub(crate) async fn commands(&self) -> Result<Commands, Unconnected> {
         match self {
             Self::Socket(path) => {
-                let agent = GuestAgent::at_path(path.clone());
+                let settings = ChannelSettings {
+                    max_message: AGENT_MESSAGE,
+                    ..ChannelSettings::default()
+                };
+                let channel = VirtioChannel::with_settings(QGA_CHANNEL, path, settings);
+                let agent = GuestAgent::new(channel);
                 let connected = agent.connect().await;
                 connected.map_err(|error| self.unanswered(&error.to_string()))?;
                 Ok(Commands::Channel(Arc::new(agent)))

@@ -5,8 +5,8 @@
 //! 1. a listener that belongs to one guest;
 //! 2. metadata `x-vbridge-guest: NAME`;
 //! 3. the host of `:authority`: `NAME`, `NAME.localhost` or `NAME.anything`; names may have dots, the longest fits;
-//! 4. an authority that names no guest on purpose (an IP address, `localhost`, this machine's name, a socket path):
-//!    the only guest there is, for everything but the bridge's own services.
+//! 4. an authority that names no guest on purpose (an IP address, `localhost`, this machine's name, a socket path, or `virtio-rpc`,
+//!    which clients of the API in JSON were designed to send, where no guest is called that): the only guest there is, for everything but the bridge's own services.
 //!
 //! The name `bridge` is the bridge itself. Where no guest is meant, the bridge answers its own services.
 
@@ -22,6 +22,9 @@ pub const GUEST_HEADER: &str = "x-vbridge-guest";
 
 /// The name of the bridge itself.
 pub const BRIDGE_NAME: &str = "bridge";
+
+/// What clients of the API in JSON send as their host, by its design.
+pub(crate) const DESIGNED_HOST: &str = "virtio-rpc";
 
 /// Guests that an error message names at most.
 const MAX_NAMES: usize = 20;
@@ -60,7 +63,9 @@ pub(crate) fn route<N: Names>(
         return named(names, name);
     }
     match host(uri, headers) {
-        Some(host) if !is_nobody(host, names.machine()) => by_host(names, host),
+        Some(host) if !is_nobody(host, names.machine()) && !is_designed(names, host) => {
+            by_host(names, host)
+        }
         _ if is_own_service(uri.path()) => Ok(Target::Bridge),
         _ => match names.only() {
             Some(guest) => Ok(Target::Guest(guest)),
@@ -131,6 +136,11 @@ pub(crate) fn is_nobody(host: &str, machine: &str) -> bool {
         // What clients make of a Unix socket's path.
         || bare.starts_with('/')
         || bare.starts_with('%')
+}
+
+/// Whether it is the design's host, and no guest's name.
+fn is_designed<N: Names>(names: &N, host: &str) -> bool {
+    host.eq_ignore_ascii_case(DESIGNED_HOST) && names.find(host).is_none()
 }
 
 fn host_of(authority: &str) -> &str {
@@ -234,6 +244,18 @@ mod tests {
                 Target::Guest("web")
             );
         }
+    }
+
+    #[test]
+    fn the_host_that_the_design_writes_means_the_only_guest_unless_one_is_called_that() {
+        let uri = "http://virtio-rpc/api/v1/ping";
+        assert_eq!(to(&["web"], uri).unwrap(), Target::Guest("web"));
+        assert_eq!(
+            to(&["web", "virtio-rpc"], uri).unwrap(),
+            Target::Guest("virtio-rpc")
+        );
+        let error = to(&["web", "db"], uri).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
     }
 
     /// How often something was looked for, and the guests were listed.

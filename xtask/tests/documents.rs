@@ -14,12 +14,16 @@ use xtask::workspace;
 const DOCUMENTS: [&str; 2] = ["docs/qga.md", "docs/seeds.md"];
 
 /// Where tests are.
-const FOLDERS: [&str; 5] = [
+const FOLDERS: [&str; 9] = [
     "agent-guest/src",
     "agent-guest/tests",
     "bridge-host/src",
     "bridge-host/tests",
+    "libvirt-rs",
+    "proto",
+    "tests/src",
     "tests/tests",
+    "xtask/tests",
 ];
 
 struct Source {
