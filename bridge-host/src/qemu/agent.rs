@@ -67,7 +67,7 @@ impl Agent {
         arguments: Value,
     ) -> Result<T, Failure> {
         let answer = self.commands.execute(command, arguments).await?;
-        serde_json::from_value(answer).map_err(|error| Failure::garbled(command, error))
+        serde_json::from_value(answer).map_err(|error| Failure::garbled(command, &error))
     }
 
     /// The same for what an answer can be given without: nothing if the agent does not allow it, or fails.

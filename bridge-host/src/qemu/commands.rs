@@ -80,7 +80,7 @@ impl Commands {
     pub(crate) async fn info(&self) -> Result<AgentInfo, Failure> {
         let command = "guest-info";
         let info = self.execute(command, Value::Null).await?;
-        serde_json::from_value(info).map_err(|error| Failure::garbled(command, error))
+        serde_json::from_value(info).map_err(|error| Failure::garbled(command, &error))
     }
 }
 
@@ -116,7 +116,7 @@ fn returned(command: &str, answer: Option<&str>) -> Result<Value, Failure> {
         return Err(Failure::garbled(command, "there is no answer"));
     };
     let mut answer: Value =
-        serde_json::from_str(answer).map_err(|error| Failure::garbled(command, error))?;
+        serde_json::from_str(answer).map_err(|error| Failure::garbled(command, &error))?;
     match answer.get_mut("return") {
         Some(returned) => Ok(returned.take()),
         None => Err(Failure::garbled(command, "its JSON has no \"return\"")),

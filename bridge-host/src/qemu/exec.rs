@@ -21,6 +21,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tonic::{Response, Status, metadata::MetadataValue};
+use tonic_types::StatusExt as _;
 use vbridge_api::guest::v1::{ExecRunRequest, ExecRunResponse, ExitStatus, exit_status::How};
 
 use self::request::Asked;
@@ -235,7 +236,7 @@ fn output(
     asked: &Asked,
 ) -> Result<(Vec<u8>, u64), Failure> {
     let bytes = STANDARD.decode(data.unwrap_or_default());
-    let mut bytes = bytes.map_err(|error| Failure::garbled("guest-exec-status", error))?;
+    let mut bytes = bytes.map_err(|error| Failure::garbled("guest-exec-status", &error))?;
     let dropped = bytes.len().saturating_sub(asked.max_output);
     bytes.truncate(asked.max_output);
     let dropped = u64::try_from(dropped).unwrap_or(u64::MAX);
@@ -268,7 +269,7 @@ fn lost(pid: i64, failure: &Failure) -> Status {
         "the command was started as process {pid}, and how it ends can't be told: {}",
         status.message()
     );
-    Status::with_details(status.code(), message, status.details().to_vec().into())
+    Status::with_error_details(status.code(), message, status.get_error_details())
 }
 
 #[cfg(test)]

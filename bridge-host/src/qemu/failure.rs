@@ -82,7 +82,7 @@ impl Failure {
         }
     }
 
-    pub(super) fn garbled(command: &str, why: impl ToString) -> Self {
+    pub(super) fn garbled(command: &str, why: &(impl ToString + ?Sized)) -> Self {
         Self::Garbled {
             command: command.to_owned(),
             why: brief(&why.to_string()),

@@ -137,7 +137,7 @@ pub(super) async fn set_blocks(
         let why = "its results are of other blocks than those that were asked for";
         return Err(Failure::garbled(command, why).status());
     }
-    let mut results: Vec<_> = done.into_iter().map(block_result).collect();
+    let mut results: Vec<_> = done.iter().map(block_result).collect();
     let rest = wanted.iter().skip(results.len());
     let rest: Vec<_> = rest
         .map(|block| api::MemoryBlockResult {
@@ -150,7 +150,7 @@ pub(super) async fn set_blocks(
     Ok(api::HardwareSetMemoryBlocksResponse { results })
 }
 
-fn block_result(result: BlockResult) -> api::MemoryBlockResult {
+fn block_result(result: &BlockResult) -> api::MemoryBlockResult {
     let done = result.response == "success";
     let why = harmless(&result.response);
     api::MemoryBlockResult {

@@ -87,13 +87,13 @@ fn interface(interface: Interface) -> api::NetworkInterface {
             })
             .collect(),
         operational_state: UNKNOWN.to_owned(),
-        counters: interface.statistics.map(counters),
+        counters: interface.statistics.as_ref().map(counters),
         loopback,
         ..api::NetworkInterface::default()
     }
 }
 
-fn counters(counted: Statistics) -> api::InterfaceCounters {
+fn counters(counted: &Statistics) -> api::InterfaceCounters {
     api::InterfaceCounters {
         received_bytes: counted.rx_bytes,
         received_packets: counted.rx_packets,
@@ -135,7 +135,7 @@ pub(super) async fn list_routes(
     let routes = routes.into_iter().take(MAX_ROUTES).map(route);
     let routes: Result<_, _> = routes.collect();
     Ok(api::NetworkListRoutesResponse {
-        routes: routes.map_err(|why| Failure::garbled(command, why))?,
+        routes: routes.map_err(|why| Failure::garbled(command, &why))?,
         truncated,
     })
 }

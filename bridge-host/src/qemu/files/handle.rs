@@ -113,13 +113,13 @@ impl Handle {
         let arguments = json!({ "handle": self.number, "count": most });
         let read: Read = self.agent.ask(command, arguments).await?;
         let bytes = STANDARD.decode(read.buf_b64);
-        let bytes = bytes.map_err(|error| Failure::garbled(command, error))?;
+        let bytes = bytes.map_err(|error| Failure::garbled(command, &error))?;
         match u64::try_from(bytes.len()) == Ok(read.count) && bytes.len() <= most {
             true => Ok(bytes),
             false => {
                 let (count, len) = (read.count, bytes.len());
                 let why = format!("it says {count} bytes and has {len}, of {most} at most");
-                Err(Failure::garbled(command, why))
+                Err(Failure::garbled(command, &why))
             }
         }
     }
@@ -136,7 +136,7 @@ impl Handle {
                 _ => {
                     let (count, len) = (written.count, bytes.len());
                     let why = format!("it says that {count} of {len} bytes were written");
-                    return Err(Failure::garbled(command, why));
+                    return Err(Failure::garbled(command, &why));
                 }
             };
         }

@@ -43,7 +43,7 @@ async fn settled() {
 #[tokio::test]
 async fn a_file_is_written_in_pieces_and_its_digests_are_told() {
     let disk = Disk::with("/x", b"something longer that was there before");
-    let content: Vec<u8> = (0..AGENT_PIECE + 99_999).map(|i| (i % 251) as u8).collect();
+    let content: Vec<u8> = (0..=250).cycle().take(AGENT_PIECE + 99_999).collect();
     let size = u64::try_from(content.len()).unwrap();
     let mut messages = vec![start(|start| start.size = Some(size))];
     messages.extend(
