@@ -22,7 +22,10 @@ use rustls::{
     version::TLS13,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader},
+    io::{
+        AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _,
+        BufReader,
+    },
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -122,9 +125,13 @@ impl fmt::Debug for Tls {
 }
 
 /// Until the host lets go of the session; not for ever.
-async fn until_gone(mut session: impl AsyncRead + Unpin) {
+async fn until_gone(mut session: impl AsyncRead + AsyncWrite + Unpin) {
     let mut rest = [0; 256];
-    let reading = async { while let Ok(1..) = session.read(&mut rest).await {} };
+    let reading = async {
+        // The alert that says why was written, but not flushed. If it can't be, the host has gone.
+        let _ = session.flush().await;
+        while let Ok(1..) = session.read(&mut rest).await {}
+    };
     // Either way it is over.
     let _ = timeout(TLS_REFUSED, reading).await;
 }

@@ -27,7 +27,7 @@ use rustls::{
     ClientConfig, client::Resumption, crypto::ring, pki_types::ServerName, version::TLS13,
 };
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, BufReader},
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
     task::JoinHandle,
     time::timeout,
 };
@@ -193,18 +193,23 @@ async fn encrypt(
     let connector = TlsConnector::from(tls.now());
     let stream = match connector.connect(name, session).into_fallible().await {
         Ok(stream) => stream,
-        Err((error, session)) => return Err(unencrypted(&error, session)),
+        Err((error, session)) => return Err(unencrypted(&error, session).await),
     };
     let mut stream = BufReader::new(stream);
     match stream.fill_buf().await {
         Ok([]) => Err(Unopened::Failed("the session ended".to_owned())),
         Ok(_) => Ok(stream),
-        Err(error) => Err(unencrypted(&error, stream)),
+        Err(error) => Err(unencrypted(&error, stream).await),
     }
 }
 
 /// What an error of TLS comes to. It has its own kind; any other is that of the session, which is over.
-fn unencrypted(error: &io::Error, kept: impl Send + 'static) -> Unopened {
+async fn unencrypted(
+    error: &io::Error,
+    mut kept: impl AsyncWrite + Unpin + Send + 'static,
+) -> Unopened {
+    // The alert that says why was written, but not flushed. If it can't be, the session is over.
+    let _ = kept.flush().await;
     let why = harmless(&error.to_string());
     match error.kind() {
         io::ErrorKind::InvalidData => {

@@ -11,7 +11,21 @@ use bridge_host::channel::{
     GuestAgent, Protocol as _, ProtocolError, VirtioChannel, VirtioSerialBuilder,
 };
 use serde_json::json;
-use vbridge_tests::{fixture::eventually, process::PATIENCE};
+use sha2::{Digest as _, Sha256};
+use tonic::Code;
+use vbridge_api::{
+    guest::v1::{
+        Command, EventsSubscribeRequest, ExecRunRequest, FilesReadRequest, FilesWriteRequest,
+        FilesWriteStart, GetInfoRequest, GetInfoResponse, WriteMode, events_client::EventsClient,
+        exec_client::ExecClient, exit_status::How, files_client::FilesClient, files_read_response,
+        files_write_request, system_client::SystemClient,
+    },
+    host::v1::GuestState,
+};
+use vbridge_tests::{
+    fixture::{Bridge, eventually},
+    process::PATIENCE,
+};
 use xtask::qemu::RAW_PORT;
 
 use crate::world::{NAME, World};
@@ -154,6 +168,116 @@ pub(crate) async fn qga(world: Arc<World>) -> Result<()> {
     channel_with_half_a_command(&world, &qga).await?;
     qga.ping().await?;
     qga.disconnect();
+    agent.stop().await
+}
+
+/// The guest as if it had nothing but qemu-guest-agent, at a bridge of its own.
+pub(crate) async fn adapted(world: Arc<World>) -> Result<()> {
+    world.shell("mkdir -p /run/second-qga").await?;
+    let agent = Agent::start(&world, "second-qga", QGA).await?;
+    let port = world.guest.vm().raw_channel();
+    let seat = format!("plain=unix:{},agent=qemu", port.display());
+    let words = ["--guest".to_owned(), seat];
+    let bridge = Bridge::start_with(Vec::new(), words.to_vec()).await?;
+    bridge.ready("plain").await?;
+    let told = bridge.guest("plain").await?;
+    ensure!(told.agent.starts_with("qemu-ga/"), "{told:?}");
+
+    // What the guest's own agent says of the same guest.
+    let channel = bridge.place("plain").channel().await?;
+    let mut system = SystemClient::new(channel.clone());
+    let theirs = system.get_info(GetInfoRequest {}).await?.into_inner();
+    let ours = world.info().await?;
+    let said = |info: &GetInfoResponse| {
+        let release = info.kernel.as_ref().map(|kernel| kernel.release.clone());
+        (info.hostname.clone(), info.os.clone(), release)
+    };
+    ensure!(said(&theirs) == said(&ours), "{:?}", said(&theirs));
+    let why = |name: &str| {
+        let method = theirs.methods.iter().find(|method| method.name == name);
+        method.map(|method| method.reason.as_str())
+    };
+    ensure!(
+        why("vbridge.guest.v1.System/Ping") == Some(""),
+        "it can't answer a ping"
+    );
+    ensure!(
+        why("vbridge.guest.v1.Tunnel/Connect").is_some_and(|why| why.contains("qemu-guest-agent")),
+        "it can make tunnels"
+    );
+
+    // A command with its input, both outputs and its status.
+    let mut exec = ExecClient::new(channel.clone());
+    let run = ExecRunRequest {
+        command: Some(Command {
+            shell: "cat; echo no >&2; exit 7".to_owned(),
+            ..Command::default()
+        }),
+        stdin: b"through the agent".to_vec(),
+        ..ExecRunRequest::default()
+    };
+    let run = exec.run(run).await?.into_inner();
+    ensure!(
+        run.stdout == b"through the agent" && run.stderr == b"no\n",
+        "{run:?}"
+    );
+    ensure!(
+        run.status
+            .as_ref()
+            .is_some_and(|it| it.how == Some(How::Code(7))),
+        "{run:?}"
+    );
+
+    // A file of many pieces, there and back.
+    let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 251) as u8).collect();
+    let mut files = FilesClient::new(channel.clone());
+    let start = files_write_request::Message::Start(FilesWriteStart {
+        path: "/run/adapted".to_owned(),
+        mode: WriteMode::Replace.into(),
+        ..FilesWriteStart::default()
+    });
+    let pieces = content.chunks(65536);
+    let pieces = pieces.map(|piece| files_write_request::Message::Data(piece.to_vec()));
+    let messages = std::iter::once(start).chain(pieces);
+    let messages = messages.map(|message| FilesWriteRequest {
+        message: Some(message),
+    });
+    let messages: Vec<_> = messages.collect();
+    files.write(tokio_stream::iter(messages)).await?;
+    let sum = world.shell("sha256sum </run/adapted").await?;
+    let digest = Sha256::digest(&content);
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    ensure!(sum.starts_with(&digest), "{sum} is not {digest}");
+    let read = FilesReadRequest {
+        path: "/run/adapted".to_owned(),
+        ..FilesReadRequest::default()
+    };
+    let mut read = files.read(read).await?.into_inner();
+    let mut back = Vec::new();
+    while let Some(message) = read.message().await? {
+        if let Some(files_read_response::Piece::Data(data)) = message.piece {
+            back.extend(data);
+        }
+    }
+    ensure!(
+        back == content,
+        "it came back otherwise: {} bytes",
+        back.len()
+    );
+
+    // What it has no command for.
+    let mut events = EventsClient::new(channel);
+    let status = events.subscribe(EventsSubscribeRequest::default()).await;
+    let status = status.err().context("it has events")?;
+    ensure!(status.code() == Code::Unimplemented, "{status:?}");
+    ensure!(status.message().contains("qemu-guest-agent"), "{status:?}");
+
+    // It goes and comes again.
+    agent.stop().await?;
+    bridge.reaches("plain", GuestState::Unreachable).await?;
+    let agent = Agent::start(&world, "second-qga", QGA).await?;
+    bridge.ready("plain").await?;
+    drop(bridge);
     agent.stop().await
 }
 

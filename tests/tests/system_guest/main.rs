@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         "an_agent_in_python_is_talked_to_in_json" => channels::python,
         "an_agent_in_shell_is_talked_to_in_lines" => channels::shell,
         "the_qemu_guest_agent_never_gets_an_answer_mixed_up" => channels::qga,
+        "a_guest_with_only_the_qemu_guest_agent_serves_what_that_can" => channels::adapted,
         "a_standstill_under_load_ends_by_itself_and_loses_nothing" => freeze::expires,
         "a_standstill_is_ended_and_told" => freeze::thawed,
         "what_a_killed_agent_has_frozen_is_thawed_by_the_next" => freeze::killed,
