@@ -1,8 +1,15 @@
 //! Which calls are made again, how often, and what is said of it.
 
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Instant,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
 use tonic::{Code, Status};
 
-use crate::{Ended, of_bridge, run, server::Server, settings_file, vbridge};
+use crate::{Ended, LIMIT, of_bridge, run, server::Server, settings_file, vbridge};
 
 /// The table's retries, without its waits.
 const FAST: &str = "retry: {retry_interval: 0.01}\n";
@@ -172,6 +179,29 @@ fn what_has_surely_not_reached_a_guest_is_sent_again_whatever_it_does() {
             "{ended:?}"
         );
     }
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_for_another_attempt_to_run_a_command() {
+    let server = Server::start([unreachable()]);
+    let (dir, path) = settings_file("client.yaml", "retry: {retry_interval: 60}\n");
+    let config = ["--client-config", path.to_str().unwrap()];
+    let words = [
+        &["exec", "web", "--bridge", &server.address],
+        &config[..],
+        &["--", "true"],
+    ];
+    let mut command = vbridge(&words.concat(), dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    stderr.read_line(&mut said).unwrap();
+    assert!(said.ends_with("trying again in 1m (1 of 3)\n"), "{said}");
+    let begun = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(begun.elapsed() < LIMIT);
+    assert_eq!(server.calls().len(), 1);
 }
 
 #[test]

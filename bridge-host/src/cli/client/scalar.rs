@@ -31,6 +31,7 @@ pub(super) struct Factor(pub(super) f64);
 pub(super) struct Level(pub(super) bool);
 
 /// What stands in the file.
+#[derive(Clone, Copy)]
 enum Scalar<'a> {
     Number(f64),
     Text(&'a str),
