@@ -18,7 +18,7 @@ use xtask::{
 pub struct Programs {
     /// `vbridge`; the variable `VBRIDGE_BIN` names another.
     pub bridge: PathBuf,
-    /// `vbridge-test-agent`.
+    /// `vbridge-test-agent`; the variable `VBRIDGE_TEST_AGENT_BIN` names another.
     pub agent: PathBuf,
 }
 
@@ -30,14 +30,18 @@ pub async fn host() -> Result<&'static Programs> {
     static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
     PROGRAMS
         .get_or_try_init(|| async {
-            let given = env::var_os("VBRIDGE_BIN").map(PathBuf::from);
-            let mut wanted = vec![TEST_AGENT];
-            wanted.extend(given.is_none().then_some(BRIDGE));
+            let given = |name| env::var_os(name).map(PathBuf::from);
+            let agent = given("VBRIDGE_TEST_AGENT_BIN");
+            let bridge = given("VBRIDGE_BIN");
+            let mut wanted = Vec::new();
+            wanted.extend(agent.is_none().then_some(TEST_AGENT));
+            wanted.extend(bridge.is_none().then_some(BRIDGE));
             let build = move || build::host(Profile::Dev, &wanted);
             let mut built = tokio::task::spawn_blocking(build).await??.into_iter();
             let mut next = || Some(built.next()?.1);
-            let agent = next().context("the agent was not built")?;
-            let bridge = given.or_else(next).context("the bridge was not built")?;
+            let agent = agent.or_else(&mut next);
+            let agent = agent.context("the agent was not built")?;
+            let bridge = bridge.or_else(next).context("the bridge was not built")?;
             Ok(Programs { bridge, agent })
         })
         .await

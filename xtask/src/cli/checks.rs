@@ -54,6 +54,9 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
     tools::ensure(Scope::All)?;
     let host = [build::BRIDGE, build::TEST_AGENT];
     let mut built = build::host(Profile::Release, &host)?;
+    let variables = ["VBRIDGE_BIN", "VBRIDGE_TEST_AGENT_BIN"];
+    let paths = built.iter().map(|(_, path)| path.clone());
+    let named: Vec<_> = variables.into_iter().zip(paths).collect();
     eprintln!("xtask: building the guest's programs and image");
     // All as they are shipped: they are measured.
     built.extend(build::guest(&[
@@ -66,10 +69,8 @@ pub(super) fn bench(arguments: &[String]) -> Result<()> {
     cargo
         .args(["run", "--release", "--package", "vbridge-benches", "--"])
         .args(arguments);
-    // The tests' framework would take the debug build.
-    for (_, path) in built.iter().filter(|(binary, _)| *binary == build::BRIDGE) {
-        cargo.env("VBRIDGE_BIN", path);
-    }
+    // The tests' framework would take the debug builds.
+    cargo.envs(named);
     cargo.env(
         build::PREBUILT,
         list(built.into_iter().map(|(_, path)| path))?,
