@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bridge_host::channel::QGA_CHANNEL;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 use vbridge_api::host::v1::{GuestState, ListGuestsRequest};
@@ -140,6 +141,44 @@ fn a_domain_is_a_guest_from_its_definition_to_its_end_by_name_and_by_uuid() {
         daemon.virsh(&["destroy", "web"]).await?;
         has(&bridge, &[]).await?;
         fails(&bridge, "web", "GUEST_NOT_FOUND").await
+    }));
+}
+
+#[test]
+fn a_domain_with_only_the_channel_of_qemu_guest_agent_is_a_guest_unless_that_is_not_wanted() {
+    story(Libvirtd::builder().run(async |daemon| {
+        let bridge = connected(daemon, &LIBVIRT).await?;
+        let folder = tempfile::tempdir()?;
+        let config = folder.path().join("bridge.toml");
+        std::fs::write(&config, "qemu_agent = false\n")?;
+        let config = config.display().to_string();
+        let without = connected(daemon, &[LIBVIRT[0], LIBVIRT[1], "--config", &config]).await?;
+        let domain = Domain::builder("only-qga").agent_port(QGA_CHANNEL);
+        let domain = domain.build().await?;
+        domain.define(daemon).await?;
+        is(&bridge, "only-qga", GuestState::Off, KNOWN).await?;
+        daemon.virsh(&["start", "only-qga"]).await?;
+        // The test guest has no such agent, which libvirt knows at once.
+        is(&bridge, "only-qga", GuestState::Unreachable, BOOTED).await?;
+        let told = bridge.guest("only-qga").await?;
+        for word in ["qemu-guest-agent", "qemu:///system"] {
+            ensure!(told.reason.contains(word), "no {word}: {told:?}");
+        }
+        ensure!(told.channel.ends_with(QGA_CHANNEL), "{told:?}");
+        let status = call(&bridge, "only-qga").await.err();
+        let status = status.context("it was answered")?;
+        let reason = status.get_details_error_info().map(|info| info.reason);
+        ensure!(
+            reason.as_deref() == Some("GUEST_NOT_ANSWERING"),
+            "{status:?}"
+        );
+        daemon.virsh(&["suspend", "only-qga"]).await?;
+        is(&bridge, "only-qga", GuestState::Paused, KNOWN).await?;
+        daemon.virsh(&["destroy", "only-qga"]).await?;
+        is(&bridge, "only-qga", GuestState::Off, KNOWN).await?;
+        ensure!(names(&without).await?.is_empty(), "{}", without.log());
+        daemon.virsh(&["undefine", "only-qga"]).await?;
+        has(&bridge, &[]).await
     }));
 }
 

@@ -45,7 +45,7 @@ const DEFAULT_FILE: &str = "/etc/vbridge/agent.toml";
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve.
-    Run(Settings),
+    Run(Box<Settings>),
     /// Say something and exit.
     Print(String),
 }
@@ -169,6 +169,6 @@ fn command_with(
     let settings = effective.settings(environment.warnings)?;
     Ok(match flags.check_config {
         true => Command::Print(description),
-        false => Command::Run(settings),
+        false => Command::Run(Box::new(settings)),
     })
 }

@@ -8,7 +8,11 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Commands, Failure, Services, services};
+use super::{
+    Commands,
+    failure::Failure,
+    serve::{Services, services},
+};
 use crate::channel::AgentInfo;
 
 type Answer = dyn Fn(&str, &Value) -> Result<Value, Failure> + Send + Sync;

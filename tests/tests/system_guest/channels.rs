@@ -229,7 +229,9 @@ pub(crate) async fn adapted(world: Arc<World>) -> Result<()> {
     );
 
     // A file of many pieces, there and back.
-    let content: Vec<u8> = (0..3_000_000_u32).map(|at| (at / 251) as u8).collect();
+    let content: Vec<u8> = (0..3_000_000_u32)
+        .map(|at| (at / 251).to_le_bytes()[0])
+        .collect();
     let mut files = FilesClient::new(channel.clone());
     let start = files_write_request::Message::Start(FilesWriteStart {
         path: "/run/adapted".to_owned(),
