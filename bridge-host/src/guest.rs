@@ -33,7 +33,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -56,8 +56,9 @@ use crate::{
     forward::RequestBody,
     guests::Change,
     limits::{
-        CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST, MAX_LATE_FRAMES,
-        MAX_RESETS_KNOWN, PARTING, PARTING_QUIET, RESET_KNOWN, SEND_BUFFER, STREAM_WINDOW,
+        BUSY_LOOK, CONNECTION_WINDOW, MAX_CALLS_PER_GUEST, MAX_FRAME, MAX_HEADER_LIST,
+        MAX_LATE_FRAMES, MAX_RESETS_KNOWN, PARTING, PARTING_QUIET, RESET_KNOWN, SEND_BUFFER,
+        STREAM_WINDOW,
     },
     machine::Machine,
     metrics::{Codes, Shared},
@@ -131,6 +132,8 @@ pub(crate) struct Guest {
     machine: watch::Sender<Machine>,
     calls: Arc<Semaphore>,
     hurry: Arc<Notify>,
+    /// Whether the connection was seen to wait behind another client's.
+    busy: AtomicBool,
     sessions: AtomicU64,
     /// Bytes of channels that were closed.
     sent: AtomicU64,
@@ -167,6 +170,7 @@ impl Guest {
             state: watch::Sender::new(state),
             calls: Arc::new(Semaphore::new(MAX_CALLS_PER_GUEST)),
             hurry: Arc::default(),
+            busy: AtomicBool::new(false),
             sessions: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -265,7 +269,7 @@ impl Guest {
                 Reason::SessionEnded,
                 "its session has just changed; try again".to_owned(),
             ),
-            Phase::Greeting { .. } if place.as_ref().is_some_and(Channel::is_busy) => (
+            Phase::Greeting { .. } if self.busy.load(Ordering::Relaxed) => (
                 Reason::ChannelBusy,
                 format!(
                     "another client holds its channel {channel}, which takes one at a time; end that client"
@@ -571,7 +575,11 @@ impl Guest {
             self.enter(Phase::Greeting { after: None });
         }
         let mut connection: Option<JoinHandle<()>> = None;
-        let deaf = tokio::time::sleep(patience);
+        let connected = Instant::now();
+        let mut end = connected + patience;
+        self.busy.store(false, Ordering::Relaxed);
+        // Callers are told of another client before that.
+        let deaf = tokio::time::sleep(patience.min(BUSY_LOOK));
         tokio::pin!(deaf);
         let parting = loop {
             tokio::select! {
@@ -580,6 +588,7 @@ impl Guest {
                     let Ok(session) = session else {
                         break Parting::Closed { heard: stats.received_bytes() > 0 };
                     };
+                    self.busy.store(false, Ordering::Relaxed);
                     let agent = session.peer_software().to_owned();
                     if let Some(old) = connection.take() {
                         old.abort();
@@ -614,10 +623,13 @@ impl Guest {
                 }
                 () = &mut deaf, if stats.received_bytes() == 0 => {
                     // In the backlog it is another client's turn, and a paused guest has no word to say.
-                    if !machines.borrow().is_paused() && !channel.is_busy() {
+                    let is_busy = self.look(channel, connected).await;
+                    if is_busy || machines.borrow().is_paused() {
+                        end = Instant::now() + patience;
+                    } else if Instant::now() >= end {
                         break Parting::Deaf;
                     }
-                    deaf.as_mut().reset(Instant::now() + patience);
+                    deaf.as_mut().reset(end);
                 }
             }
         };
@@ -642,6 +654,15 @@ impl Guest {
             }
         }
         parting
+    }
+
+    /// Looks whether another client holds the channel, and tells it where that is new.
+    async fn look(&self, channel: &Channel, connected: Instant) -> bool {
+        let is_busy = channel.is_busy(connected).await;
+        if self.busy.swap(is_busy, Ordering::Relaxed) != is_busy {
+            self.changed();
+        }
+        is_busy
     }
 
     fn follow(&self, status: LinkStatus) {
