@@ -20,6 +20,7 @@
 //! | `guests` | which guests there are |
 //! | [`discovery`] | where guests are found, and what their machines do |
 //! | `place` | where a guest's channel is, and how it is connected |
+//! | `backlog` | which sockets have clients that wait for their turn |
 //! | `machine`, `monitor` | whether a virtual machine runs, stands still, and where its channel is |
 //! | `hypervisor` | how hypervisors are reached, and what is told of their domains |
 //! | `domains` | what callers may ask of hypervisors and have done to domains |
@@ -37,6 +38,7 @@
 pub mod access;
 mod address;
 mod audit;
+mod backlog;
 mod bridge;
 pub mod channel;
 pub mod config;

@@ -41,6 +41,10 @@ pub const STREAMS_OPENED_AT_ONCE: usize = 8;
 /// As [`DEAF_FIRST`], for a stream: a guest's first answer comes over a network, and a new connection costs more.
 pub const STREAM_DEAF_FIRST: Duration = Duration::from_secs(2);
 
+/// A channel on which nothing was heard for so long since it was connected may be another client's: that is looked at, and in
+/// time for a call that waits for [`DEFAULT_WAIT`].
+pub const BUSY_LOOK: Duration = Duration::from_millis(300);
+
 /// A channel on which nothing was heard for so long since it was connected is connected anew: QEMU may have left its
 /// port stuck, which only that resolves.
 pub const DEAF_FIRST: Duration = Duration::from_millis(400);
@@ -228,8 +232,11 @@ pub const MAX_MONITOR_LINE: u64 = 1024 * 1024;
 /// Wait before a QEMU monitor is connected again.
 pub const MONITOR_RETRY: Duration = Duration::from_secs(1);
 
-/// Part of `/proc/net/unix` that is searched for another client of a channel.
+/// Part of `/proc/net/unix` that is searched for other clients of channels.
 pub const MAX_SOCKET_TABLE: u64 = 4 * 1024 * 1024;
+
+/// A look at that table serves all guests that ask within this time: two looks a second at most, of 20 ms with 4096 guests.
+pub const SOCKET_TABLE_SHARED: Duration = Duration::from_millis(500);
 
 // === the JSON API ===
 

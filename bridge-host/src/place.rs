@@ -33,17 +33,21 @@ use libvirt::{
     raw::api::{DomainChannelFlags, ErrorNumber},
     rpc::RawStream,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout},
+};
 use tokio_util::either::Either;
 use uuid::Uuid;
 
 use crate::{
+    backlog,
     channel::{ChannelSettings, GuestAgent, QGA_CHANNEL, VirtioChannel},
     error::{Reason, harmless},
     hypervisor::Hypervisor,
     limits::{
-        AGENT_MESSAGE, CONNECT_TIMEOUT, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, MAX_SOCKET_TABLE,
-        RECONNECT_FIRST, RECONNECT_MAX, STREAM_DEAF_FIRST, STREAM_OPEN, STREAM_RECONNECT_FIRST,
+        AGENT_MESSAGE, CONNECT_TIMEOUT, DEAF_FACTOR, DEAF_FIRST, DEAF_MAX, RECONNECT_FIRST,
+        RECONNECT_MAX, STREAM_DEAF_FIRST, STREAM_OPEN, STREAM_RECONNECT_FIRST,
         STREAM_RECONNECT_MAX,
     },
     qemu::Commands,
@@ -128,10 +132,10 @@ impl Channel {
         }
     }
 
-    /// Whether a connection waits behind another client's. Who opens a stream is told.
-    pub(crate) fn is_busy(&self) -> bool {
+    /// Whether a connection that was there at that time waits behind another client's. Who opens a stream is told.
+    pub(crate) async fn is_busy(&self, since: Instant) -> bool {
         match self {
-            Self::Socket(path) => waits_in_backlog(path),
+            Self::Socket(path) => backlog::is_waited_for(path, since).await,
             Self::Stream(_) | Self::QemuAgent(_) => false,
         }
     }
@@ -336,29 +340,6 @@ fn socket_error(path: &Path, error: &io::Error) -> String {
         }
         _ => format!("{path} can't be connected: {error}"),
     }
-}
-
-/// Whether a connection to this socket waits to be accepted.
-///
-/// QEMU serves one client at a time, and a second `connect` succeeds all the same. In `/proc/net/unix`, a connection
-/// that was not accepted has no inode (net/unix/af_unix.c).
-fn waits_in_backlog(channel: &Path) -> bool {
-    let Ok(file) = std::fs::File::open("/proc/net/unix") else {
-        return false;
-    };
-    let mut table = String::new();
-    let mut file = io::Read::take(file, MAX_SOCKET_TABLE);
-    if io::Read::read_to_string(&mut file, &mut table).is_err() {
-        return false;
-    }
-    let Some(channel) = channel.to_str() else {
-        return false;
-    };
-    // Num RefCount Protocol Flags Type St Inode Path
-    table.lines().any(|line| {
-        let mut fields = line.split_whitespace();
-        fields.nth(6) == Some("0") && fields.next() == Some(channel)
-    })
 }
 
 #[cfg(test)]

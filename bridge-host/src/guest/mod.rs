@@ -38,7 +38,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -151,6 +151,8 @@ pub(crate) struct Guest {
     machine: watch::Sender<Machine>,
     calls: Arc<Semaphore>,
     hurry: Arc<Notify>,
+    /// Whether the connection was seen to wait behind another client's.
+    busy: AtomicBool,
     sessions: AtomicU64,
     totals: Totals,
     /// How its calls have ended.
@@ -184,6 +186,7 @@ impl Guest {
             state: watch::Sender::new(state),
             calls: Arc::new(Semaphore::new(MAX_CALLS_PER_GUEST)),
             hurry: Arc::default(),
+            busy: AtomicBool::new(false),
             sessions: AtomicU64::new(0),
             totals: Totals::default(),
             codes: Codes::default(),
@@ -283,7 +286,7 @@ impl Guest {
                 Reason::SessionEnded,
                 "its session has just changed; try again".to_owned(),
             ),
-            Phase::Greeting { .. } if place.as_ref().is_some_and(Channel::is_busy) => (
+            Phase::Greeting { .. } if self.busy.load(Ordering::Relaxed) => (
                 Reason::ChannelBusy,
                 format!(
                     "another client holds its channel {channel}, which takes one at a time; end that client"

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     error::Reason,
     forward::RequestBody,
-    limits::{LINK_REFUSED_FIRST, LINK_REFUSED_MAX, PARTING, PARTING_QUIET},
+    limits::{BUSY_LOOK, LINK_REFUSED_FIRST, LINK_REFUSED_MAX, PARTING, PARTING_QUIET},
     machine::Machine,
     monitor,
     place::{Channel, Connected, Unconnected},
@@ -167,7 +167,11 @@ impl Guest {
         let mut opening: Option<BoxFuture<'_, Result<Opened, Unopened>>> = None;
         let mut refused: Option<Refused> = None;
         let mut refusals = 0_u32;
-        let deaf = tokio::time::sleep(patience);
+        let connected = Instant::now();
+        let mut end = connected + patience;
+        self.busy.store(false, Ordering::Relaxed);
+        // Callers are told of another client before that.
+        let deaf = tokio::time::sleep(patience.min(BUSY_LOOK));
         tokio::pin!(deaf);
         let parting = loop {
             tokio::select! {
@@ -176,6 +180,7 @@ impl Guest {
                     let Ok(session) = session else {
                         break Parting::Closed { heard: stats.received_bytes() > 0 };
                     };
+                    self.busy.store(false, Ordering::Relaxed);
                     if let Some(old) = connection.take() {
                         old.abort();
                     }
@@ -224,10 +229,13 @@ impl Guest {
                 }
                 () = &mut deaf, if stats.received_bytes() == 0 => {
                     // In the backlog it is another client's turn, and a paused guest has no word to say.
-                    if !machines.borrow().is_paused() && !channel.is_busy() {
+                    let is_busy = self.look(channel, connected).await;
+                    if is_busy || machines.borrow().is_paused() {
+                        end = Instant::now() + patience;
+                    } else if Instant::now() >= end {
                         break Parting::Deaf;
                     }
-                    deaf.as_mut().reset(Instant::now() + patience);
+                    deaf.as_mut().reset(end);
                 }
             }
         };
@@ -251,6 +259,15 @@ impl Guest {
             }
         }
         parting
+    }
+
+    /// Looks whether another client holds the channel, and tells it where that is new.
+    async fn look(&self, channel: &Channel, connected: Instant) -> bool {
+        let is_busy = channel.is_busy(connected).await;
+        if self.busy.swap(is_busy, Ordering::Relaxed) != is_busy {
+            self.changed();
+        }
+        is_busy
     }
 
     /// From now on it takes calls.
