@@ -13,7 +13,8 @@
 //! the bridge's list.
 //!
 //! The guests that come have only the time of the machine's cores that nobody else wants, for elsewhere it is their own virtual
-//! machines' time that starting an agent takes. With `--equal` they are as everybody.
+//! machines' time that starting an agent takes. With `--equal` they are as everybody. Where other programs want the cores, too, it is
+//! measured apart from them as `chrt --fifo 1` runs it.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
