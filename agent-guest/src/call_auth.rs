@@ -107,13 +107,12 @@ impl CallAuth {
             .0
             .is_refusing
             .swap(admitted.is_err(), Ordering::Relaxed);
-        admitted.map_err(|status| {
+        admitted.inspect_err(|status| {
             // Only the first of many: whoever has no key must not fill the log.
             if !was_refusing {
                 let (path, why) = (shown(path), status.message());
                 tracing::warn!("a call of {path} was refused: {}", why.escape_debug());
             }
-            status
         })
     }
 

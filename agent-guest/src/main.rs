@@ -30,7 +30,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     agent_guest::emulation::tune();
     match cli::command(std::env::args_os(), std::env::vars_os()) {
-        Ok(Command::Run(settings)) => finish(run(settings)),
+        Ok(Command::Run(settings)) => finish(run(*settings)),
         Ok(Command::Print(text)) => finish(
             io::stdout()
                 .write_all(text.as_bytes())

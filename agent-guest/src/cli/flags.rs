@@ -61,7 +61,7 @@ struct Args {
 
 /// What the command line is about.
 pub(super) enum Said {
-    Flags(Flags),
+    Flags(Box<Flags>),
     /// It asks for this text, and nothing else: help, the version.
     Ask(String),
 }
@@ -81,11 +81,11 @@ pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Said, Cli
         // Help and version are errors to clap.
         Err(text) => return Ok(Said::Ask(text.to_string())),
     };
-    Ok(Said::Flags(Flags {
+    Ok(Said::Flags(Box::new(Flags {
         config: args.config.take(),
         check_config: args.check_config,
         layer: layer(args)?,
-    }))
+    })))
 }
 
 /// clap's messages are several lines, of which the first says what is wrong.

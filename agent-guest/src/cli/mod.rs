@@ -45,7 +45,7 @@ const DEFAULT_FILE: &str = "/etc/vbridge/agent.toml";
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve.
-    Run(Settings),
+    Run(Box<Settings>),
     /// Say something and exit.
     Print(String),
 }
@@ -141,7 +141,7 @@ fn command_with(
     default_file: &Path,
 ) -> Result<Command, CliError> {
     let flags = match flags::read(args)? {
-        Said::Flags(flags) => flags,
+        Said::Flags(flags) => *flags,
         Said::Ask(text) => return Ok(Command::Print(text)),
     };
     let environment = environment::read(environment)?;
@@ -161,6 +161,6 @@ fn command_with(
     let settings = effective.settings(environment.warnings)?;
     Ok(match flags.check_config {
         true => Command::Print(description),
-        false => Command::Run(settings),
+        false => Command::Run(Box::new(settings)),
     })
 }

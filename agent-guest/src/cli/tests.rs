@@ -14,7 +14,7 @@ fn run(args: &[&str], environment: &[(&str, &str)]) -> Result<Command, CliError>
 
 fn settings(args: &[&str], environment: &[(&str, &str)]) -> Settings {
     match run(args, environment).unwrap() {
-        Command::Run(settings) => settings,
+        Command::Run(settings) => *settings,
         Command::Print(text) => panic!("{text}"),
     }
 }
