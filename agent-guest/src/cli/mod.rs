@@ -149,7 +149,7 @@ fn command_with(
     default_file: &Path,
 ) -> Result<Command, CliError> {
     let flags = match flags::read(args)? {
-        Said::Flags(flags) => flags,
+        Said::Flags(flags) => *flags,
         Said::Ask(text) => return Ok(Command::Print(text)),
     };
     let environment = environment::read(environment)?;
