@@ -141,6 +141,8 @@ async fn sessions_that_ended_are_counted_by_cause_also_when_their_channel_is_ano
             0 => assert!(!text.contains("session_ends"), "{text}"),
             _ => has(&text, &line),
         }
+        // As QEMU's, it is there anew for the next.
+        std::fs::remove_file(bridge.socket("web")).unwrap();
         drop(guest);
     }
 }
