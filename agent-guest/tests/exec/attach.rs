@@ -47,10 +47,14 @@ async fn everyone_who_is_with_a_process_gets_all_of_its_output() {
 #[tokio::test]
 async fn who_comes_back_again_and_again_gets_every_byte_once() {
     let scene = Scene::new().await;
-    let request = start(Command {
-        keep_running: true,
-        ..shell("seq 1 300000")
-    });
+    // All of it is kept: what was on its way to a caller who is lost counts as taken, and may be gone otherwise.
+    let request = ExecStart {
+        output_buffer_bytes: Some(4 << 20),
+        ..start(Command {
+            keep_running: true,
+            ..shell("seq 1 300000")
+        })
+    };
     let started = scene.start(request).await.unwrap();
     let id = started.id.clone();
     drop(started);
