@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::TcpListener,
-    os::unix::net::UnixListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::mpsc,
@@ -546,9 +546,15 @@ token_file = "DIR/token"
 allow = true
 "#;
 
+/// A file that its owner alone may read.
+fn secret(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 #[test]
 fn a_token_opens_the_bridge_until_it_is_changed() {
-    let write = |dir: &Path, token: &str| fs::write(dir.join("token"), token).unwrap();
+    let write = |dir: &Path, token: &str| secret(&dir.join("token"), token);
     let mut bridge = Configured::start(RULED, |_, dir| write(dir, "the-first-token-of-ops"));
     let address = bridge.address();
     let token = bridge.dir.path().join("token");
@@ -595,7 +601,7 @@ fn what_other_machines_reach_is_refused_with_the_remedy() {
 fn a_service_manager_is_told_when_the_bridge_serves_reloads_lives_and_stops() {
     let mut told = None;
     let mut bridge = Configured::start(&RULED.replace("DIR/token", "DIR/t"), |command, dir| {
-        fs::write(dir.join("t"), "the-token-of-all-ops").unwrap();
+        secret(&dir.join("t"), "the-token-of-all-ops");
         let socket = std::os::unix::net::UnixDatagram::bind(dir.join("notify")).unwrap();
         told = Some(socket);
         command.env("NOTIFY_SOCKET", dir.join("notify"));

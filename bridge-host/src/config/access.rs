@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use vbridge_settings::check_private;
 
 use super::{ConfigError, value::Text};
 use crate::{
@@ -117,6 +118,7 @@ impl From<RuleForm> for Rule {
 
 /// The first line of a file.
 fn read_token(path: &Path) -> Result<TokenHash, String> {
+    check_private(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_TOKEN + 1).read_to_end(&mut bytes));
     read.map_err(|error| error.to_string())?;
@@ -169,6 +171,8 @@ impl FromStr for Moment {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
     use super::*;
     use crate::config::{Config, Format, tests::assert_says};
 
@@ -244,11 +248,13 @@ guests = ["web-*"]
     }
 
     #[test]
-    fn a_token_file_holds_one_long_line() {
+    fn a_token_file_holds_one_long_line_that_nobody_else_reads() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
+        let mode = |mode| std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
         let read = |content: &[u8]| {
             std::fs::write(&path, content).unwrap();
+            mode(0o600);
             read_token(&path)
         };
         let token = "0123456789abcdef";
@@ -257,5 +263,7 @@ guests = ["web-*"]
             assert!(read(wrong).unwrap_err().contains("openssl"));
         }
         assert!(read(&vec![b'a'; 5000]).unwrap_err().contains("4096"));
+        mode(0o644);
+        assert!(read_token(&path).unwrap_err().contains("chmod 600"));
     }
 }

@@ -32,11 +32,11 @@ pub enum KeyFileError {
     Content(KeyError),
 }
 
-/// Reads a key that nobody else has access to.
+/// Checks that nobody else has access to a file with a secret.
 ///
 /// # Errors
-/// It can't be read, others may read or change it, or it is too short or too long.
-pub fn read_key(path: &Path) -> Result<Key, KeyFileError> {
+/// It is not there, or others may read or change it.
+pub fn check_private(path: &Path) -> Result<(), KeyFileError> {
     let metadata = regular_file(path).map_err(KeyFileError::Read)?;
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -45,7 +45,15 @@ pub fn read_key(path: &Path) -> Result<Key, KeyFileError> {
             mode,
         });
     }
-    check_owner(metadata.uid(), rustix::process::geteuid().as_raw())?;
+    check_owner(metadata.uid(), rustix::process::geteuid().as_raw())
+}
+
+/// Reads a key that nobody else has access to.
+///
+/// # Errors
+/// It can't be read, others may read or change it, or it is too short or too long.
+pub fn read_key(path: &Path) -> Result<Key, KeyFileError> {
+    check_private(path)?;
     Key::read(path).map_err(|error| match error {
         KeyError::Io(error) => KeyFileError::Read(reason(&error)),
         error @ KeyError::Length(_) => KeyFileError::Content(error),

@@ -22,7 +22,7 @@ mod value;
 mod words;
 
 pub use file::{FileError, Format, parse, read};
-pub use key::{KeyFileError, read_key};
+pub use key::{KeyFileError, check_private, read_key};
 pub use limits::MAX_FILE;
 pub use names::unknown_key;
 #[cfg(feature = "tls")]
